@@ -1,0 +1,62 @@
+"""The one clock: every component gets its time, its waiting and its chance from here.
+
+Nothing in knarr calls `time.time`, `asyncio.sleep` or the `random` module itself. With a `VirtualClock`
+(see `knarr.simulate.clock`) in place of `SystemClock`, the whole control plane runs in virtual time, and a
+run replays from its seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Time, waiting and randomness."""
+
+    random: random.Random
+    """The only source of chance for jitter, generated names and choices."""
+
+    def time_s(self) -> float:
+        """Wall-clock time, seconds since the epoch."""
+
+    def monotonic_s(self) -> float:
+        """A clock that never goes back, in seconds; only differences mean anything."""
+
+    async def sleep(self, delay_s: float) -> None:
+        """Wait for `delay_s` seconds of this clock."""
+
+    def timeout(self, delay_s: float | None) -> asyncio.Timeout:
+        """An async context manager that raises TimeoutError after `delay_s` seconds of this clock."""
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.random = random.Random(seed)
+
+    def time_s(self) -> float:
+        return time.time()
+
+    def monotonic_s(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+
+    def timeout(self, delay_s: float | None) -> asyncio.Timeout:
+        return asyncio.timeout(delay_s)
+
+
+def utc(time_s: float) -> datetime:
+    """The moment `time_s` as metav1.Time holds it: UTC, whole seconds."""
+    return datetime.fromtimestamp(int(time_s), UTC)
+
+
+def micro_time(time_s: float) -> str:
+    """The moment `time_s` as metav1.MicroTime is written: RFC 3339 with exactly six decimals."""
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
