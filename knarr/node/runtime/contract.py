@@ -267,9 +267,7 @@ class Runtime(Protocol):
     async def exec_sync(self, container_id: str, command: Sequence[str], timeout_s: float) -> ExecResult:
         """Run a command in a container to its end. TimeoutError after `timeout_s`, the process killed."""
 
-    async def exec(
-        self, container_id: str, command: Sequence[str], *, tty: bool, stdin: bool
-    ) -> Streams: ...
+    async def exec(self, container_id: str, command: Sequence[str], *, tty: bool, stdin: bool) -> Streams: ...
 
     async def attach(self, container_id: str) -> Streams: ...
 

@@ -1,0 +1,82 @@
+"""resource.Quantity: amounts such as 500m, 1Gi, 2e3, exactly (never as floats).
+
+Suffixes and canonical form follow the API reference of Quantity: binary (Ki … Ei), decimal (n, u, m, k … E), or an
+exponent.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import ROUND_CEILING, Decimal
+
+_SCALE = {
+    "": Decimal(1),
+    "n": Decimal(10) ** -9,
+    "u": Decimal(10) ** -6,
+    "m": Decimal(10) ** -3,
+    "k": Decimal(10) ** 3,
+    "M": Decimal(10) ** 6,
+    "G": Decimal(10) ** 9,
+    "T": Decimal(10) ** 12,
+    "P": Decimal(10) ** 15,
+    "E": Decimal(10) ** 18,
+    "Ki": Decimal(2) ** 10,
+    "Mi": Decimal(2) ** 20,
+    "Gi": Decimal(2) ** 30,
+    "Ti": Decimal(2) ** 40,
+    "Pi": Decimal(2) ** 50,
+    "Ei": Decimal(2) ** 60,
+}
+_WRITTEN = re.compile(
+    r"([+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40}))(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?[0-9]{1,3}))?"
+)
+
+
+def parse_quantity(written: str | int | float) -> Decimal:
+    """Its value. ValueError when it isn't a quantity."""
+    if isinstance(written, (int, float)):
+        written = repr(written)
+    found = _WRITTEN.fullmatch(written)
+    if not found:
+        raise ValueError("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
+    number, suffix, exponent = found.groups()
+    scale = Decimal(10) ** int(exponent) if exponent else _SCALE[suffix or ""]
+    return Decimal(number) * scale
+
+
+def milli(written: str | int | float) -> int:
+    """Its value in thousandths, rounded up (CPU as the scheduler and cgroups count it)."""
+    return int((parse_quantity(written) * 1000).to_integral_value(ROUND_CEILING))
+
+
+def whole(written: str | int | float) -> int:
+    """Its value in units, rounded up (bytes, pods)."""
+    return int(parse_quantity(written).to_integral_value(ROUND_CEILING))
+
+
+def canonical(written: str | int | float) -> str:
+    """Upstream's canonical form: the largest suffix of its family with which it stays a whole number."""
+    value = parse_quantity(written)
+    text = written if isinstance(written, str) else repr(written)
+    if value == 0:
+        return "0"
+    if text.endswith("i") and value == value.to_integral_value():
+        for suffix in ("Ei", "Pi", "Ti", "Gi", "Mi", "Ki"):
+            if value % _SCALE[suffix] == 0:
+                return f"{int(value / _SCALE[suffix])}{suffix}"
+        return str(int(value))
+    if re.search(r"[eE][+-]?[0-9]+$", text):
+        return _exponent_form(value)
+    for suffix in ("E", "P", "T", "G", "M", "k", "", "m", "u", "n"):
+        scaled = value / _SCALE[suffix]
+        if scaled == scaled.to_integral_value():
+            return f"{int(scaled)}{suffix}"
+    return f"{int((value / _SCALE['n']).to_integral_value(ROUND_CEILING))}n"
+
+
+def _exponent_form(value: Decimal) -> str:
+    for exponent in range(18, -10, -3):
+        scaled = value / Decimal(10) ** exponent
+        if scaled == scaled.to_integral_value():
+            return f"{int(scaled)}e{exponent}" if exponent else str(int(scaled))
+    return f"{int((value / _SCALE['n']).to_integral_value(ROUND_CEILING))}e-9"

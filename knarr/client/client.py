@@ -1,0 +1,244 @@
+"""The one client: typed requests to the API server.
+
+    pods = await client.list(Pod, namespace="default")
+    pod = await client.create(Pod(metadata=ObjectMeta(name="web", namespace="default"), spec=...))
+
+Errors are the exceptions of `knarr.api.errors`, just those that the server raised.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Generic, TypeVar, cast
+
+import msgspec
+
+from knarr.api.errors import APIError, Expired
+from knarr.api.resources import Registry, Resource
+from knarr.client.transport import Request, Transport, User
+
+T = TypeVar("T")
+
+JSON_PATCH = "application/json-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class ListResult(Generic[T]):
+    """The objects of a list, and the revision that it shows."""
+
+    items: list[T]
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvent(Generic[T]):
+    """ADDED, MODIFIED, DELETED with the object; BOOKMARK with only its resource_version right."""
+
+    type: str
+    object: T
+    resource_version: str
+
+
+@dataclass(slots=True)
+class Client:
+    """Requests as `user` (or as whom the transport's certificate says), through `transport`."""
+
+    transport: Transport
+    registry: Registry
+    user: User | None = None
+    field_manager: str = "knarr"
+    on_write: Callable[[Resource, Any], None] | None = None
+    """Told of each object that a write answered: the loop's way to read its own writes."""
+    _headers: Mapping[str, str] = field(default_factory=lambda: {"accept": "application/json"})
+
+    async def get(self, kind: type[T], name: str, namespace: str | None = None) -> T:
+        """Raises NotFound."""
+        resource = self.registry.of(kind)
+        return _decode(kind, await self._send("GET", resource.path(namespace, name)))
+
+    async def list(
+        self,
+        kind: type[T],
+        namespace: str | None = None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> ListResult[T]:
+        """All of a kind, in one namespace or in all."""
+        query = _present(labelSelector=label_selector, fieldSelector=field_selector)
+        body = await self._send("GET", self.registry.of(kind).path(namespace), query)
+        decoded = msgspec.json.decode(body, type=_list_type(cast(Any, kind)))
+        return ListResult(cast("list[T]", decoded.items), decoded.metadata.resourceVersion)
+
+    async def create(self, obj: T, *, namespace: str | None = None, subresource_of: str | None = None) -> T:
+        """Raises AlreadyExists, Invalid, Forbidden. `obj` is not changed."""
+        metadata = cast(Any, obj).metadata
+        resource = self.registry.of(type(obj))
+        path = resource.path(namespace or metadata.namespace)
+        return self._wrote(
+            resource, type(obj), await self._send("POST", path, self._manager(), msgspec.json.encode(obj))
+        )
+
+    async def update(self, obj: T, *, subresource: str | None = None) -> T:
+        """Replace. Raises Conflict when metadata.resource_version is no longer the newest."""
+        metadata = cast(Any, obj).metadata
+        resource = self.registry.of(type(obj))
+        path = resource.path(metadata.namespace, metadata.name, subresource)
+        return self._wrote(
+            resource, type(obj), await self._send("PUT", path, self._manager(), msgspec.json.encode(obj))
+        )
+
+    async def update_status(self, obj: T) -> T:
+        return await self.update(obj, subresource="status")
+
+    async def patch(
+        self,
+        kind: type[T],
+        name: str,
+        patch: Any,
+        namespace: str | None = None,
+        *,
+        content_type: str = STRATEGIC_MERGE_PATCH,
+        subresource: str | None = None,
+    ) -> T:
+        """`patch` is plain JSON data (a dict; for JSON_PATCH a list)."""
+        resource = self.registry.of(kind)
+        path = resource.path(namespace, name, subresource)
+        body = msgspec.json.encode(patch)
+        return self._wrote(resource, kind, await self._send("PATCH", path, self._manager(), body, content_type))
+
+    async def delete(
+        self,
+        kind: type[Any],
+        name: str,
+        namespace: str | None = None,
+        *,
+        grace_period_s: int | None = None,
+        propagation_policy: str | None = None,
+        uid: str | None = None,
+        resource_version: str | None = None,
+    ) -> None:
+        """Raises NotFound, and Conflict when `uid` or `resource_version` is not what is there."""
+        preconditions = _present(uid=uid, resourceVersion=resource_version)
+        options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        if grace_period_s is not None:
+            options["gracePeriodSeconds"] = grace_period_s
+        if propagation_policy:
+            options["propagationPolicy"] = propagation_policy
+        if preconditions:
+            options["preconditions"] = preconditions
+        resource = self.registry.of(kind)
+        body = await self._send("DELETE", resource.path(namespace, name), None, json.dumps(options).encode())
+        if self.on_write:
+            answered = msgspec.json.decode(body)
+            if answered.get("kind") == resource.kind:
+                self.on_write(resource, msgspec.convert(answered, kind))
+
+    async def post(self, kind: type[Any], name: str, namespace: str | None, subresource: str, body: Any) -> Any:
+        """POST to a subresource (binding, eviction, token); answers plain JSON data."""
+        path = self.registry.of(kind).path(namespace, name, subresource)
+        return msgspec.json.decode(await self._send("POST", path, self._manager(), msgspec.json.encode(body)))
+
+    async def watch(
+        self,
+        kind: type[T],
+        namespace: str | None = None,
+        *,
+        resource_version: str,
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> AsyncIterator[WatchEvent[T]]:
+        """Changes after `resource_version`, until the server ends it. Raises Expired when that is gone."""
+        query = _present(labelSelector=label_selector, fieldSelector=field_selector)
+        query |= {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": resource_version}
+        path = self.registry.of(kind).path(namespace)
+        answer = await self.transport.send(Request("GET", path, query, self._headers, user=self.user))
+        if answer.stream is None or answer.status != 200:
+            raise _error(answer.status, answer.body)
+        async with aclosing(cast(Any, answer.stream)) as stream:
+            pending = b""
+            async for chunk in stream:
+                *lines, pending = (pending + chunk).split(b"\n")
+                for line in lines:
+                    if line:
+                        yield _event(kind, line)
+
+    def _manager(self) -> dict[str, str]:
+        return {"fieldManager": self.field_manager}
+
+    def _wrote(self, resource: Resource, kind: type[T], body: bytes) -> T:
+        obj = _decode(kind, body)
+        if self.on_write:
+            self.on_write(resource, obj)
+        return obj
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        content_type: str = "application/json",
+    ) -> bytes:
+        headers = {**self._headers, "content-type": content_type} if body else self._headers
+        answer = await self.transport.send(Request(method, path, query or {}, headers, body, self.user))
+        if answer.status >= 300:
+            raise _error(answer.status, answer.body)
+        return answer.body
+
+
+def _error(status: int, body: bytes) -> APIError:
+    try:
+        data = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        data = {"message": body.decode(errors="replace")}
+    return APIError.from_status(data if isinstance(data, dict) else {}, status)
+
+
+def _event(kind: type[T], line: bytes) -> WatchEvent[T]:
+    head = msgspec.json.decode(line, type=_RawEvent)
+    if head.type == "ERROR":
+        error = APIError.from_status(msgspec.json.decode(head.object))
+        raise Expired(error.message) if error.code == 410 else error
+    if head.type == "BOOKMARK":
+        version = msgspec.json.decode(head.object)["metadata"]["resourceVersion"]
+        return WatchEvent(head.type, cast(T, None), version)
+    obj = _decode(kind, head.object)
+    return WatchEvent(head.type, obj, cast(Any, obj).metadata.resource_version)
+
+
+class _RawEvent(msgspec.Struct):
+    type: str
+    object: msgspec.Raw
+
+
+class _ListMeta(msgspec.Struct):
+    resourceVersion: str = ""
+
+
+@cache
+def _list_type(kind: Any) -> Any:
+    return msgspec.defstruct(
+        f"{kind.__name__}List",
+        [("items", list[kind]), ("metadata", _ListMeta)],  # type: ignore[valid-type]
+    )
+
+
+@cache
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
+
+
+def _decode(kind: type[T], body: bytes | msgspec.Raw) -> T:
+    return cast(T, _decoder(cast(Any, kind)).decode(body))
+
+
+def _present(**values: str | None) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value}

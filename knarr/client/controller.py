@@ -1,0 +1,133 @@
+"""The one loop shape: what a controller watches, and `async def reconcile(key)`.
+
+A controller is level-triggered: `reconcile` looks at the caches, decides, and acts; it may be called at any time, any
+number of times. The base gives it the queue, workers, retries with backoff, read-your-writes, and events:
+
+    class ReplicaSets(Controller):
+        name = "replicaset-controller"
+
+        def watch(self) -> None:
+            self.replica_sets = self.informer(ReplicaSet)
+            self.pods = self.informer(Pod)
+            self.on(self.replica_sets, key_of)
+            self.on(self.pods, self.owner_key)
+
+        async def reconcile(self, key: str) -> None: ...
+
+Read-your-writes: before a key is reconciled again, every cache that the controller reads shows what it wrote for that
+key last time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from knarr.api.errors import APIError, Conflict
+from knarr.api.resources import Resource
+from knarr.client.client import Client
+from knarr.client.events import EventRecorder
+from knarr.client.informer import Informer, Informers, version_of
+from knarr.client.workqueue import WorkQueue
+from knarr.clock import Clock
+
+T = TypeVar("T")
+
+_writes: ContextVar[dict[type[Any], int] | None] = ContextVar("writes", default=None)
+"""What the running reconcile has written: the newest revision for each kind."""
+
+
+class Controller:
+    """Base of every control loop."""
+
+    name: str = ""
+    """Upstream's name of the controller: field manager, event source, metric label."""
+    workers: int = 8
+    """Keys reconciled at once; one key is never reconciled twice at once."""
+
+    def __init__(self, client: Client, informers: Informers, clock: Clock) -> None:
+        self.clock = clock
+        self.client = replace(client, on_write=self._note_write, field_manager=self.name)
+        self.events = EventRecorder(client, clock, self.name)
+        self.queue = WorkQueue(clock)
+        self.log = logging.getLogger(f"knarr.{self.name}")
+        self._informers = informers
+        self._read: dict[type[Any], Informer[Any]] = {}
+        self._must_show: dict[str, dict[type[Any], int]] = {}
+        self.watch()
+
+    def watch(self) -> None:
+        """Declare what is read (`informer`) and what wakes which key (`on`)."""
+        raise NotImplementedError
+
+    async def reconcile(self, key: str) -> float | None:
+        """Make the world match. A number asks for another look after so many seconds."""
+        raise NotImplementedError
+
+    def informer(self, kind: type[T], **scope: str) -> Informer[T]:
+        informer = self._informers.of(kind, **scope)
+        self._read[kind] = informer
+        return informer
+
+    def on(self, informer: Informer[T], keys: Callable[[T], str | Iterable[str] | None]) -> None:
+        """A change of an object wakes the key (or keys) that `keys` gives for it, in its old and in its new form."""
+
+        def handler(old: T | None, new: T | None) -> None:
+            for obj in (old, new):
+                if obj is None:
+                    continue
+                found = keys(obj)
+                for key in (found,) if isinstance(found, str) else found or ():
+                    self.queue.add(key)
+
+        informer.add_handler(handler)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        await asyncio.gather(*(informer.synced.wait() for informer in self._read.values()))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.queue.run_timers(), name=f"{self.name} timers")
+            for number in range(self.workers):
+                group.create_task(self._work(), name=f"{self.name} worker {number}")
+
+    async def _work(self) -> None:
+        while True:
+            key = await self.queue.take()
+            try:
+                await self._reconcile(key)
+            finally:
+                self.queue.done(key)
+
+    async def _reconcile(self, key: str) -> None:
+        for kind, revision in self._must_show.pop(key, {}).items():
+            await self._read[kind].reached(revision)
+        writes: dict[type[Any], int] = {}
+        token = _writes.set(writes)
+        try:
+            again_s = await self.reconcile(key)
+        except Conflict as error:
+            self.log.debug("%s: %s", key, error)
+            self.queue.retry(key)
+        except APIError as error:
+            self.log.warning("%s: %s", key, error)
+            self.queue.retry(key)
+        except Exception:
+            self.log.exception("%s: reconcile failed", key)
+            self.queue.retry(key)
+        else:
+            self.queue.forget(key)
+            if again_s is not None:
+                self.queue.add_after(key, again_s)
+        finally:
+            _writes.reset(token)
+            if writes:
+                self._must_show[key] = writes
+
+    def _note_write(self, resource: Resource, obj: Any) -> None:
+        writes = _writes.get()
+        if writes is not None and resource.type in self._read:
+            writes[resource.type] = max(writes.get(resource.type, 0), version_of(obj))

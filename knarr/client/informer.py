@@ -1,0 +1,227 @@
+"""Informers: a local copy of a kind that follows the server, shared by all who need it.
+
+An informer lists, then watches from the list's revision, and begins again when history is gone (410). Its objects are
+shared and never changed. Handlers are told of each change after the copy has it. `reached(revision)` waits until the
+copy shows at least a given write: the base of read-your-writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import aclosing
+from typing import Any, Generic, TypeVar
+
+from knarr.api.errors import APIError, Expired
+from knarr.client.client import Client
+from knarr.clock import Clock
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+RETRY_DELAY_MAX_S = 5.0
+"""Between two attempts to reach the server; doubles from RETRY_DELAY_MIN_S, with jitter."""
+RETRY_DELAY_MIN_S = 0.05
+
+Handler = Callable[[T | None, T | None], None]
+"""handler(old, new): old None for a new object, new None for a deleted one."""
+Index = Callable[[T], Iterable[str]]
+
+
+class Informer(Generic[T]):
+    """The copy of one kind, whole or cut by selectors. Keys are "namespace/name", or "name" without a namespace."""
+
+    def __init__(
+        self,
+        client: Client,
+        kind: type[T],
+        clock: Clock,
+        *,
+        namespace: str | None = None,
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> None:
+        self.kind = kind
+        self._client = client
+        self._clock = clock
+        self._scope: dict[str, Any] = {
+            "namespace": namespace,
+            "label_selector": label_selector,
+            "field_selector": field_selector,
+        }
+        self._objects: dict[str, T] = {}
+        self._indices: dict[str, tuple[Index[T], dict[str, dict[str, T]]]] = {}
+        self._handlers: list[Handler[T]] = []
+        self._revision = 0
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self.synced = asyncio.Event()
+
+    def add_handler(self, handler: Handler[T]) -> None:
+        """Call `handler` for every object now there, and for each change. It must not block."""
+        self._handlers.append(handler)
+        for obj in list(self._objects.values()):
+            handler(None, obj)
+
+    def add_index(self, name: str, index: Index[T]) -> None:
+        """Keep objects found under each string that `index` answers. Adding the same name twice is one index."""
+        if name in self._indices:
+            return
+        places: dict[str, dict[str, T]] = {}
+        self._indices[name] = (index, places)
+        for key, obj in self._objects.items():
+            for place in index(obj):
+                places.setdefault(place, {})[key] = obj
+
+    def get(self, key: str) -> T | None:
+        return self._objects.get(key)
+
+    def all(self, namespace: str | None = None) -> list[T]:
+        if namespace is None:
+            return list(self._objects.values())
+        return (
+            self.by_index("namespace", namespace)
+            if "namespace" in self._indices
+            else [obj for key, obj in self._objects.items() if key.rpartition("/")[0] == namespace]
+        )
+
+    def by_index(self, name: str, place: str) -> list[T]:
+        return list(self._indices[name][1].get(place, {}).values())
+
+    @property
+    def revision(self) -> int:
+        """The newest revision that the copy is known to show."""
+        return self._revision
+
+    async def reached(self, revision: int) -> None:
+        """Wait until the copy shows everything up to `revision`."""
+        if self._revision >= revision:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((revision, future))
+        await future
+
+    async def run(self) -> None:
+        """Follow the server until cancelled."""
+        delay_s = RETRY_DELAY_MIN_S
+        while True:
+            try:
+                await self._list()
+                while True:
+                    await self._follow()
+                    delay_s = RETRY_DELAY_MIN_S
+            except Expired:
+                log.info("%s: history is gone, listing again", self.kind.__name__)
+                continue
+            except APIError as error:
+                log.warning("%s: %s; trying again", self.kind.__name__, error)
+            await self._clock.sleep(delay_s * (0.5 + self._clock.random.random()))
+            delay_s = min(delay_s * 2, RETRY_DELAY_MAX_S)
+
+    async def _list(self) -> None:
+        result = await self._client.list(self.kind, **self._scope)
+        listed = {key_of(obj): obj for obj in result.items}
+        for key in [key for key in self._objects if key not in listed]:
+            self._remove(key)
+        for key, obj in listed.items():
+            self._put(key, obj)
+        self._advance(int(result.resource_version))
+        self.synced.set()
+
+    async def _follow(self) -> None:
+        events = self._client.watch(self.kind, resource_version=str(self._revision), **self._scope)
+        async with aclosing(events):
+            async for event in events:
+                if event.type == "DELETED":
+                    self._remove(key_of(event.object), event.object)
+                elif event.type != "BOOKMARK":
+                    self._put(key_of(event.object), event.object)
+                self._advance(int(event.resource_version))
+
+    def _put(self, key: str, obj: T) -> None:
+        old = self._objects.get(key)
+        if old is not None and version_of(old) >= version_of(obj):
+            return
+        self._objects[key] = obj
+        self._reindex(key, old, obj)
+        self._tell(old, obj)
+
+    def _remove(self, key: str, last: T | None = None) -> None:
+        old = self._objects.pop(key, None)
+        if old is None:
+            return
+        self._reindex(key, old, None)
+        self._tell(last if last is not None else old, None)
+
+    def _reindex(self, key: str, old: T | None, new: T | None) -> None:
+        for index, places in self._indices.values():
+            before = set(index(old)) if old is not None else set()
+            after = set(index(new)) if new is not None else set()
+            for place in before - after:
+                places[place].pop(key, None)
+                if not places[place]:
+                    del places[place]
+            if new is not None:
+                for place in after:
+                    places.setdefault(place, {})[key] = new
+
+    def _tell(self, old: T | None, new: T | None) -> None:
+        for handler in self._handlers:
+            handler(old, new)
+
+    def _advance(self, revision: int) -> None:
+        self._revision = max(self._revision, revision)
+        if not self._waiting:
+            return
+        still = []
+        for wanted, future in self._waiting:
+            if wanted > self._revision:
+                still.append((wanted, future))
+            elif not future.done():
+                future.set_result(None)
+        self._waiting = still
+
+
+class Informers:
+    """The shared informers of a process: one for each kind (and scope), started on demand."""
+
+    def __init__(self, client: Client, clock: Clock) -> None:
+        self._client = client
+        self._clock = clock
+        self._informers: dict[tuple[Any, ...], Informer[Any]] = {}
+        self._group: asyncio.TaskGroup | None = None
+
+    def of(self, kind: type[T], **scope: str) -> Informer[T]:
+        """The informer of a kind; `scope` as for Informer (namespace, label_selector, field_selector)."""
+        key = (kind, *sorted(scope.items()))
+        if key not in self._informers:
+            self._informers[key] = Informer(self._client, kind, self._clock, **scope)  # type: ignore[arg-type]
+            if self._group:
+                self._group.create_task(self._informers[key].run(), name=f"informer {kind.__name__}")
+        return self._informers[key]
+
+    async def run(self) -> None:
+        """Run all informers, those asked for later too, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            for (kind, *_), informer in list(self._informers.items()):
+                group.create_task(informer.run(), name=f"informer {kind.__name__}")
+            await asyncio.Event().wait()
+
+    async def synced(self) -> None:
+        """Wait until every informer asked for so far has its first list."""
+        for informer in list(self._informers.values()):
+            await informer.synced.wait()
+
+    def informers(self) -> Mapping[tuple[Any, ...], Informer[Any]]:
+        return self._informers
+
+
+def key_of(obj: Any) -> str:
+    """namespace/name, or name."""
+    metadata = obj.metadata
+    return f"{metadata.namespace}/{metadata.name}" if metadata.namespace else metadata.name
+
+
+def version_of(obj: Any) -> int:
+    return int(obj.metadata.resource_version or 0)

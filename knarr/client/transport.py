@@ -1,0 +1,58 @@
+"""Requests and answers, whatever carries them.
+
+The API server answers a `Request` with an `Answer`. In one process (`knarr up`) components hand requests over directly;
+otherwise they travel over HTTPS. Both ways are a `Transport`, and nothing above it can tell which one it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who asks (authentication.k8s.io UserInfo)."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    uid: str = ""
+    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Request:
+    """One request to the API. Header names are in lower case."""
+
+    method: str
+    path: str
+    """Decoded path, without the query."""
+    query: Mapping[str, str] = field(default_factory=dict)
+    """The last value of each parameter."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    user: User | None = None
+    """Set by whoever authenticated the caller: the TLS listener, or the assembly of the process for its own parts."""
+    repeated: Mapping[str, list[str]] = field(default_factory=dict)
+    """All values of parameters that may be repeated (command)."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """One answer. Either `body` or `stream` is used."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes = b""
+    stream: AsyncIterator[bytes] | None = None
+    """Chunks as they come; the receiver must exhaust or aclose() it."""
+
+
+class Transport(Protocol):
+    """A way to the API server."""
+
+    async def send(self, request: Request) -> Answer:
+        """Answers whatever the server says, errors included; raises ServiceUnavailable when it can't be reached."""
+
+    async def close(self) -> None: ...
