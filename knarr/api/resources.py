@@ -32,7 +32,8 @@ class Strategy(Generic[T]):
     """How objects of a kind are born and change. The defaults do for plain kinds.
 
     A function owns its `obj`: it was decoded for this request and may be changed in place. `old` is what is stored and
-    is never changed. The order of a write: `default`, `prepare_for_create|update`, admission, `validate|validate_update`.
+    is never changed. The order of a write: `default`, `prepare_for_create|update`, admission, `validate`,
+    `validate_update`.
     """
 
     name_faults: Callable[[str], list[str]] = staticmethod(names.dns1123_subdomain_faults)

@@ -9,7 +9,7 @@ Errors are the exceptions of `knarr.api.errors`, just those that the server rais
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cache
@@ -154,7 +154,7 @@ class Client:
         resource_version: str,
         label_selector: str = "",
         field_selector: str = "",
-    ) -> AsyncIterator[WatchEvent[T]]:
+    ) -> AsyncGenerator[WatchEvent[T], None]:
         """Changes after `resource_version`, until the server ends it. Raises Expired when that is gone."""
         query = _present(labelSelector=label_selector, fieldSelector=field_selector)
         query |= {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": resource_version}
@@ -227,7 +227,7 @@ class _ListMeta(msgspec.Struct):
 def _list_type(kind: Any) -> Any:
     return msgspec.defstruct(
         f"{kind.__name__}List",
-        [("items", list[kind]), ("metadata", _ListMeta)],  # type: ignore[valid-type]
+        [("items", list[kind]), ("metadata", _ListMeta)],
     )
 
 

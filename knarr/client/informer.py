@@ -195,7 +195,7 @@ class Informers:
         """The informer of a kind; `scope` as for Informer (namespace, label_selector, field_selector)."""
         key = (kind, *sorted(scope.items()))
         if key not in self._informers:
-            self._informers[key] = Informer(self._client, kind, self._clock, **scope)  # type: ignore[arg-type]
+            self._informers[key] = Informer(self._client, kind, self._clock, **scope)
             if self._group:
                 self._group.create_task(self._informers[key].run(), name=f"informer {kind.__name__}")
         return self._informers[key]
