@@ -71,9 +71,9 @@ def label_key_faults(key: str) -> list[str]:
         if "/" in prefix:
             return [
                 "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end "
-                "with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation "
-                "is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. "
-                "'example.com/MyName')"
+                "with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for "
+                "validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and "
+                "'/' (e.g. 'example.com/MyName')"
             ]
         faults += ["prefix part " + fault for fault in dns1123_subdomain_faults(prefix)]
     if not name:
