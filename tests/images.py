@@ -1,6 +1,6 @@
 """Container images made from /bin/busybox with nothing but Python: no builder, no registry, no network.
 
-Tests and examples need small images; `build` writes one as `docker save` or as an OCI archive would. The bytes
+Tests and examples need small images; `build` writes one as `docker save` would, or an OCI archive. The bytes
 depend on the recipe alone, so the same recipe gives the same image id everywhere.
 
     /opt/kv/bin/python -m tests.images shop-backend:v1 backend.tar
@@ -22,10 +22,12 @@ from typing import Any
 
 BUSYBOX = "/bin/busybox"
 APPLETS = (
-    "sh ash cat chmod chown cp cut date dd df echo env expr false find grep head hostname httpd id ifconfig ip kill "
-    "ln ls mkdir mktemp mount mv nc netstat nslookup ping printf ps pwd rm sed seq sleep sort stat stty sync tail "
-    "tee test timeout touch tr true tty uname uniq wc wget which whoami xargs yes"
-).split()
+    "sh", "ash", "cat", "chmod", "chown", "cp", "cut", "date", "dd", "df", "echo", "env", "expr",
+    "false", "find", "grep", "head", "hostname", "httpd", "id", "ifconfig", "ip", "kill", "ln", "ls",
+    "mkdir", "mktemp", "mount", "mv", "nc", "netstat", "nslookup", "ping", "printf", "ps", "pwd", "rm",
+    "sed", "seq", "sleep", "sort", "stat", "stty", "sync", "tail", "tee", "test", "timeout", "touch",
+    "tr", "true", "tty", "uname", "uniq", "wc", "wget", "which", "whoami", "xargs", "yes",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,12 @@ class Recipe:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def build(
-    path: str, name: str, recipe: Recipe = Recipe(), *, kind: str = "docker", compress: bool = False
-) -> str:
-    """Write the archive and answer the image id. `kind` is "docker" (docker save) or "oci"; `compress` its layers."""
+def build(path: str, name: str, recipe: Recipe = Recipe(), *, kind: str = "docker", compress: bool = False) -> str:
+    """Write the archive, answer the image id. `kind` is "docker" (docker save) or "oci"."""
     layers = [_base_layer(recipe), *recipe.layers]
     configuration = _json(
         {
-            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(
-                os.uname().machine, os.uname().machine
-            ),
+            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine),
             "os": "linux",
             "created": "2024-01-01T00:00:00Z",
             "config": {
@@ -71,11 +69,7 @@ def build(
         }
     )
     blobs = [gzip.compress(layer, mtime=0) if compress else layer for layer in layers]
-    contents = (
-        _docker(name, configuration, blobs)
-        if kind == "docker"
-        else _oci(name, configuration, blobs, compress)
-    )
+    contents = _docker(name, configuration, blobs) if kind == "docker" else _oci(name, configuration, blobs, compress)
     with open(path, "wb") as file:
         file.write(tar(contents))
     return _digest(configuration)
@@ -166,10 +160,7 @@ def _oci(name: str, configuration: bytes, blobs: Sequence[bytes], compressed: bo
     return {
         "oci-layout": _json({"imageLayoutVersion": "1.0.0"}),
         "index.json": _json({"schemaVersion": 2, "manifests": [descriptor]}),
-        **{
-            f"blobs/sha256/{_digest(blob).removeprefix('sha256:')}": blob
-            for blob in (configuration, manifest, *blobs)
-        },
+        **{f"blobs/sha256/{_digest(blob).removeprefix('sha256:')}": blob for blob in (configuration, manifest, *blobs)},
     }
 
 

@@ -125,9 +125,7 @@ def find_images(blobs: Blobs) -> list[FoundImage]:
         return [_manifest_image(blobs, document, _bytes(blobs, "manifest.json"), "", ())]
     index = _document(blobs, "index.json")
     if not isinstance(index, dict):
-        raise BrokenArchive(
-            "neither a docker-save archive nor an OCI layout: no manifest.json, no index.json"
-        )
+        raise BrokenArchive("neither a docker-save archive nor an OCI layout: no manifest.json, no index.json")
     images = list(_index_images(blobs, index, depth=0))
     if not images:
         raise BrokenArchive(f"no image for linux/{architecture()} in it")
@@ -207,9 +205,7 @@ def _index_images(blobs: Blobs, index: dict[str, Any], depth: int, name: str = "
         digest = _text(descriptor, "digest")
         annotations = descriptor.get("annotations") or {}
         called = (
-            annotations.get("io.containerd.image.name")
-            or annotations.get("org.opencontainers.image.ref.name")
-            or name
+            annotations.get("io.containerd.image.name") or annotations.get("org.opencontainers.image.ref.name") or name
         )
         wanted = descriptor.get("platform") or {}
         if wanted and (wanted.get("os"), wanted.get("architecture")) != ("linux", architecture()):
@@ -249,9 +245,7 @@ def _image(
 ) -> FoundImage:
     configuration = configuration_of(configuration_bytes)
     if len(layers) != len(configuration.rootfs.diff_ids):
-        raise BrokenArchive(
-            f"manifest has {len(layers)} layers, configuration {len(configuration.rootfs.diff_ids)}"
-        )
+        raise BrokenArchive(f"manifest has {len(layers)} layers, configuration {len(configuration.rootfs.diff_ids)}")
     if len(layers) > LAYERS_MAX:
         raise BrokenArchive(f"image has {len(layers)} layers, more than {LAYERS_MAX}")
     for diff_id in configuration.rootfs.diff_ids:
@@ -327,9 +321,7 @@ def _zstd(blob: IO[bytes]) -> Iterator[IO[bytes]]:
     """Python 3.11 has no zstd; the zstd program has."""
     program = shutil.which("zstd")
     if program is None:
-        raise BrokenArchive(
-            "a layer is compressed with zstd, which needs the program `zstd` (apt install zstd)"
-        )
+        raise BrokenArchive("a layer is compressed with zstd, which needs the program `zstd` (apt install zstd)")
     with open(os.memfd_create("zstd-layer"), "w+b") as copy:
         shutil.copyfileobj(blob, copy, _READ_BYTES)
         copy.seek(0)

@@ -129,9 +129,7 @@ class ControlGroups:
         if self.is_v2:
             return [self._mount_point]
         with contextlib.suppress(FileNotFoundError):
-            return [
-                entry.path for entry in os.scandir(self._mount_point) if entry.is_dir(follow_symlinks=False)
-            ]
+            return [entry.path for entry in os.scandir(self._mount_point) if entry.is_dir(follow_symlinks=False)]
         return []
 
     def _kill_below(self, top: str) -> None:

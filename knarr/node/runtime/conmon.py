@@ -228,9 +228,7 @@ def _control(bundle: str, message: str) -> None:
 class AttachedStreams:
     """A session on the stdin, stdout and stderr of a container's first process."""
 
-    def __init__(
-        self, bundle: str, connection: socket.socket, exit_code: Callable[[], Awaitable[int]]
-    ) -> None:
+    def __init__(self, bundle: str, connection: socket.socket, exit_code: Callable[[], Awaitable[int]]) -> None:
         self._bundle = bundle
         self._connection = connection
         self._exit_code = exit_code
@@ -245,9 +243,7 @@ class AttachedStreams:
             connection.connect(f"/proc/self/fd/{folder}/attach")
         except OSError as error:
             connection.close()
-            raise RuntimeFailure(
-                "AttachError", f"the container can't be attached to: {error.strerror}"
-            ) from error
+            raise RuntimeFailure("AttachError", f"the container can't be attached to: {error.strerror}") from error
         finally:
             os.close(folder)
         return cls(bundle, connection, exit_code)

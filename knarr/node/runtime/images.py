@@ -140,9 +140,7 @@ class ImageStore:
         key = f"{reference} {insecure}"
         pull = self._pulls.get(key)
         if pull is None:
-            pull = self._pulls[key] = asyncio.create_task(
-                self._pull(reference, insecure), name=f"pull {text}"
-            )
+            pull = self._pulls[key] = asyncio.create_task(self._pull(reference, insecure), name=f"pull {text}")
             pull.add_done_callback(lambda done: self._pull_ended(key, done))
         # A waiter that goes away (its pod was deleted) does not end the pull of the others.
         return await asyncio.shield(pull)
@@ -284,9 +282,10 @@ class ImageStore:
             self._images = images
             self._configurations.pop(image.id, None)
             await asyncio.to_thread(files.remove, self._configuration_path(image.id))
-            await self._sweep(chains_in_use)
+            await self.sweep(chains_in_use)
 
-    async def _sweep(self, chains_in_use: Callable[[], Iterable[tuple[str, ...]]]) -> None:
+    async def sweep(self, chains_in_use: Callable[[], Iterable[tuple[str, ...]]]) -> None:
+        """Remove the layers that nothing needs."""
         needed = {chain_id for image in self._images.values() for chain_id in image.chain}
         needed.update(chain_id for chain in chains_in_use() for chain_id in chain)
         await asyncio.to_thread(self._remove_layers_but, needed)
@@ -308,9 +307,7 @@ class ImageStore:
             if all(os.path.isdir(path) for path in self.layer_paths(image.chain))
         }
 
-    def _unpack(
-        self, blobs: archives.Blobs, found: archives.FoundImage, chain: tuple[str, ...], index: int
-    ) -> None:
+    def _unpack(self, blobs: archives.Blobs, found: archives.FoundImage, chain: tuple[str, ...], index: int) -> None:
         target = self._layer_path(chain[index])
         if os.path.isdir(target):
             return

@@ -108,9 +108,7 @@ class _Unpacking:
                 raise UnsafeLayer(f"layer unpacks to more than {CONTENT_BYTES_MAX >> 30} GiB")
             content = archive.extractfile(entry)
             assert content is not None
-            with open(
-                os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb"
-            ) as file:
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
                 shutil.copyfileobj(content, file, _COPY_BYTES)
         elif entry.issym():
             os.symlink(entry.linkname, path)

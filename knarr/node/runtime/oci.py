@@ -174,9 +174,7 @@ class OciRuntime:
             await self._free_sandbox(record)
             if isinstance(error, RuntimeFailure):
                 raise
-            raise RuntimeFailure(
-                "FailedCreatePodSandBox", f"failed to create pod sandbox: {error}"
-            ) from error
+            raise RuntimeFailure("FailedCreatePodSandBox", f"failed to create pod sandbox: {error}") from error
         self._sandboxes[record.id] = record
         return self._seen(record)
 
@@ -201,9 +199,7 @@ class OciRuntime:
 
     async def _remove_sandbox(self, sandbox_id: str) -> None:
         await self._stop_sandbox(sandbox_id)
-        await asyncio.gather(
-            *(self._remove_container(held.record.id) for held in self._of_sandbox(sandbox_id))
-        )
+        await asyncio.gather(*(self._remove_container(held.record.id) for held in self._of_sandbox(sandbox_id)))
         async with self._sandbox_lock(sandbox_id):
             record = self._sandboxes.get(sandbox_id)
             if record is not None:
@@ -292,9 +288,7 @@ class OciRuntime:
                 del self._containers[identity]
                 if isinstance(error, RuntimeFailure):
                     raise
-                raise RuntimeFailure(
-                    "CreateContainerError", f"failed to create container: {error}"
-                ) from error
+                raise RuntimeFailure("CreateContainerError", f"failed to create container: {error}") from error
         return identity
 
     def _prepare_container(
@@ -538,9 +532,10 @@ class OciRuntime:
         return [images.as_image(image) for image in self._images.all()]
 
     async def remove_image(self, image_id: str) -> None:
-        await self._to_its_end(
-            self._images.remove(image_id, lambda: [held.record.chain for held in self._containers.values()])
-        )
+        await self._to_its_end(self._images.remove(image_id, self._chains_in_use))
+
+    def _chains_in_use(self) -> list[tuple[str, ...]]:
+        return [held.record.chain for held in self._containers.values()]
 
     # -- finding again
 
@@ -557,6 +552,7 @@ class OciRuntime:
                 await self._remove_sandbox(sandbox.id)
             elif sandbox.phase is SandboxPhase.READY and not await asyncio.to_thread(self._whole, sandbox):
                 await self._stop_sandbox(sandbox.id)
+        await self._images.sweep(self._chains_in_use)
 
     async def _take_up(self, held: _Held) -> None:
         record = held.record
@@ -595,14 +591,13 @@ class OciRuntime:
         return sandboxes, containers
 
     def _whole(self, sandbox: SandboxRecord) -> bool:
-        return sandbox.boot_id == self._boot_id and namespaces.IPC in namespaces.present(
-            self._sandbox_path(sandbox.id)
-        )
+        return sandbox.boot_id == self._boot_id and namespaces.IPC in namespaces.present(self._sandbox_path(sandbox.id))
 
     # -- the OCI runtime
 
     def _runtime_line(self) -> list[str]:
-        return [self._binary, f"--root={self._path('runtime')}"]
+        # With a log elsewhere, errors come to stderr as plain text: what the user of an exec session reads.
+        return [self._binary, f"--root={self._path('runtime')}", "--log=/dev/null"]
 
     async def _runtime(self, *arguments: str, reason: str) -> None:
         process = await asyncio.create_subprocess_exec(
@@ -671,9 +666,7 @@ class OciRuntime:
         return held
 
     def _new_id(self) -> str:
-        while (
-            identity := f"{self._clock.random.getrandbits(256):064x}"
-        ) in self._sandboxes.keys() | self._containers:
+        while (identity := f"{self._clock.random.getrandbits(256):064x}") in self._sandboxes.keys() | self._containers:
             pass
         return identity
 

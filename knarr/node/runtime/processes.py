@@ -66,9 +66,7 @@ class ExecStreams:
         await streams._begin(line, container_id, command, stdin=stdin)
         return streams
 
-    async def _begin(
-        self, line: Sequence[str], container_id: str, command: Sequence[str], *, stdin: bool
-    ) -> None:
+    async def _begin(self, line: Sequence[str], container_id: str, command: Sequence[str], *, stdin: bool) -> None:
         self._scratch = await asyncio.to_thread(tempfile.mkdtemp, prefix="knarr-exec-")
         arguments = [*line, "exec", "--pid-file", self._pid_file]
         if self._terminal:
@@ -87,9 +85,7 @@ class ExecStreams:
             else:
                 outputs[1], out = os.pipe()
                 outputs[2], err = os.pipe()
-                given, self._stdin = (
-                    os.pipe() if stdin else (os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), -1)
-                )
+                given, self._stdin = os.pipe() if stdin else (os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), -1)
                 theirs = [given, out, err]
                 ends = (given, out, err)
             self._process = await asyncio.create_subprocess_exec(
@@ -203,9 +199,7 @@ class ExecStreams:
                 if not data:
                     break
                 self._said_last = (
-                    (self._said_last + data)[-READ_BYTES:]
-                    if number == 2 or self._terminal
-                    else self._said_last
+                    (self._said_last + data)[-READ_BYTES:] if number == 2 or self._terminal else self._said_last
                 )
                 await self._pieces.put((number, data))
         finally:

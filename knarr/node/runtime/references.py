@@ -108,9 +108,7 @@ def image_id(text: str) -> str | None:
 def _split_domain(name: str) -> tuple[str, str]:
     """The first component is a registry when it has a dot, a port, a capital, or is localhost."""
     first, slash, rest = name.partition("/")
-    is_domain = bool(slash) and (
-        "." in first or ":" in first or first == "localhost" or first.lower() != first
-    )
+    is_domain = bool(slash) and ("." in first or ":" in first or first == "localhost" or first.lower() != first)
     domain, path = (first, rest) if is_domain else ("docker.io", name)
     if domain == "index.docker.io":
         domain = "docker.io"

@@ -75,9 +75,7 @@ class Place:
     annotations: Mapping[str, str]
 
 
-def build(
-    config: ContainerConfig, settings: ImageSettings, user: User, place: Place, host: Host
-) -> dict[str, Any]:
+def build(config: ContainerConfig, settings: ImageSettings, user: User, place: Place, host: Host) -> dict[str, Any]:
     """The whole config.json."""
     privileged = config.security.privileged
     linux: dict[str, Any] = {
@@ -212,9 +210,7 @@ def this_host(*, cgroup_v2: bool) -> Host:
     )
 
 
-def _process(
-    config: ContainerConfig, settings: ImageSettings, user: User, place: Place, host: Host
-) -> dict[str, Any]:
+def _process(config: ContainerConfig, settings: ImageSettings, user: User, place: Place, host: Host) -> dict[str, Any]:
     granted = capabilities(config, host)
     process: dict[str, Any] = {
         "terminal": config.tty,

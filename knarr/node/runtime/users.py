@@ -59,14 +59,11 @@ def check_non_root(image_user: str, security: SecurityContext) -> None:
         return
     name = image_user.partition(":")[0]
     if not name or (_is_id(name) and int(name) == 0):
-        raise RuntimeFailure(
-            "CreateContainerConfigError", "container has runAsNonRoot and image will run as root"
-        )
+        raise RuntimeFailure("CreateContainerConfigError", "container has runAsNonRoot and image will run as root")
     if not _is_id(name):
         raise RuntimeFailure(
             "CreateContainerConfigError",
-            f"container has runAsNonRoot and image has non-numeric user ({name}), "
-            "cannot verify user is non-root",
+            f"container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is non-root",
         )
 
 
@@ -74,9 +71,7 @@ def _entry(passwd: list[list[str]], user: str) -> list[str] | None:
     by_name = next((line for line in passwd if line[0] == user and _is_id(line[2])), None)
     if by_name:
         return by_name
-    return next(
-        (line for line in passwd if _is_id(user) and _is_id(line[2]) and int(line[2]) == int(user)), None
-    )
+    return next((line for line in passwd if _is_id(user) and _is_id(line[2]) and int(line[2]) == int(user)), None)
 
 
 def _group_id(group: list[list[str]], text: str) -> int:
@@ -85,16 +80,12 @@ def _group_id(group: list[list[str]], text: str) -> int:
             return int(line[2])
     if _is_id(text):
         return int(text)
-    raise RuntimeFailure(
-        "CreateContainerError", f"unable to find group {text}: no matching entries in group file"
-    )
+    raise RuntimeFailure("CreateContainerError", f"unable to find group {text}: no matching entries in group file")
 
 
 def _lines(root: str, name: str, fields: int) -> list[list[str]]:
     try:
-        descriptor = os.open(
-            paths.within(root, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        )
+        descriptor = os.open(paths.within(root, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, paths.TooManyLinks):
         return []
     with open(descriptor, "rb") as file:
