@@ -1,8 +1,8 @@
 """What the node agent asks of a container runtime.
 
 The shape follows the Kubernetes Container Runtime Interface (CRI, runtime/v1): a *sandbox* holds what the
-containers of a pod share (network, IPC and UTS namespaces, cgroup parent, log folder), containers are created in
-it, then started. A CRI runtime fits behind this interface without loss. Implementations: `oci` (conmon and
+containers of a pod share (network, IPC and UTS namespaces, cgroup parent, log folder), containers are created
+in it, then started. A CRI runtime fits behind this interface without loss. Implementations: `oci` (conmon and
 an OCI runtime, real), `sim` (hollow: nothing runs, states change as they would).
 
 All implementations keep their state outside the process: after a restart of the agent `sandboxes()` and
@@ -18,7 +18,7 @@ from typing import Protocol
 
 
 class RuntimeFailure(Exception):
-    """The runtime could not do what was asked. `reason` is the word kubectl shows (CreateContainerError, …)."""
+    """The runtime could not do what was asked. `reason` is the word kubectl shows: CreateContainerError, …"""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -117,7 +117,7 @@ class SecurityContext:
 
 @dataclass(frozen=True, slots=True)
 class ContainerConfig:
-    """One container to create. `command` and `args` replace the image's Entrypoint and Cmd as in Kubernetes."""
+    """One container to create. `command` and `args` replace the image's Entrypoint and Cmd, as upstream."""
 
     name: str
     attempt: int
@@ -223,6 +223,16 @@ class PullFailure(RuntimeFailure):
     """A pull that failed; reason is ErrImagePull, InvalidImageName or RegistryUnavailable."""
 
 
+class PodNetwork(Protocol):
+    """Joins sandboxes to the network of the pods (the task that CNI plugins have upstream)."""
+
+    async def attach(self, sandbox_id: str, network_namespace: str) -> tuple[str, ...]:
+        """Give the namespace at this path an interface and addresses; answers those, IPv4 first."""
+
+    async def detach(self, sandbox_id: str, network_namespace: str) -> None:
+        """Take back what `attach` gave. Idempotent; the namespace may be gone already."""
+
+
 class Runtime(Protocol):
     """A container runtime. Every method may raise RuntimeFailure; none blocks the event loop."""
 
@@ -252,7 +262,7 @@ class Runtime(Protocol):
     async def start_container(self, container_id: str) -> None: ...
 
     async def stop_container(self, container_id: str, grace_period_s: float) -> None:
-        """SIGTERM (or the image's StopSignal), then SIGKILL after `grace_period_s`; returns when it has exited."""
+        """SIGTERM (or the image's StopSignal), SIGKILL after `grace_period_s`; returns when it has exited."""
 
     async def remove_container(self, container_id: str) -> None:
         """Remove an exited container and its root file system; its log stays. Idempotent."""

@@ -1,0 +1,172 @@
+"""The control groups of pods: CPU and memory bounds, and what is used.
+
+Works on both hierarchies that Linux hosts have: version 2 (one tree), and version 1 or hybrid (one tree for
+each controller). The containers' own groups are made by the OCI runtime below the pod's ("cgroupfs" driver);
+this module makes and removes the pod's, and reads. Meant for threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from dataclasses import dataclass
+
+MOUNT_POINT = "/sys/fs/cgroup"
+
+CPU_PERIOD_US = 100_000
+"""The kernel's default period for CPU quotas, and upstream's."""
+BEST_EFFORT_SHARES = 2
+"""The kernel's least: pods without requests get CPU time that nobody else wants (upstream's QoS level)."""
+_BEST_EFFORT = "besteffort"
+_CONTROLLERS_V2 = ("cpu", "memory", "pids", "cpuset", "io")
+_REMOVE_ROUNDS_MAX = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    cpu_ns: int
+    memory_bytes: int
+
+
+class ControlGroups:
+    """The groups below `root`, a path like "/knarr"."""
+
+    def __init__(self, root: str, mount_point: str = MOUNT_POINT) -> None:
+        self.root = f"/{root.strip('/')}"
+        self._mount_point = mount_point
+        self.is_v2 = os.path.exists(os.path.join(mount_point, "cgroup.controllers"))
+
+    def path(self, *below: str) -> str:
+        """What the OCI spec's cgroupsPath takes: absolute, so not relative to the agent's own group."""
+        return "/".join((self.root, *(part.strip("/") for part in below)))
+
+    def create(
+        self,
+        pod: str,
+        *,
+        cpu_shares: int | None = None,
+        cpu_quota_us: int | None = None,
+        memory_limit_bytes: int | None = None,
+    ) -> None:
+        """Make the group of a pod and set its bounds."""
+        path = self.path(pod)
+        if self.is_v2:
+            self._create_v2(path)
+            self._set(path, "", "cpu.weight", weight(cpu_shares) if cpu_shares is not None else None)
+            if cpu_quota_us is not None:
+                self._set(path, "", "cpu.max", f"{cpu_quota_us} {CPU_PERIOD_US}")
+            self._set(path, "", "memory.max", memory_limit_bytes)
+            return
+        for controller in ("cpu", "memory"):
+            os.makedirs(self._folder(controller, path), exist_ok=True)
+        level = pod.strip("/").partition("/")[0]
+        if level == _BEST_EFFORT:
+            self._set(self.path(level), "cpu", "cpu.shares", BEST_EFFORT_SHARES)
+        self._set(path, "cpu", "cpu.shares", cpu_shares)
+        if cpu_quota_us is not None:
+            self._set(path, "cpu", "cpu.cfs_period_us", CPU_PERIOD_US)
+            self._set(path, "cpu", "cpu.cfs_quota_us", cpu_quota_us)
+        self._set(path, "memory", "memory.limit_in_bytes", memory_limit_bytes)
+
+    def remove(self, pod: str) -> None:
+        """Remove a pod's group and all below it, killing what may still run there. Idempotent."""
+        path = self.path(pod)
+        for tree in self._trees():
+            top = tree + path
+            for _ in range(_REMOVE_ROUNDS_MAX):
+                self._kill_below(top)
+                for folder, _, _ in os.walk(top, topdown=False):
+                    with contextlib.suppress(OSError):
+                        os.rmdir(folder)
+                if not os.path.isdir(top):
+                    break
+
+    def remove_root(self) -> None:
+        """Remove the root group and its levels where they are empty."""
+        for tree in self._trees():
+            for folder, _, _ in os.walk(tree + self.root, topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
+
+    def usage(self, container: str) -> Usage | None:
+        """CPU time and working set of a container's group, None when it's gone."""
+        path = self.path(container)
+        if self.is_v2:
+            cpu = self._fields(path, "", "cpu.stat").get("usage_usec")
+            used = self._number(path, "", "memory.current")
+            inactive = self._fields(path, "", "memory.stat").get("inactive_file", 0)
+            cpu_ns = None if cpu is None else cpu * 1000
+        else:
+            cpu_ns = self._number(path, "cpuacct", "cpuacct.usage")
+            used = self._number(path, "memory", "memory.usage_in_bytes")
+            inactive = self._fields(path, "memory", "memory.stat").get("total_inactive_file", 0)
+        if cpu_ns is None or used is None:
+            return None
+        return Usage(cpu_ns, max(0, used - inactive))
+
+    def oom_kills(self, container: str) -> int:
+        """How many processes of the group the kernel killed for want of memory."""
+        path = self.path(container)
+        if self.is_v2:
+            return self._fields(path, "", "memory.events").get("oom_kill", 0)
+        return self._fields(path, "memory", "memory.oom_control").get("oom_kill", 0)
+
+    # -- files
+
+    def _create_v2(self, path: str) -> None:
+        folder = self._mount_point
+        for part in path.strip("/").split("/"):
+            available = self._read(os.path.join(folder, "cgroup.controllers")) or ""
+            for controller in _CONTROLLERS_V2:
+                if controller in available.split():
+                    with contextlib.suppress(OSError):
+                        self._write(os.path.join(folder, "cgroup.subtree_control"), f"+{controller}")
+            folder = os.path.join(folder, part)
+            os.makedirs(folder, exist_ok=True)
+
+    def _trees(self) -> list[str]:
+        if self.is_v2:
+            return [self._mount_point]
+        with contextlib.suppress(FileNotFoundError):
+            return [entry.path for entry in os.scandir(self._mount_point) if entry.is_dir(follow_symlinks=False)]
+        return []
+
+    def _kill_below(self, top: str) -> None:
+        for folder, _, _ in os.walk(top):
+            for pid in (self._read(os.path.join(folder, "cgroup.procs")) or "").split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+
+    def _folder(self, controller: str, path: str) -> str:
+        return os.path.join(self._mount_point, controller, path.lstrip("/"))
+
+    def _set(self, path: str, controller: str, name: str, value: int | str | None) -> None:
+        if value is not None:
+            self._write(os.path.join(self._folder(controller, path), name), str(value))
+
+    def _number(self, path: str, controller: str, name: str) -> int | None:
+        text = self._read(os.path.join(self._folder(controller, path), name))
+        return int(text) if text is not None and text.strip().isdigit() else None
+
+    def _fields(self, path: str, controller: str, name: str) -> dict[str, int]:
+        lines = (self._read(os.path.join(self._folder(controller, path), name)) or "").splitlines()
+        pairs = (line.split() for line in lines)
+        return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+
+    def _read(self, path: str) -> str | None:
+        try:
+            with open(path, encoding="ascii") as file:
+                return file.read()
+        except OSError:
+            return None
+
+    def _write(self, path: str, value: str) -> None:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(value)
+
+
+def weight(cpu_shares: int) -> int:
+    """cpu.shares (2 to 262144) as cpu.weight (1 to 10000), by the formula that KEP-2254 gives."""
+    bounded = min(max(cpu_shares, 2), 262144)
+    return 1 + ((bounded - 2) * 9999) // 262142

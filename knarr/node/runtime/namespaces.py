@@ -1,0 +1,107 @@
+"""The namespaces that the containers of a pod share: network, IPC and host name.
+
+Upstream keeps them alive by a pause process in every pod. Here the kernel does: a namespace lives as long as
+something is bound to it, so each is bind-mounted on a file of the sandbox. That costs no process and no
+memory, and survives the agent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Mapping
+
+from knarr.node.runtime import kernel
+
+NETWORK, IPC, UTS = "net", "ipc", "uts"
+
+_KINDS = {NETWORK: kernel.CLONE_NEWNET, IPC: kernel.CLONE_NEWIPC, UTS: kernel.CLONE_NEWUTS}
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
+_INTERFACE_REQUEST = struct.Struct("16sh14x")
+
+DEFAULT_SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+"""Any user in a pod may listen on port 80 and ping, as with containerd 2."""
+_NETWORK_SYSCTL = "net."
+_IPC_SYSCTLS = ("kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue.")
+
+
+class SysctlNotNamespaced(ValueError):
+    """The setting belongs to the whole machine; setting it in a pod would change every pod."""
+
+
+async def create(directory: str, *, hostname: str, host_network: bool, sysctls: Mapping[str, str]) -> None:
+    """Make the namespaces and bind each to a file in `directory`."""
+    wanted = (IPC,) if host_network else (NETWORK, IPC, UTS)
+    check_sysctls(sysctls, host_network=host_network)
+    await kernel.in_thread_of_its_own(lambda: _create(directory, wanted, hostname, sysctls))
+
+
+def check_sysctls(sysctls: Mapping[str, str], *, host_network: bool) -> None:
+    """Refuse settings that would reach beyond the pod."""
+    for name in sysctls:
+        network = name.startswith(_NETWORK_SYSCTL) and not host_network
+        if not (network or name.startswith(_IPC_SYSCTLS)) or ".." in name or "/" in name:
+            raise SysctlNotNamespaced(f"sysctl {name!r} is not separate for each pod")
+
+
+def path(directory: str, kind: str) -> str:
+    return os.path.join(directory, kind)
+
+
+def present(directory: str) -> tuple[str, ...]:
+    """Which namespaces are bound in `directory`; none after the machine restarted."""
+    device = os.stat(directory).st_dev if os.path.isdir(directory) else None
+    return tuple(kind for kind in _KINDS if device is not None and _bound(path(directory, kind), device))
+
+
+def release(directory: str) -> None:
+    """Unbind them; the kernel removes each namespace with its last process. Idempotent."""
+    for kind in _KINDS:
+        target = path(directory, kind)
+        if os.path.exists(target):
+            while kernel.unmount(target):
+                pass
+            os.unlink(target)
+
+
+def _create(directory: str, wanted: tuple[str, ...], hostname: str, sysctls: Mapping[str, str]) -> None:
+    flags = 0
+    for kind in wanted:
+        flags |= _KINDS[kind]
+    kernel.unshare(flags)
+    if UTS in wanted:
+        socket.sethostname(hostname)
+    if NETWORK in wanted:
+        _bring_loopback_up()
+        for name, value in DEFAULT_SYSCTLS.items():
+            with contextlib.suppress(OSError):  # a comfort, which not every kernel has
+                _set_sysctl(name, value)
+    for name, value in sysctls.items():
+        _set_sysctl(name, value)
+    for kind in wanted:
+        target = path(directory, kind)
+        os.close(os.open(target, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o444))
+        kernel.mount(f"/proc/thread-self/ns/{kind}", target, None, kernel.MS_BIND)
+
+
+def _bring_loopback_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        answer = fcntl.ioctl(control, _SIOCGIFFLAGS, _INTERFACE_REQUEST.pack(b"lo", 0))
+        _, flags = _INTERFACE_REQUEST.unpack(answer)
+        fcntl.ioctl(control, _SIOCSIFFLAGS, _INTERFACE_REQUEST.pack(b"lo", flags | _IFF_UP))
+
+
+def _set_sysctl(name: str, value: str) -> None:
+    # "." separates. An interface's name with a "." in it is written with "/", which check_sysctls refuses.
+    with open(f"/proc/sys/{name.replace('.', '/')}", "w", encoding="ascii") as setting:
+        setting.write(value)
+
+
+def _bound(target: str, device: int) -> bool:
+    try:
+        return os.stat(target).st_dev != device
+    except OSError:
+        return False

@@ -1,0 +1,709 @@
+"""Real containers: an OCI runtime (crun or runc) under conmon, on overlayfs, in namespaces of their pod.
+
+On disk, below one folder that belongs to this runtime alone:
+
+    sandboxes/<id>/    record.json, the bound namespaces (net, ipc, uts), shm/, hostname
+    containers/<id>/   record.json, config.json, the file tree, and conmon's own files
+    exits/<id>         the exit code, written by conmon
+    images/            see images.py
+    runtime/           the OCI runtime's own state
+
+Nothing runs in the agent: kill it, and containers run on, their logs are written and their exit codes kept.
+`start` reads the records and watches what still runs. An exit is noticed by conmon's end, at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from knarr.clock import Clock
+from knarr.node.runtime import (
+    archives,
+    conmon,
+    files,
+    images,
+    kernel,
+    namespaces,
+    probe,
+    processes,
+    records,
+    root_file_system,
+    spec,
+    users,
+)
+from knarr.node.runtime.cgroups import ControlGroups
+from knarr.node.runtime.contract import (
+    Container,
+    ContainerConfig,
+    ContainerUsage,
+    ExecResult,
+    Image,
+    ImageNotPresent,
+    PodNetwork,
+    RuntimeFailure,
+    Sandbox,
+    SandboxConfig,
+    Streams,
+)
+from knarr.node.runtime.records import ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord
+
+KILL_S_MAX = 30.0
+"""SIGKILL takes effect at once, but for a process that waits for a disk; after this it is reported."""
+COMMAND_S_MAX = 60.0
+"""For one call of the OCI runtime; those take milliseconds."""
+SHM_BYTES = 64 << 20
+"""Size of /dev/shm, as Docker's and containerd's."""
+EXIT_START_FAILED = 128
+"""Exit code of a container that could not be started, as containerd's."""
+EXIT_UNKNOWN = 255
+"""Exit code where none was kept: the machine went down, or somebody killed conmon."""
+EXIT_KILLED = 128 + signal.SIGKILL
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(slots=True)
+class _Held:
+    """A container, and what this process holds of it."""
+
+    record: ContainerRecord
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    exited: asyncio.Event = field(default_factory=asyncio.Event)
+    watch: conmon.Watch | None = None
+
+
+class OciRuntime:
+    """The runtime contract, for real. By default with the first of crun and runc that works here."""
+
+    name = "knarr-oci"
+
+    def __init__(
+        self,
+        root: str,
+        clock: Clock,
+        network: PodNetwork,
+        runtime_binary: str | None = None,
+        *,
+        cgroup_root: str | None = None,
+    ) -> None:
+        self._root = os.path.abspath(root)
+        self._clock = clock
+        self._network = network
+        self._wanted_binary = runtime_binary
+        self._binary = ""
+        self._conmon = ""
+        self.version = ""
+        # Two runtimes on one machine must not share groups; their folders tell them apart.
+        digest = hashlib.sha256(self._root.encode()).hexdigest()
+        self._cgroups = ControlGroups(cgroup_root or f"/knarr-{digest[:8]}")
+        self._host: spec.Host | None = None
+        self._boot_id = ""
+        self._images = images.ImageStore(self._path("images"), clock)
+        self._sandboxes: dict[str, SandboxRecord] = {}
+        self._sandbox_locks: dict[str, asyncio.Lock] = {}
+        self._containers: dict[str, _Held] = {}
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._exits: dict[str, None] = {}
+        """Containers that exited since the agent last looked, oldest first; never more than there are."""
+        self._exits_changed = asyncio.Event()
+
+    # -- life cycle
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self._make_folders)
+        self._boot_id = await asyncio.to_thread(records.boot_id)
+        self._host = await asyncio.to_thread(spec.this_host, cgroup_v2=self._cgroups.is_v2)
+        chosen, _ = await asyncio.gather(
+            probe.choose(self._wanted_binary, self._root, self._cgroups.path("probe"), self._boot_id),
+            self._images.start(),
+        )
+        self._binary, self.version, self._conmon = chosen.binary, chosen.version, chosen.conmon
+        await self._find_again()
+
+    async def close(self) -> None:
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+        for held in self._containers.values():
+            if held.watch is not None:
+                held.watch.close()
+                held.watch = None
+        await self._images.close()
+
+    async def purge(self) -> None:
+        """Stop and remove everything of this runtime: for `knarr down --purge`."""
+        await asyncio.gather(*(self.remove_sandbox(sandbox_id) for sandbox_id in list(self._sandboxes)))
+        await self.close()
+        await asyncio.to_thread(self._cgroups.remove_root)
+        await asyncio.to_thread(shutil.rmtree, self._root, True)
+
+    # -- sandboxes
+
+    async def run_sandbox(self, config: SandboxConfig) -> Sandbox:
+        return await self._to_its_end(self._run_sandbox(config))
+
+    async def _run_sandbox(self, config: SandboxConfig) -> Sandbox:
+        record = SandboxRecord(self._new_id(), config, self._boot_id, self._clock.time_s())
+        folder = self._sandbox_path(record.id)
+        try:
+            await asyncio.to_thread(self._prepare_sandbox, record)
+            await _all(
+                namespaces.create(
+                    folder,
+                    hostname=config.hostname,
+                    host_network=config.host_network,
+                    sysctls=config.sysctls,
+                ),
+                asyncio.to_thread(self._prepare_sandbox_bounds, record),
+            )
+            if not config.host_network:
+                # hostPort: whoever makes the rules reads config.port_mappings and ips from `sandboxes()`.
+                record.ips = await self._network.attach(record.id, self._network_namespace(record) or "")
+            record.phase = SandboxPhase.READY
+            await asyncio.to_thread(records.write, folder, record)
+        except Exception as error:
+            await self._free_sandbox(record)
+            if isinstance(error, RuntimeFailure):
+                raise
+            raise RuntimeFailure("FailedCreatePodSandBox", f"failed to create pod sandbox: {error}") from error
+        self._sandboxes[record.id] = record
+        return self._seen(record)
+
+    async def stop_sandbox(self, sandbox_id: str) -> None:
+        await self._to_its_end(self._stop_sandbox(sandbox_id))
+
+    async def _stop_sandbox(self, sandbox_id: str) -> None:
+        async with self._sandbox_lock(sandbox_id):
+            record = self._sandboxes.get(sandbox_id)
+            if record is None:
+                return
+            # Not ready first: no container may be started in it any more.
+            was_ready, record.phase = record.phase is SandboxPhase.READY, SandboxPhase.STOPPED
+            await asyncio.gather(*(self._kill(held) for held in self._of_sandbox(sandbox_id)))
+            if was_ready:
+                await self._detach(record)
+                await asyncio.to_thread(namespaces.release, self._sandbox_path(sandbox_id))
+                await asyncio.to_thread(records.write, self._sandbox_path(sandbox_id), record)
+
+    async def remove_sandbox(self, sandbox_id: str) -> None:
+        await self._to_its_end(self._remove_sandbox(sandbox_id))
+
+    async def _remove_sandbox(self, sandbox_id: str) -> None:
+        await self._stop_sandbox(sandbox_id)
+        await asyncio.gather(*(self._remove_container(held.record.id) for held in self._of_sandbox(sandbox_id)))
+        async with self._sandbox_lock(sandbox_id):
+            record = self._sandboxes.get(sandbox_id)
+            if record is not None:
+                await self._free_sandbox(record)
+                del self._sandboxes[sandbox_id]
+        self._sandbox_locks.pop(sandbox_id, None)
+
+    async def sandboxes(self) -> list[Sandbox]:
+        return [self._seen(record) for record in self._sandboxes.values()]
+
+    async def _free_sandbox(self, record: SandboxRecord) -> None:
+        """Leave nothing of a sandbox whose containers are gone."""
+        await self._detach(record)
+        await asyncio.to_thread(self._remove_sandbox_traces, record)
+
+    async def _detach(self, record: SandboxRecord) -> None:
+        path = self._network_namespace(record)
+        if path is not None:
+            await self._network.detach(record.id, path)
+
+    def _prepare_sandbox(self, record: SandboxRecord) -> None:
+        folder = self._sandbox_path(record.id)
+        os.mkdir(folder, 0o711)
+        records.write(folder, record)
+        with open(os.path.join(folder, "hostname"), "w", encoding="utf-8") as file:
+            file.write(f"{record.config.hostname}\n")
+
+    def _prepare_sandbox_bounds(self, record: SandboxRecord) -> None:
+        config = record.config
+        self._cgroups.create(
+            config.cgroup_parent,
+            cpu_shares=config.cpu_shares,
+            cpu_quota_us=config.cpu_quota_us,
+            memory_limit_bytes=config.memory_limit_bytes,
+        )
+        shm = os.path.join(self._sandbox_path(record.id), "shm")
+        os.mkdir(shm)
+        flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+        kernel.mount("shm", shm, "tmpfs", flags, f"mode=1777,size={SHM_BYTES}")
+
+    def _remove_sandbox_traces(self, record: SandboxRecord) -> None:
+        folder = self._sandbox_path(record.id)
+        if os.path.isdir(folder):
+            namespaces.release(folder)
+            kernel.unmount(os.path.join(folder, "shm"))
+            shutil.rmtree(folder, ignore_errors=True)
+        others = (other for other in self._sandboxes.values() if other.id != record.id)
+        if all(other.config.cgroup_parent != record.config.cgroup_parent for other in others):
+            self._cgroups.remove(record.config.cgroup_parent)
+
+    # -- containers
+
+    async def create_container(self, sandbox_id: str, config: ContainerConfig) -> str:
+        return await self._to_its_end(self._create_container(sandbox_id, config))
+
+    async def _create_container(self, sandbox_id: str, config: ContainerConfig) -> str:
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None or sandbox.phase is not SandboxPhase.READY:
+            raise RuntimeFailure("CreateContainerError", f"sandbox {sandbox_id} is not ready")
+        image = self._images.find(config.image)
+        if image is None:
+            raise ImageNotPresent(config.image)
+        identity = self._new_id()
+        record = ContainerRecord(
+            id=identity,
+            sandbox_id=sandbox_id,
+            config=config,
+            image_id=image.digests[0] if image.digests else image.id,
+            chain=image.chain,
+            stop_signal=signal.SIGTERM,
+            log_path=os.path.join(sandbox.config.log_directory, config.name, f"{config.attempt}.log"),
+            cgroup=f"{sandbox.config.cgroup_parent}/{identity}",
+            boot_id=self._boot_id,
+            created_at_s=self._clock.time_s(),
+        )
+        # Held from here on, without a pause since the image was found: its layers are in use.
+        held = self._containers[identity] = _Held(record)
+        async with held.lock:
+            try:
+                settings = (await self._images.configuration(image)).config or archives.ImageSettings()
+                record.stop_signal = signal_number(settings.stop_signal or "")
+                users.check_non_root(settings.user or "", config.security)
+                await kernel.in_thread_of_its_own(lambda: self._prepare_container(record, sandbox, settings))
+            except Exception as error:
+                await asyncio.to_thread(root_file_system.release, self._container_path(identity))
+                del self._containers[identity]
+                if isinstance(error, RuntimeFailure):
+                    raise
+                raise RuntimeFailure("CreateContainerError", f"failed to create container: {error}") from error
+        return identity
+
+    def _prepare_container(
+        self, record: ContainerRecord, sandbox: SandboxRecord, settings: archives.ImageSettings
+    ) -> None:
+        assert self._host is not None
+        config, folder = record.config, self._container_path(record.id)
+        for missing in spec.sources_missing(config):
+            raise RuntimeFailure(
+                "CreateContainerError",
+                f'failed to generate container "{record.id}" spec: mount source "{missing}" does not exist',
+            )
+        os.mkdir(folder, 0o711)
+        records.write(folder, record)
+        os.makedirs(os.path.dirname(record.log_path), mode=0o755, exist_ok=True)
+        tree = root_file_system.prepare(folder, self._images.layer_paths(record.chain))
+        user = users.resolve(tree, settings.user or "", config.security)
+        document = spec.build(config, settings, user, self._place(record, sandbox), self._host)
+        files.write(os.path.join(folder, "config.json"), json.dumps(document).encode())
+        record.phase = ContainerPhase.CREATED
+        records.write(folder, record)
+
+    def _place(self, record: ContainerRecord, sandbox: SandboxRecord) -> spec.Place:
+        folder = self._sandbox_path(sandbox.id)
+        shared = {"ipc": namespaces.path(folder, namespaces.IPC)}
+        if not sandbox.config.host_network:
+            shared["network"] = namespaces.path(folder, namespaces.NETWORK)
+            shared["uts"] = namespaces.path(folder, namespaces.UTS)
+        config = sandbox.config
+        return spec.Place(
+            config.hostname,
+            shared,
+            os.path.join(folder, "shm"),
+            os.path.join(folder, "hostname"),
+            self._cgroups.path(record.cgroup),
+            {
+                "io.kubernetes.pod.namespace": config.pod_namespace,
+                "io.kubernetes.pod.name": config.pod_name,
+                "io.kubernetes.pod.uid": config.pod_uid,
+                "io.kubernetes.container.name": record.config.name,
+            },
+        )
+
+    async def start_container(self, container_id: str) -> None:
+        await self._to_its_end(self._start_container(container_id))
+
+    async def _start_container(self, container_id: str) -> None:
+        held = self._held(container_id)
+        async with held.lock:
+            record, folder = held.record, self._container_path(container_id)
+            if record.phase is not ContainerPhase.CREATED:
+                raise RuntimeFailure("RunContainerError", f"container {container_id} is {record.phase}")
+            sandbox = self._sandboxes.get(record.sandbox_id)
+            if sandbox is None or sandbox.phase is not SandboxPhase.READY:
+                raise RuntimeFailure("RunContainerError", f"sandbox {record.sandbox_id} is not ready")
+            record.phase = ContainerPhase.STARTING
+            await asyncio.to_thread(records.write, folder, record)
+            try:
+                launched = await conmon.launch(self._launch(record))
+                await self._runtime("start", container_id, reason="RunContainerError")
+            except Exception as error:
+                await self._give_up_starting(held, str(error))
+                if isinstance(error, RuntimeFailure):
+                    raise
+                raise RuntimeFailure("RunContainerError", f"failed to start container: {error}") from error
+            record.monitor, record.process = launched.monitor, launched.container
+            record.started_at_s = self._clock.time_s()
+            record.phase = ContainerPhase.RUNNING
+            await asyncio.to_thread(records.write, folder, record)
+            self._watch(held)
+
+    def _launch(self, record: ContainerRecord) -> conmon.Launch:
+        return conmon.Launch(
+            self._conmon,
+            self._binary,
+            self._path("runtime"),
+            record.id,
+            self._container_path(record.id),
+            self._path("exits"),
+            record.log_path,
+            record.config.tty,
+            record.config.stdin,
+            record.config.stdin_once,
+        )
+
+    async def _give_up_starting(self, held: _Held, message: str) -> None:
+        """Whatever came of it goes, and the container counts as exited."""
+        record = held.record
+        await self._delete_from_runtime(record.id)
+        record.phase = ContainerPhase.EXITED
+        record.exit_code = EXIT_START_FAILED
+        record.finished_at_s = self._clock.time_s()
+        record.message = message
+        await asyncio.to_thread(records.write, self._container_path(record.id), record)
+        held.exited.set()
+
+    async def stop_container(self, container_id: str, grace_period_s: float) -> None:
+        held = self._held(container_id)
+        async with held.lock:
+            running = held.record.phase is ContainerPhase.RUNNING
+        if not running:
+            return
+        if grace_period_s > 0 and held.record.process is not None:
+            held.record.process.kill(held.record.stop_signal)
+            with contextlib.suppress(TimeoutError):
+                async with self._clock.timeout(grace_period_s):
+                    await held.exited.wait()
+                    return
+        await self._kill(held)
+
+    async def _kill(self, held: _Held) -> None:
+        """SIGKILL to its first process, with which the kernel ends all others of its PID namespace."""
+        async with held.lock:
+            if held.record.phase is not ContainerPhase.RUNNING or held.record.process is None:
+                return
+            held.record.process.kill(signal.SIGKILL)
+        try:
+            async with self._clock.timeout(KILL_S_MAX):
+                await held.exited.wait()
+        except TimeoutError as error:
+            raise RuntimeFailure(
+                "KillContainerError", f"container {held.record.id} does not end after SIGKILL"
+            ) from error
+
+    async def remove_container(self, container_id: str) -> None:
+        await self._to_its_end(self._remove_container(container_id))
+
+    async def _remove_container(self, container_id: str) -> None:
+        held = self._containers.get(container_id)
+        if held is None:
+            return
+        await self._kill(held)
+        async with held.lock:
+            if container_id not in self._containers:
+                return
+            if held.watch is not None:
+                held.watch.close()
+            await self._delete_from_runtime(container_id)
+            await asyncio.to_thread(root_file_system.release, self._container_path(container_id))
+            await asyncio.to_thread(files.remove, self._path("exits", container_id))
+            del self._containers[container_id]
+            self._exits.pop(container_id, None)
+
+    async def containers(self) -> list[Container]:
+        return [held.record.seen() for held in self._containers.values()]
+
+    async def container(self, container_id: str) -> Container | None:
+        held = self._containers.get(container_id)
+        return held.record.seen() if held is not None else None
+
+    # -- exits
+
+    async def exits(self) -> AsyncIterator[str]:
+        while True:
+            while self._exits:
+                container_id = next(iter(self._exits))
+                del self._exits[container_id]
+                yield container_id
+            self._exits_changed.clear()
+            await self._exits_changed.wait()
+
+    def _watch(self, held: _Held) -> None:
+        assert held.record.monitor is not None
+        held.watch = conmon.Watch(held.record.monitor, partial(self._exit_noticed, held))
+
+    def _exit_noticed(self, held: _Held) -> None:
+        self._spawn(self._note_exit(held))
+
+    async def _note_exit(self, held: _Held) -> None:
+        async with held.lock:
+            record = held.record
+            if record.phase is not ContainerPhase.RUNNING:
+                return
+            await asyncio.to_thread(self._read_exit, record)
+            record.phase = ContainerPhase.EXITED
+            await asyncio.to_thread(records.write, self._container_path(record.id), record)
+        held.exited.set()
+        self._exits[record.id] = None
+        self._exits_changed.set()
+
+    def _read_exit(self, record: ContainerRecord) -> None:
+        path = self._path("exits", record.id)
+        text = files.read(path)
+        record.oom_killed = self._cgroups.oom_kills(record.cgroup) > 0
+        if text is not None:
+            record.exit_code = int(text)
+            record.finished_at_s = os.stat(path).st_mtime
+        elif record.boot_id != self._boot_id:
+            record.exit_code, record.message = EXIT_UNKNOWN, "the machine was restarted"
+        elif record.process is not None and record.process.kill(signal.SIGKILL):
+            record.exit_code, record.message = EXIT_KILLED, "its monitor (conmon) was killed"
+        else:
+            record.exit_code, record.message = EXIT_UNKNOWN, "its monitor (conmon) was killed"
+        if record.finished_at_s is None:
+            record.finished_at_s = self._clock.time_s()
+        record.oom_killed = record.oom_killed and record.exit_code != 0
+
+    # -- inside of containers
+
+    async def exec_sync(self, container_id: str, command: Sequence[str], timeout_s: float) -> ExecResult:
+        self._running(container_id)
+        return await processes.run_to_end(self._runtime_line(), container_id, command, timeout_s, self._clock)
+
+    async def exec(self, container_id: str, command: Sequence[str], *, tty: bool, stdin: bool) -> Streams:
+        self._running(container_id)
+        return await processes.ExecStreams.begin(
+            self._runtime_line(), container_id, command, self._clock, terminal=tty, stdin=stdin
+        )
+
+    async def attach(self, container_id: str) -> Streams:
+        held = self._running(container_id)
+
+        async def exit_code() -> int:
+            await held.exited.wait()
+            return held.record.exit_code if held.record.exit_code is not None else EXIT_UNKNOWN
+
+        return await conmon.AttachedStreams.connect(self._container_path(container_id), exit_code)
+
+    async def usage(self, container_id: str) -> ContainerUsage | None:
+        held = self._containers.get(container_id)
+        if held is None or held.record.phase is not ContainerPhase.RUNNING:
+            return None
+        used = await asyncio.to_thread(self._cgroups.usage, held.record.cgroup)
+        if used is None:
+            return None
+        return ContainerUsage(self._clock.time_s(), used.cpu_ns, used.memory_bytes)
+
+    # -- images
+
+    async def pull_image(self, image: str, *, insecure: bool | None = None) -> str:
+        return await self._images.pull(image, insecure)
+
+    async def load_image(self, path: str) -> list[str]:
+        return await self._to_its_end(self._images.load(path))
+
+    async def image(self, reference: str) -> Image | None:
+        found = self._images.find(reference)
+        return images.as_image(found) if found is not None else None
+
+    async def images(self) -> list[Image]:
+        return [images.as_image(image) for image in self._images.all()]
+
+    async def remove_image(self, image_id: str) -> None:
+        await self._to_its_end(self._images.remove(image_id, self._chains_in_use))
+
+    def _chains_in_use(self) -> list[tuple[str, ...]]:
+        return [held.record.chain for held in self._containers.values()]
+
+    # -- finding again
+
+    async def _find_again(self) -> None:
+        """Take up what is on disk: watch what runs, note what has exited, remove what was half made."""
+        sandboxes, containers = await asyncio.to_thread(self._read_records)
+        for sandbox in sandboxes:
+            self._sandboxes[sandbox.id] = sandbox
+        for record in containers:
+            self._containers[record.id] = _Held(record)
+        await asyncio.gather(*(self._take_up(held) for held in list(self._containers.values())))
+        for sandbox in sandboxes:
+            if sandbox.phase is SandboxPhase.CREATING:
+                await self._remove_sandbox(sandbox.id)
+            elif sandbox.phase is SandboxPhase.READY and not await asyncio.to_thread(self._whole, sandbox):
+                await self._stop_sandbox(sandbox.id)
+        await self._images.sweep(self._chains_in_use)
+
+    async def _take_up(self, held: _Held) -> None:
+        record = held.record
+        same_boot = record.boot_id == self._boot_id
+        if record.phase is ContainerPhase.CREATING or record.sandbox_id not in self._sandboxes:
+            await self._remove_container(record.id)
+        elif record.phase is ContainerPhase.STARTING:
+            await self._give_up_starting(held, "the node agent ended while the container was starting")
+            self._exits[record.id] = None
+        elif record.phase is ContainerPhase.RUNNING and same_boot:
+            self._watch(held)
+        elif record.phase is ContainerPhase.EXITED:
+            held.exited.set()
+        elif not same_boot:
+            record.phase = ContainerPhase.RUNNING
+            await self._note_exit(held)
+
+    def _read_records(self) -> tuple[list[SandboxRecord], list[ContainerRecord]]:
+        sandboxes, containers = [], []
+        for entry in os.scandir(self._path("sandboxes")):
+            sandbox = records.read(entry.path, SandboxRecord)
+            if sandbox is not None:
+                sandboxes.append(sandbox)
+            else:
+                namespaces.release(entry.path)
+                kernel.unmount(os.path.join(entry.path, "shm"))
+                shutil.rmtree(entry.path, ignore_errors=True)
+        for entry in os.scandir(self._path("containers")):
+            container = records.read(entry.path, ContainerRecord)
+            if container is not None:
+                containers.append(container)
+            else:
+                root_file_system.release(entry.path)
+        sandboxes.sort(key=lambda record: record.created_at_s)
+        containers.sort(key=lambda record: record.created_at_s)
+        return sandboxes, containers
+
+    def _whole(self, sandbox: SandboxRecord) -> bool:
+        return sandbox.boot_id == self._boot_id and namespaces.IPC in namespaces.present(self._sandbox_path(sandbox.id))
+
+    # -- the OCI runtime
+
+    def _runtime_line(self) -> list[str]:
+        # With a log elsewhere, errors come to stderr as plain text: what the user of an exec session reads.
+        return [self._binary, f"--root={self._path('runtime')}", "--log=/dev/null"]
+
+    async def _runtime(self, *arguments: str, reason: str) -> None:
+        process = await asyncio.create_subprocess_exec(
+            *self._runtime_line(),
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            async with self._clock.timeout(COMMAND_S_MAX):
+                _, said = await process.communicate()
+        except TimeoutError as error:
+            process.kill()
+            await process.wait()
+            raise RuntimeFailure(reason, f"{self._binary} {arguments[0]} does not end") from error
+        if process.returncode:
+            raise RuntimeFailure(reason, conmon.start_error(said.decode("utf-8", "replace")))
+
+    async def _delete_from_runtime(self, container_id: str) -> None:
+        if await asyncio.to_thread(os.path.isdir, self._path("runtime", container_id)):
+            await self._runtime("delete", "--force", container_id, reason="KillContainerError")
+
+    # -- small things
+
+    def _make_folders(self) -> None:
+        os.makedirs(self._root, mode=0o711, exist_ok=True)
+        for name in ("sandboxes", "containers", "exits", "runtime"):
+            os.makedirs(self._path(name), mode=0o711, exist_ok=True)
+        os.makedirs(self._path("images"), mode=0o711, exist_ok=True)
+
+    def _path(self, *parts: str) -> str:
+        return os.path.join(self._root, *parts)
+
+    def _sandbox_path(self, sandbox_id: str) -> str:
+        return self._path("sandboxes", sandbox_id)
+
+    def _container_path(self, container_id: str) -> str:
+        return self._path("containers", container_id)
+
+    def _network_namespace(self, record: SandboxRecord) -> str | None:
+        if record.config.host_network:
+            return None
+        return namespaces.path(self._sandbox_path(record.id), namespaces.NETWORK)
+
+    def _seen(self, record: SandboxRecord) -> Sandbox:
+        return record.seen(self._network_namespace(record))
+
+    def _sandbox_lock(self, sandbox_id: str) -> asyncio.Lock:
+        return self._sandbox_locks.setdefault(sandbox_id, asyncio.Lock())
+
+    def _of_sandbox(self, sandbox_id: str) -> list[_Held]:
+        return [held for held in self._containers.values() if held.record.sandbox_id == sandbox_id]
+
+    def _held(self, container_id: str) -> _Held:
+        held = self._containers.get(container_id)
+        if held is None:
+            raise RuntimeFailure("NotFound", f"there is no container {container_id}")
+        return held
+
+    def _running(self, container_id: str) -> _Held:
+        held = self._held(container_id)
+        if held.record.phase is not ContainerPhase.RUNNING:
+            raise RuntimeFailure("NotRunning", f"container {container_id} is not running")
+        return held
+
+    def _new_id(self) -> str:
+        while (identity := f"{self._clock.random.getrandbits(256):064x}") in self._sandboxes.keys() | self._containers:
+            pass
+        return identity
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        """A change is made wholly, also when the one who asked goes away: nothing is left half made."""
+        return await asyncio.shield(self._spawn(work))
+
+    def _spawn(self, work: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
+        task = asyncio.create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # the one who asked has it, if still there
+
+
+def signal_number(text: str) -> int:
+    """An image's StopSignal: SIGQUIT, QUIT, 3 or SIGRTMIN+3; SIGTERM when there is none."""
+    name = text.strip().upper()
+    if not name:
+        return signal.SIGTERM
+    if name.isdigit():
+        return int(name)
+    name = name if name.startswith("SIG") else f"SIG{name}"
+    base, sign, offset = name.partition("+") if "+" in name else name.partition("-")
+    try:
+        number = int(signal.Signals[base])
+        return number + int(f"{sign}{offset}") if sign else number
+    except (KeyError, ValueError) as error:
+        raise RuntimeFailure("CreateContainerError", f"unknown stop signal {text!r}") from error
+
+
+async def _all(*work: Awaitable[object]) -> None:
+    """Wait for all of them, then raise the first error: nothing still runs when the clean-up begins."""
+    for result in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
