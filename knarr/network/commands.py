@@ -21,9 +21,7 @@ class CommandFailed(Exception):
     """A tool refused; its complaint is the message."""
 
 
-async def run_command(
-    clock: Clock, *command: str, stdin: str = "", network_namespace: str | None = None
-) -> str:
+async def run_command(clock: Clock, *command: str, stdin: str = "", network_namespace: str | None = None) -> str:
     """Run a tool to its end and answer what it printed; CommandFailed when it failed."""
     if network_namespace:
         command = ("nsenter", f"--net={network_namespace}", *command)

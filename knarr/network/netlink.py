@@ -26,7 +26,7 @@ _REPLACE, _EXCLUSIVE, _CREATE = 0x100, 0x200, 0x400
 _ERROR, _DONE, _OVERRUN = 2, 3, 4
 
 _NEW_LINK, _DELETE_LINK, _GET_LINK = 16, 17, 18
-_NEW_ADDRESS, _DELETE_ADDRESS = 20, 21
+_NEW_ADDRESS, _DELETE_ADDRESS, _GET_ADDRESS = 20, 21, 22
 _NEW_ROUTE, _DELETE_ROUTE, _GET_ROUTE = 24, 25, 26
 _NEW_NEIGHBOUR = 28
 
@@ -101,9 +101,7 @@ class Netlink:
 
     def _exchange(self, kind: int, flags: int, body: bytes) -> Iterator[bytes]:
         self._sequence = sequence = (self._sequence + 1) & 0xFFFFFFFF
-        self._socket.send(
-            struct.pack("=IHHII", 16 + len(body), kind, flags | _REQUEST, sequence, 0) + body
-        )
+        self._socket.send(struct.pack("=IHHII", 16 + len(body), kind, flags | _REQUEST, sequence, 0) + body)
         while True:
             data = self._socket.recv(_RECEIVE_BYTES)
             position = 0
@@ -217,9 +215,7 @@ def set_up(netlink: Netlink, index: int) -> None:
 
 def delete_link(netlink: Netlink, name: str) -> bool:
     """Remove an interface; False when there is none of that name."""
-    return _unless_absent(
-        lambda: netlink.request(_DELETE_LINK, 0, _link_header() + attribute(3, _text(name)))
-    )
+    return _unless_absent(lambda: netlink.request(_DELETE_LINK, 0, _link_header() + attribute(3, _text(name))))
 
 
 def add_address(netlink: Netlink, index: int, address: str, *, scope: int = SCOPE_UNIVERSE) -> None:
@@ -230,6 +226,16 @@ def add_address(netlink: Netlink, index: int, address: str, *, scope: int = SCOP
 def delete_address(netlink: Netlink, index: int, address: str) -> bool:
     """Take an address away; False when it wasn't there."""
     return _unless_absent(lambda: netlink.request(_DELETE_ADDRESS, 0, _address_body(index, address, 0)))
+
+
+def local_addresses(netlink: Netlink) -> set[str]:
+    """The IPv4 addresses of all interfaces of the namespace."""
+    found = set()
+    for body in netlink.dump(_GET_ADDRESS, struct.pack("=BBBBI", socket.AF_INET, 0, 0, 0, 0)):
+        value = dict(attributes(body[8:])).get(2)
+        if value is not None and len(value) == 4:
+            found.add(socket.inet_ntoa(value))
+    return found
 
 
 def add_route(
@@ -253,18 +259,14 @@ def add_route(
 
 def add_unreachable_route(netlink: Netlink, destination: str) -> None:
     """Answer packets to `destination` with "host unreachable" at once, unless a longer prefix matches."""
-    netlink.request(
-        _NEW_ROUTE, _CREATE | _REPLACE, _route_header(destination, _ROUTE_UNREACHABLE, SCOPE_UNIVERSE, 0)
-    )
+    netlink.request(_NEW_ROUTE, _CREATE | _REPLACE, _route_header(destination, _ROUTE_UNREACHABLE, SCOPE_UNIVERSE, 0))
 
 
 def delete_route(netlink: Netlink, destination: str, *, unreachable: bool = False) -> bool:
     """Remove a route; False when there is none."""
     kind = _ROUTE_UNREACHABLE if unreachable else 0
     scope = SCOPE_UNIVERSE if unreachable else 255
-    return _unless_absent(
-        lambda: netlink.request(_DELETE_ROUTE, 0, _route_header(destination, kind, scope, 0))
-    )
+    return _unless_absent(lambda: netlink.request(_DELETE_ROUTE, 0, _route_header(destination, kind, scope, 0)))
 
 
 def default_route_interface(netlink: Netlink) -> int | None:
@@ -387,9 +389,7 @@ def _tracked(data: bytes) -> TrackedConnection | None:
         return None
     source, destination, protocol, _, port = _tuple(found[_TUPLE_ORIGINAL])
     reply_source, _, _, reply_port, _ = _tuple(found[_TUPLE_REPLY])
-    return TrackedConnection(
-        protocol, source, destination, port, reply_source, reply_port, found[_TUPLE_ORIGINAL]
-    )
+    return TrackedConnection(protocol, source, destination, port, reply_source, reply_port, found[_TUPLE_ORIGINAL])
 
 
 def _tuple(data: bytes) -> tuple[str, str, int, int, int]:
@@ -403,3 +403,17 @@ def _tuple(data: bytes) -> tuple[str, str, int, int, int]:
         int.from_bytes(ports.get(2, b""), "big"),
         int.from_bytes(ports.get(3, b""), "big"),
     )
+
+
+# The nftables rule set.
+
+_NFTABLES_GET_GENERATION = (10 << 8) | 16
+
+
+def ruleset_generation(netlink: Netlink) -> int:
+    """A number that rises with every change of the namespace's nftables rules, whoever makes it.
+
+    iptables in its nft variant (Debian's default) counts as well; the legacy variant doesn't.
+    """
+    body = netlink.query(_NFTABLES_GET_GENERATION, struct.pack("=BBH", 0, 0, 0))
+    return int.from_bytes(dict(attributes(body[4:])).get(1, b""), "big")

@@ -215,9 +215,7 @@ class PodNetwork:
             raise
         return addresses
 
-    def _connect(
-        self, netlink: kernel.Netlink, name: str, addresses: Sequence[str], network_namespace: str
-    ) -> None:
+    def _connect(self, netlink: kernel.Netlink, name: str, addresses: Sequence[str], network_namespace: str) -> None:
         node_hardware, pod_hardware = _hardware_address(name, "node"), _hardware_address(name, "pod")
         descriptor = os.open(network_namespace, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -243,9 +241,7 @@ class PodNetwork:
             kernel.add_neighbour(netlink, pair.index, address, pod_hardware)
             kernel.add_route(netlink, f"{address}/{_host_prefix(address)}", pair.index)
 
-    def _configure_pod(
-        self, inside: kernel.Netlink, addresses: Sequence[str], node_hardware: bytes
-    ) -> None:
+    def _configure_pod(self, inside: kernel.Netlink, addresses: Sequence[str], node_hardware: bytes) -> None:
         loopback, interface = kernel.link(inside, "lo"), kernel.link(inside, POD_INTERFACE)
         if loopback is None or interface is None:
             raise OSError(errno.ENODEV, "the pod's network namespace lacks lo or eth0")
@@ -286,9 +282,7 @@ class PodNetwork:
     # Rules: one nft table, written whole each time (it is small: a line for each hostPort).
 
     async def _apply_rules(self) -> None:
-        await run_command(
-            self._clock, "nft", "-f", "-", stdin=self.rules(), network_namespace=self._namespace
-        )
+        await run_command(self._clock, "nft", "-f", "-", stdin=self.rules(), network_namespace=self._namespace)
 
     def rules(self) -> str:
         """The table's whole text, as one transaction that replaces it."""

@@ -60,9 +60,7 @@ class _ServiceLines:
 class Iptables:
     """The iptables mode."""
 
-    def __init__(
-        self, clock: Clock, *, cluster_cidrs: Sequence[str], network_namespace: str | None = None
-    ) -> None:
+    def __init__(self, clock: Clock, *, cluster_cidrs: Sequence[str], network_namespace: str | None = None) -> None:
         """Traffic from `cluster_cidrs` keeps its source address."""
         self._clock = clock
         self._cluster_cidrs = tuple(cidr for cidr in cluster_cidrs if ":" not in cidr)
@@ -81,7 +79,7 @@ class Iptables:
         wanted = self._tables(services)
         if changed is None:
             saved = {table: _saved(await self._save(table)) for table in wanted}
-            before = {table: dict.fromkeys(_ours(saved[table]), ()) for table in wanted}
+            before: _Tables = {table: dict.fromkeys(_ours(saved[table]), ()) for table in wanted}
             text = _transaction(wanted, before, saved)
         else:
             text = _transaction(wanted, self._written, None)
@@ -124,9 +122,7 @@ class Iptables:
         return {"nat": nat, "filter": {chain: tuple(lines) for chain, lines in shared["filter"].items()}}
 
     async def _save(self, table: str) -> str:
-        return await run_command(
-            self._clock, "iptables-save", "-t", table, network_namespace=self._namespace
-        )
+        return await run_command(self._clock, "iptables-save", "-t", table, network_namespace=self._namespace)
 
     async def _restore(self, text: str) -> None:
         await run_command(
@@ -336,9 +332,7 @@ class _PortWriter:
         for number, endpoint in enumerate(endpoints):
             remaining = len(endpoints) - number
             turn = f"-m statistic --mode nth --every {remaining} --packet 0 " if remaining > 1 else ""
-            lines.append(
-                f"{self._label(f'-> {endpoint}')} {turn}-j {self._endpoint_chain(endpoint)}"
-            )
+            lines.append(f"{self._label(f'-> {endpoint}')} {turn}-j {self._endpoint_chain(endpoint)}")
         return tuple(lines)
 
     def _redirect(self, endpoint: Endpoint) -> tuple[str, ...]:

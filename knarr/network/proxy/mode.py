@@ -1,6 +1,6 @@
 """What a proxy mode is: a way to write `PortRules` into the kernel.
 
-To add one: a file beside this one with a class of this shape, and a line in MODES of `knarr.network.proxy.service_proxy`.
+To add one: a file beside this one with a class of this shape, and a line in `knarr.network.proxy.service_proxy`.
 """
 
 from __future__ import annotations

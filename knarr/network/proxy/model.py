@@ -129,9 +129,7 @@ class PortRules:
         return Verdict.DROP if self.somewhere else Verdict.REJECT
 
 
-def service_rules(
-    service: Service, slices: Iterable[EndpointSlice], node: NodeView
-) -> tuple[PortRules, ...]:
+def service_rules(service: Service, slices: Iterable[EndpointSlice], node: NodeView) -> tuple[PortRules, ...]:
     """The rules of one service on one node; none for headless, ExternalName and other proxies' services."""
     spec = service.spec
     if spec is None or not _is_proxied(service, spec, node.own_addresses):
@@ -175,16 +173,11 @@ def _port_rules(
                 {
                     each.ip
                     for each in ingress
-                    if spec.type == "LoadBalancer"
-                    and each.ip
-                    and _is_ipv4(each.ip)
-                    and each.ip_mode in (None, "VIP")
+                    if spec.type == "LoadBalancer" and each.ip and _is_ipv4(each.ip) and each.ip_mode in (None, "VIP")
                 }
             )
         ),
-        source_ranges=tuple(
-            sorted({each.strip() for each in spec.load_balancer_source_ranges if ":" not in each})
-        ),
+        source_ranges=tuple(sorted({each.strip() for each in spec.load_balancer_source_ranges if ":" not in each})),
         node_port=(port.node_port or 0) if spec.type in ("NodePort", "LoadBalancer") else 0,
         affinity_timeout_s=_affinity_timeout_s(spec),
         internal_local=spec.internal_traffic_policy == "Local",
@@ -206,7 +199,7 @@ _Candidate = tuple[Endpoint, SliceEndpoint]
 
 
 def _candidates(port_name: str, protocol: str, slices: Sequence[EndpointSlice]) -> list[_Candidate]:
-    """Endpoints for a port. An address that stands in two slices while it moves counts once, ready if either says so."""
+    """Endpoints for a port. One that is in two slices while it moves counts once, ready if either says so."""
     found: dict[Endpoint, SliceEndpoint] = {}
     for each in slices:
         for slice_port in each.ports:
@@ -246,17 +239,13 @@ def _hinted(candidates: Sequence[_Candidate], node: NodeView) -> Sequence[_Candi
         return candidates
     if all(state.hints and state.hints.for_nodes for _, state in ready):
         for_node = [
-            each
-            for each in ready
-            if each[1].hints and any(hint.name == node.name for hint in each[1].hints.for_nodes)
+            each for each in ready if each[1].hints and any(hint.name == node.name for hint in each[1].hints.for_nodes)
         ]
         if for_node:
             return for_node
     if node.zone and all(state.hints and state.hints.for_zones for _, state in ready):
         for_zone = [
-            each
-            for each in ready
-            if each[1].hints and any(hint.name == node.zone for hint in each[1].hints.for_zones)
+            each for each in ready if each[1].hints and any(hint.name == node.zone for hint in each[1].hints.for_zones)
         ]
         if for_zone:
             return for_zone

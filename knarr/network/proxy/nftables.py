@@ -164,9 +164,7 @@ class Nftables:
 
     # Changes
 
-    def _difference(
-        self, wanted: Mapping[str, _Objects]
-    ) -> tuple[list[str], dict[tuple[str, str], dict[str, str]]]:
+    def _difference(self, wanted: Mapping[str, _Objects]) -> tuple[list[str], dict[tuple[str, str], dict[str, str]]]:
         """The transaction that brings some services from what they have to what they want."""
         table = self._table
         created, filled, unlinked, linked, flushed, deleted = [], [], [], [], [], []
@@ -176,9 +174,7 @@ class Nftables:
             for name, timeout_s in objects.affinity_sets.items():
                 if before.affinity_sets.get(name) != timeout_s:
                     created.append(self._affinity_set(name, timeout_s))
-            deleted += [
-                f"delete set {table} {name}" for name in before.affinity_sets.keys() - objects.affinity_sets
-            ]
+            deleted += [f"delete set {table} {name}" for name in before.affinity_sets.keys() - objects.affinity_sets]
             for name, chain in objects.chains.items():
                 if before.chains.get(name) == chain:
                     continue
@@ -319,12 +315,8 @@ class _PortWriter:
                 f"ip saddr != {self.from_pods} jump mark-for-masquerade"
             )
         if rules.affinity_timeout_s:
-            lines += [
-                f"ip saddr @{self._affinity_set(each)} goto {self._endpoint_chain(each)}" for each in endpoints
-            ]
-        verdicts = ", ".join(
-            f"{number} : goto {self._endpoint_chain(each)}" for number, each in enumerate(endpoints)
-        )
+            lines += [f"ip saddr @{self._affinity_set(each)} goto {self._endpoint_chain(each)}" for each in endpoints]
+        verdicts = ", ".join(f"{number} : goto {self._endpoint_chain(each)}" for number, each in enumerate(endpoints))
         lines.append(f"numgen inc mod {len(endpoints)} vmap {{ {verdicts} }}")
         return tuple(lines)
 
