@@ -10,9 +10,12 @@ from typing import Any
 import msgspec
 
 from knarr.api.errors import APIError
-from knarr.api.registry import REGISTRY
+from knarr.api.registry import built_in
 from knarr.client.client import Client
 from knarr.client.transport import Answer, Request
+
+
+REGISTRY = built_in()
 
 
 class Feed:
