@@ -1,0 +1,276 @@
+"""The service proxy: keeps the kernel's rules on this node in step with Services and EndpointSlices.
+
+It reacts to the first change at once; what changes while a transaction runs goes into the next one, so a burst costs
+two transactions and not a hundred. `synced(revision)` answers when the kernel shows a given write: who drains a pod can
+wait until no new connection can reach it. Every `resync_period_s` the rules are checked, and rewritten whole if anyone
+else has touched them. Established connections are never cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, TypeVar
+
+from knarr.api.core.v1 import Node, Service
+from knarr.api.discovery.v1 import EndpointSlice
+from knarr.client.informer import Informer, Informers
+from knarr.clock import Clock
+from knarr.network import netlink as kernel
+from knarr.network.commands import CommandFailed
+from knarr.network.proxy.conntrack import forget_stale_flows
+from knarr.network.proxy.iptables import Iptables
+from knarr.network.proxy.mode import ProxyMode
+from knarr.network.proxy.model import (
+    HEADLESS_LABEL,
+    SERVICE_NAME_LABEL,
+    ZONE_LABEL,
+    NodeView,
+    PortRules,
+    service_rules,
+)
+from knarr.network.proxy.nftables import Nftables
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+MODES = ("nftables", "iptables")
+MINIMUM_INTERVAL_S = 0.01
+"""Between two transactions: what changes within it shares one."""
+RESYNC_PERIOD_S = 30.0
+"""How often the rules are checked for changes by others; upstream's --iptables-sync-period."""
+RETRY_DELAY_MIN_S = 0.1
+RETRY_DELAY_MAX_S = 10.0
+"""Between attempts when the kernel refuses a transaction."""
+SLICES_BY_SERVICE = "slices by service"
+
+
+class ServiceProxy:
+    """The service rules of one node. `run` until cancelled, then `close`."""
+
+    def __init__(
+        self,
+        informers: Informers,
+        clock: Clock,
+        *,
+        node_name: str,
+        cluster_cidrs: Sequence[str],
+        mode: Literal["nftables", "iptables"] = "nftables",
+        own_addresses: Sequence[str] = (),
+        table: str = "knarr",
+        network_namespace: str | None = None,
+        minimum_interval_s: float = MINIMUM_INTERVAL_S,
+        resync_period_s: float = RESYNC_PERIOD_S,
+    ) -> None:
+        """`own_addresses` are cluster IPs that the node answers itself (cluster DNS): they get no rules.
+
+        `table` names the nftables table; iptables chains have upstream's names, so that mode serves one cluster in a
+        network namespace.
+        """
+        self._clock = clock
+        self._namespace = network_namespace
+        self._minimum_interval_s = minimum_interval_s
+        self._resync_period_s = resync_period_s
+        self._node = NodeView(node_name, own_addresses=frozenset(own_addresses))
+        self._mode = _mode(mode, clock, cluster_cidrs, table, network_namespace)
+        self._services: Informer[Service] = informers.of(Service)
+        self._slices: Informer[EndpointSlice] = informers.of(EndpointSlice)
+        self._nodes: Informer[Node] = informers.of(Node, field_selector=f"metadata.name={node_name}")
+        self._rules: dict[str, tuple[PortRules, ...]] = {}
+        self._dirty: set[str] = set()
+        self._rewrite = True
+        self._generation: int | None = None
+        """The kernel's count of rule changes after our last one; None where it doesn't count ours (legacy iptables)."""
+        self._wake = asyncio.Event()
+        self._applied: dict[type[Any], int] = {Service: 0, EndpointSlice: 0}
+        self._waiting: list[tuple[type[Any], int, asyncio.Future[None]]] = []
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="service-proxy")
+        self._worker_entered = False
+        self._netfilter: kernel.Netlink | None = None
+        self.transactions = 0
+        """How often rules were written."""
+        self._slices.add_index(SLICES_BY_SERVICE, _service_of)
+        self._services.add_handler(self._service_changed)
+        self._slices.add_handler(self._slice_changed)
+        self._nodes.add_handler(self._node_changed)
+
+    @property
+    def applied_revision(self) -> int:
+        """The newest revision of EndpointSlices that the kernel's rules are known to show."""
+        return self._applied[EndpointSlice]
+
+    async def synced(self, revision: int, kind: type[Any] = EndpointSlice) -> None:
+        """Wait until the rules show `revision`: that of a write to an EndpointSlice (or, by `kind`, a Service)."""
+        await (self._slices if kind is EndpointSlice else self._services).reached(revision)
+        if self._applied[kind] >= revision:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((kind, revision, future))
+        self._wake.set()
+        await future
+
+    async def run(self) -> None:
+        """Keep the rules right until cancelled. The rules stay when it ends."""
+        for informer in (self._services, self._slices, self._nodes):
+            await informer.synced.wait()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._check_periodically(), name="service proxy check")
+            group.create_task(self._keep_synced(), name="service proxy sync")
+
+    async def close(self, *, remove: bool) -> None:
+        """After `run` has ended. With `remove`, leave no chain, set or rule of ours in the kernel."""
+        if remove:
+            await self._mode.remove()
+        if self._netfilter is not None:
+            await self._in_worker(self._netfilter.close)
+        self._worker.shutdown(wait=False)
+
+    # What changed
+
+    def _service_changed(self, old: Service | None, new: Service | None) -> None:
+        service = new or old
+        assert service is not None
+        self._mark(f"{service.metadata.namespace}/{service.metadata.name}")
+
+    def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+        for each in (old, new):
+            for key in _service_of(each) if each is not None else ():
+                self._mark(key)
+
+    def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        if new is None:
+            return
+        zone = new.metadata.labels.get(ZONE_LABEL, "")
+        if zone != self._node.zone:
+            self._node = NodeView(self._node.name, zone, self._node.own_addresses)
+            for service in self._services.all():
+                self._service_changed(None, service)
+
+    def _mark(self, service: str) -> None:
+        self._dirty.add(service)
+        self._wake.set()
+
+    # The loop
+
+    async def _keep_synced(self) -> None:
+        delay_s = RETRY_DELAY_MIN_S
+        while True:
+            try:
+                await self._sync()
+                delay_s = RETRY_DELAY_MIN_S
+            except CommandFailed as failure:
+                log.warning("service rules were not written, trying again in %.1f s: %s", delay_s, failure)
+                self._wake.set()
+                await self._clock.sleep(delay_s)
+                delay_s = min(delay_s * 2, RETRY_DELAY_MAX_S)
+            else:
+                await self._clock.sleep(self._minimum_interval_s)
+            await self._wake.wait()
+
+    async def _sync(self) -> None:
+        """One transaction that brings the rules to what the informers show now."""
+        self._wake.clear()
+        shown: dict[type[Any], int] = {Service: self._services.revision, EndpointSlice: self._slices.revision}
+        dirty, self._dirty = self._dirty, set()
+        before = {name: self._rules.get(name, ()) for name in dirty}
+        wanted = {name: self._wanted(name) for name in dirty}
+        changed = {name for name in dirty if wanted[name] != before[name]}
+        rules = {**self._rules, **{name: wanted[name] for name in changed}}
+        rules = {name: ports for name, ports in rules.items() if ports}
+        if self._rewrite or changed:
+            whole = self._rewrite
+            self._rewrite = True  # until the kernel has said yes
+            try:
+                await self._write(rules, None if whole else changed)
+            except BaseException:
+                self._dirty |= dirty
+                raise
+            self._rules, self._rewrite = rules, False
+            await self._forget_flows(rules if whole else changed, before)
+        self._show(shown)
+
+    def _wanted(self, name: str) -> tuple[PortRules, ...]:
+        service = self._services.get(name)
+        if service is None:
+            return ()
+        return service_rules(service, self._slices.by_index(SLICES_BY_SERVICE, name), self._node)
+
+    async def _write(self, rules: dict[str, tuple[PortRules, ...]], changed: set[str] | None) -> None:
+        started_s = self._clock.monotonic_s()
+        before = await self._in_worker(self._read_generation)
+        await self._mode.apply(rules, changed)
+        after = await self._in_worker(self._read_generation)
+        self._generation = after if after != before else None
+        self.transactions += 1
+        log.debug(
+            "service rules: %s services written in %.1f ms",
+            "all" if changed is None else len(changed),
+            (self._clock.monotonic_s() - started_s) * 1e3,
+        )
+
+    async def _forget_flows(
+        self, names: Sequence[str] | set[str] | dict[str, Any], before: dict[str, tuple[PortRules, ...]]
+    ) -> None:
+        now = [port for name in names for port in self._rules.get(name, ())]
+        gone = [port for name in names for port in before.get(name, ())]
+        if any(port.protocol == "udp" for port in (*now, *gone)):
+            await self._in_worker(lambda: forget_stale_flows(now, gone))
+
+    def _show(self, shown: dict[type[Any], int]) -> None:
+        for kind, revision in shown.items():
+            self._applied[kind] = max(self._applied[kind], revision)
+        still = []
+        for kind, revision, future in self._waiting:
+            if self._applied[kind] < revision:
+                still.append((kind, revision, future))
+            elif not future.done():
+                future.set_result(None)
+        self._waiting = still
+
+    async def _check_periodically(self) -> None:
+        while True:
+            await self._clock.sleep(self._resync_period_s)
+            if self._generation is None or self._generation != await self._in_worker(self._read_generation):
+                # Somebody changed rules, perhaps ours; or nobody can tell.
+                self._rewrite = True
+                self._wake.set()
+
+    # The worker thread
+
+    async def _in_worker(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, self._inside, work)
+
+    def _inside(self, work: Callable[[], T]) -> T:
+        if self._namespace and not self._worker_entered:
+            kernel.enter(self._namespace)
+        self._worker_entered = True
+        return work()
+
+    def _read_generation(self) -> int | None:
+        """The rule set's generation, or None where it tells nothing (no nftables in the kernel)."""
+        try:
+            if self._netfilter is None:
+                self._netfilter = kernel.Netlink(kernel.NETLINK_NETFILTER)
+            return kernel.ruleset_generation(self._netfilter) or None
+        except OSError:
+            return None
+
+
+def _mode(
+    name: str, clock: Clock, cluster_cidrs: Sequence[str], table: str, network_namespace: str | None
+) -> ProxyMode:
+    if name == "nftables":
+        return Nftables(clock, cluster_cidrs=cluster_cidrs, name=table, network_namespace=network_namespace)
+    if name == "iptables":
+        return Iptables(clock, cluster_cidrs=cluster_cidrs, network_namespace=network_namespace)
+    raise ValueError(f"proxy mode {name!r} is none of {', '.join(MODES)}")
+
+
+def _service_of(each: EndpointSlice) -> tuple[str, ...]:
+    """The service that a slice belongs to; none for headless ones, which need no rules."""
+    labels = each.metadata.labels
+    if SERVICE_NAME_LABEL not in labels or HEADLESS_LABEL in labels:
+        return ()
+    return (f"{each.metadata.namespace}/{labels[SERVICE_NAME_LABEL]}",)

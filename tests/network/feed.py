@@ -1,0 +1,76 @@
+"""An API server of a few lines for tests of what only watches: LIST and WATCH of objects that the test puts in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from knarr.api.errors import APIError
+from knarr.api.registry import built_in
+from knarr.client.client import Client
+from knarr.client.transport import Answer, Request
+
+
+REGISTRY = built_in()
+
+
+class Feed:
+    """The transport and its objects."""
+
+    def __init__(self) -> None:
+        self.revision = 1
+        self._objects: dict[str, dict[str, Any]] = {}
+        self._watchers: dict[str, list[asyncio.Queue[bytes]]] = {}
+        self.client = Client(self, REGISTRY)
+
+    def put(self, obj: Any) -> int:
+        """Create or replace; answers the revision of the write."""
+        return self._change("MODIFIED", obj)
+
+    def delete(self, obj: Any) -> int:
+        return self._change("DELETED", obj)
+
+    def _change(self, event: str, obj: Any) -> int:
+        self.revision += 1
+        path = REGISTRY.of(type(obj)).path(None)
+        data = msgspec.json.decode(msgspec.json.encode(obj))
+        data["metadata"]["resourceVersion"] = str(self.revision)
+        objects = self._objects.setdefault(path, {})
+        key = f"{obj.metadata.namespace}/{obj.metadata.name}"
+        if event == "DELETED":
+            objects.pop(key, None)
+        else:
+            objects[key] = data
+        line = json.dumps({"type": event, "object": data}).encode() + b"\n"
+        for queue in self._watchers.get(path, []):
+            queue.put_nowait(line)
+        return self.revision
+
+    async def send(self, request: Request) -> Answer:
+        if request.method != "GET":
+            raise APIError("this server only lists and watches")
+        if request.query.get("watch"):
+            queue: asyncio.Queue[bytes] = asyncio.Queue()
+            since = int(request.query["resourceVersion"])
+            for data in self._objects.get(request.path, {}).values():
+                if int(data["metadata"]["resourceVersion"]) > since:
+                    queue.put_nowait(json.dumps({"type": "MODIFIED", "object": data}).encode() + b"\n")
+            self._watchers.setdefault(request.path, []).append(queue)
+            return Answer(200, {}, stream=self._stream(request.path, queue))
+        items = list(self._objects.get(request.path, {}).values())
+        body = {"items": items, "metadata": {"resourceVersion": str(self.revision)}}
+        return Answer(200, {}, json.dumps(body).encode())
+
+    async def _stream(self, path: str, queue: asyncio.Queue[bytes]) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self._watchers[path].remove(queue)
+
+    async def close(self) -> None:
+        return None

@@ -1,0 +1,194 @@
+"""Network namespaces for tests with real traffic: a node, pods on it, and a client outside of the cluster.
+
+Sockets are made inside a namespace and used from the test's own event loop, so a pod's server and its clients need no
+process. Everything lives in namespaces of the test's own: nothing of the machine's network is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from knarr.clock import SystemClock
+from knarr.network import netlink as kernel
+from knarr.network.podnet import PodNetwork
+
+POD_CIDR = "10.244.0.0/24"
+CLUSTER_CIDR = "10.244.0.0/16"
+SERVICE_CIDR = "10.96.0.0/16"
+NODE_ADDRESS = "192.168.77.1"
+CLIENT_ADDRESS = "192.168.77.2"
+EXTERNAL_ADDRESS = "203.0.113.7"
+"""Routed to the node by the client: for external IPs and load balancer IPs."""
+REPLY_TIMEOUT_S = 10.0
+DROPPED_TIMEOUT_S = 0.3
+"""How long no answer means that packets are dropped; a SYN is repeated after 1 s at the earliest."""
+
+
+def run(command: str) -> str:
+    return subprocess.run(command.split(), check=True, capture_output=True, text=True).stdout
+
+
+class Lab:
+    """A node with its pod network, and a client."""
+
+    def __init__(self, state_directory: Path) -> None:
+        self.prefix = f"kn{uuid.uuid4().hex[:8]}"
+        self.network = PodNetwork(
+            pod_cidrs=[POD_CIDR],
+            cluster_cidrs=[CLUSTER_CIDR],
+            service_cidrs=[SERVICE_CIDR],
+            state_directory=state_directory,
+            clock=SystemClock(),
+            network_namespace=self.path("node"),
+        )
+        self.clock = SystemClock()
+        self._namespaces: list[str] = []
+        self._servers: list[asyncio.AbstractServer] = []
+        self._sockets: list[socket.socket] = []
+
+    def path(self, name: str) -> str:
+        return f"/run/netns/{self.prefix}-{name}"
+
+    def add_namespace(self, name: str) -> str:
+        run(f"ip netns add {self.prefix}-{name}")
+        self._namespaces.append(name)
+        return self.path(name)
+
+    def inside(self, name: str, command: str) -> str:
+        """Run a command in a namespace and answer what it printed."""
+        return run(f"ip netns exec {self.prefix}-{name} {command}")
+
+    async def start(self) -> None:
+        self.add_namespace("node")
+        self.add_namespace("client")
+        run(f"ip -n {self.prefix}-node link set lo up")
+        run(f"ip -n {self.prefix}-node link add up0 type veth peer name eth0 netns {self.prefix}-client")
+        run(f"ip -n {self.prefix}-node addr add {NODE_ADDRESS}/24 dev up0")
+        run(f"ip -n {self.prefix}-node link set up0 up")
+        run(f"ip -n {self.prefix}-client addr add {CLIENT_ADDRESS}/24 dev eth0")
+        run(f"ip -n {self.prefix}-client link set eth0 up")
+        run(f"ip -n {self.prefix}-client route add {EXTERNAL_ADDRESS}/32 via {NODE_ADDRESS}")
+        run(f"ip -n {self.prefix}-node route add default via {CLIENT_ADDRESS}")
+        await self.network.start()
+
+    async def close(self) -> None:
+        for server in self._servers:
+            server.close()
+        for each in self._sockets:
+            each.close()
+        await self.network.close(remove=True)
+        for name in self._namespaces:
+            run(f"ip netns del {self.prefix}-{name}")
+
+    async def add_pod(self, name: str) -> str:
+        """A pod's namespace, attached; answers its address."""
+        return (await self.network.attach(name, self.add_namespace(name)))[0]
+
+    def socket(self, name: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+        """A socket that lives in a namespace."""
+        with kernel.entered(self.path(name)):
+            made = socket.socket(socket.AF_INET, kind)
+        made.setblocking(False)
+        self._sockets.append(made)
+        return made
+
+    async def serve(self, name: str, port: int = 8080) -> None:
+        """In a namespace, answer every line with "<name> <address that the client came from>"."""
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                while await reader.readline():
+                    writer.write(f"{name} {writer.get_extra_info('peername')[0]}\n".encode())
+                    await writer.drain()
+            except ConnectionError:
+                pass
+            finally:
+                writer.close()
+
+        listener = self.socket(name)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("0.0.0.0", port))
+        self._servers.append(await asyncio.start_server(answer, sock=listener, backlog=512))
+
+    def serve_udp(self, name: str, port: int = 5300) -> None:
+        """In a namespace, answer every datagram with the name."""
+        made = self.socket(name, socket.SOCK_DGRAM)
+        made.bind(("0.0.0.0", port))
+
+        def answer() -> None:
+            _, peer = made.recvfrom(2048)
+            made.sendto(name.encode(), peer)
+
+        asyncio.get_running_loop().add_reader(made, answer)
+
+    async def connect(self, name: str, address: str, port: int) -> Connection:
+        """A TCP connection from a namespace."""
+        made = self.socket(name)
+        async with asyncio.timeout(REPLY_TIMEOUT_S):
+            await asyncio.get_running_loop().sock_connect(made, (address, port))
+        return Connection(made)
+
+    async def ask(self, name: str, address: str, port: int) -> tuple[str, str]:
+        """One request on a connection of its own: (who answered, which client address it saw)."""
+        connection = await self.connect(name, address, port)
+        try:
+            return await connection.ask()
+        finally:
+            connection.close()
+
+    async def is_dropped(self, name: str, address: str, port: int) -> bool:
+        """Whether connection requests vanish."""
+        made = self.socket(name)
+        try:
+            async with asyncio.timeout(DROPPED_TIMEOUT_S):
+                await asyncio.get_running_loop().sock_connect(made, (address, port))
+        except TimeoutError:
+            return True
+        finally:
+            made.close()
+        return False
+
+
+class Connection:
+    """A client's end of a TCP connection."""
+
+    def __init__(self, made: socket.socket) -> None:
+        self._socket = made
+
+    async def ask(self) -> tuple[str, str]:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(REPLY_TIMEOUT_S):
+            await loop.sock_sendall(self._socket, b"who\n")
+            answer = await loop.sock_recv(self._socket, 1024)
+        who, _, seen = answer.decode().strip().partition(" ")
+        return who, seen
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Look again and again until something is so; fails after REPLY_TIMEOUT_S."""
+    async with asyncio.timeout(REPLY_TIMEOUT_S):
+        while not await condition():
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def started_lab(state_directory: Path) -> AsyncIterator[Lab]:
+    lab = Lab(state_directory)
+    try:
+        await lab.start()
+        yield lab
+    finally:
+        await lab.close()
+
+
+IS_ROOT = os.geteuid() == 0
