@@ -2,9 +2,9 @@
 
     python examples/shop/images.py FOLDER      writes backend-v1.tar, backend-v2.tar and frontend-v1.tar
 
-No build tool and no registry is needed: an image archive is a tar file with a layer (another tar file), a config that says
-what to run, and a manifest that names both (Docker Image Specification v1.2). The same input always gives the same bytes, so
-an image keeps its id.
+No build tool and no registry is needed: an image archive is a tar file with a layer (another tar file), a config that
+says what to run, and a manifest that names both (Docker Image Specification v1.2). The same input always gives the same
+bytes, so an image keeps its id.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 APPLETS = ("sh", "httpd", "wget", "sleep", "cat", "ls", "env", "hostname", "nslookup", "ps", "vi")
 
 RUN = """#!/bin/sh
-# The first process of the container. The kernel spares a first process from signals that it has no handler for, and httpd
-# has none: so this shell takes SIGTERM and ends with it.
+# The first process of the container. The kernel spares a first process from signals that it has no handler for, and
+# httpd has none: so this shell takes SIGTERM and ends with it.
 trap 'exit 0' TERM INT
 httpd -f -p 80 -h /www &
 wait
