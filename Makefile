@@ -1,0 +1,41 @@
+# demo   bring up a cluster and run the shop on it, each step checked (as root; without root on hollow nodes)
+# test   every test; those that need root, kubectl or a kernel feature say so when they are skipped
+# lint   ruff, its format check, mypy --strict
+# bench  the figures of docs/performance.md, measured on this machine
+# clean  remove what these made in the checkout
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+
+.PHONY: demo test lint bench clean machine
+
+demo: machine $(VENV)/.installed
+	$(RUN)/python examples/shop/demo.py $(ARGS)
+
+test: $(VENV)/.installed-dev
+	$(RUN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+
+bench: machine $(VENV)/.installed
+	$(RUN)/python -m bench $(ARGS)
+
+machine:
+	@.ci/machine
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find knarr tests bench examples -name __pycache__ -type d -exec rm -rf {} +
+
+$(VENV)/.installed: pyproject.toml
+	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
+	$(RUN)/pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(RUN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@

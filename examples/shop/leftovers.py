@@ -1,0 +1,86 @@
+"""What a cluster leaves on a machine, seen from outside of it: the demo compares before and after."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+NETWORK_NAMESPACE_FOLDERS = ("/run/netns", "/var/run/netns", "/run/knarr")
+
+
+def snapshot(data_folder: Path, bridge: str) -> dict[str, set[str]]:
+    """Processes, mounts, namespaces, interfaces, cgroups and kernel rules that could be the cluster's."""
+    return {
+        "process": _processes(data_folder),
+        "mount": _mounts(data_folder),
+        "network namespace": _namespaces(),
+        "interface": _interfaces(bridge),
+        "cgroup": _cgroups(),
+        "nftables rule": _rules(["nft", "-s", "list", "ruleset"]),
+        "iptables rule": _rules(["iptables-save"]) | _rules(["ip6tables-save"]),
+    }
+
+
+def left(before: dict[str, set[str]], after: dict[str, set[str]]) -> list[str]:
+    """What is there after and was not before."""
+    return [f"{kind}: {each}" for kind, found in after.items() for each in sorted(found - before.get(kind, set()))]
+
+
+def _processes(data_folder: Path) -> set[str]:
+    """Processes that name the data folder, or have their root, their folder or an open file in it."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            mounts = (entry / "mountinfo").read_text()
+        except OSError:
+            continue  # it ended meanwhile
+        in_container = str(data_folder) in mounts and _differs(entry / "ns/mnt")
+        if str(data_folder) in command or in_container:
+            found.add(f"{entry.name} {command[:80]}")
+    return found
+
+
+def _differs(namespace: Path) -> bool:
+    try:
+        return os.readlink(namespace) != os.readlink("/proc/self/ns/mnt")
+    except OSError:
+        return False
+
+
+def _mounts(data_folder: Path) -> set[str]:
+    points = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    return {point for point in points if point.startswith((str(data_folder), "/run/netns/", "/run/knarr/"))}
+
+
+def _namespaces() -> set[str]:
+    return {str(each) for folder in NETWORK_NAMESPACE_FOLDERS for each in Path(folder).glob("*")}
+
+
+def _interfaces(bridge: str) -> set[str]:
+    names = {each.name for each in Path("/sys/class/net").iterdir()}
+    return {name for name in names if name == bridge or name.startswith(("veth", "knarr", "kn"))}
+
+
+def _cgroups() -> set[str]:
+    root = Path("/sys/fs/cgroup")
+    found = set()
+    for depth in ("*", "*/*", "*/*/*", "*/*/*/*", "*/*/*/*/*"):
+        found |= {str(each) for each in root.glob(depth) if re.search(r"knarr|pod[0-9a-f]{8}-", each.name)}
+    return found
+
+
+def _rules(command: list[str]) -> set[str]:
+    """Rules as lines, less counters and comments; none where the tool is not installed."""
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    except FileNotFoundError:
+        return set()
+    lines = (re.sub(r"\[\d+:\d+\]", "", line).strip() for line in listed.splitlines())
+    # An empty table or chain of the kernel's own is created by looking at it, and holds no rule.
+    builtin = ("*", ":INPUT", ":OUTPUT", ":FORWARD", ":PREROUTING", ":POSTROUTING", "COMMIT", "#", "}", "type ")
+    return {line for line in lines if line and not line.startswith(builtin)}

@@ -1,0 +1,102 @@
+"""`knarr down`: end the cluster on a data folder, whether its process is well, stuck or long dead.
+
+A process that runs is asked to end in order, by its control socket, and by SIGTERM where that does not answer. Where
+there is none (it was killed) this command itself removes what it left, from the state on disk. Either way, afterwards
+there is no process, mount, network namespace, interface, cgroup or kernel rule of it; with --keep the containers and
+their network stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+from knarr.cli import kubeconfig as kubeconfigs
+from knarr.cli.control import ControlError, NotRunning, call
+from knarr.cli.lock import DataFolderHeld, DataFolderLock, is_held
+from knarr.cli.main import FAILED, OK
+from knarr.config import default_data_dir
+
+ORDERLY_END_S_MAX = 60.0
+"""How long the process gets: its containers' grace periods at shutdown are far below that."""
+KILLED_END_S_MAX = 5.0
+POLL_S = 0.02
+
+
+def down(parsed: argparse.Namespace) -> int:
+    """Answers the exit code: 0 when nothing is left that was to go."""
+    folder = Path(parsed.data_dir or default_data_dir())
+    if not folder.is_dir():
+        print(f"knarr: nothing to stop: {folder} does not exist", file=sys.stderr)
+        return OK
+    if not stop(folder, keep=parsed.keep):
+        return FAILED
+    try:
+        lock = DataFolderLock.acquire(folder)
+    except DataFolderHeld as error:
+        print(f"knarr: {error}", file=sys.stderr)
+        return FAILED
+    left = [] if parsed.keep else clean(folder)
+    for each in left:
+        print(f"knarr: still there: {each}", file=sys.stderr)
+    if parsed.purge and not left:
+        purge(folder)
+    lock.release()
+    return FAILED if left else OK
+
+
+def stop(folder: Path, *, keep: bool) -> bool:
+    """End the process that holds `folder`; True when nobody holds it any more."""
+    held, holder = is_held(folder)
+    if not held:
+        return True
+    try:
+        call(folder, "POST", "/stop", {"keep": keep})
+    except (NotRunning, ControlError):
+        if holder is not None:
+            os.kill(holder.pid, signal.SIGTERM)
+    if _let_go(folder, ORDERLY_END_S_MAX):
+        return True
+    _, holder = is_held(folder)
+    if holder is not None:
+        print(f"knarr: process {holder.pid} did not end in {ORDERLY_END_S_MAX:.0f} s and is killed", file=sys.stderr)
+        os.kill(holder.pid, signal.SIGKILL)
+    return _let_go(folder, KILLED_END_S_MAX)
+
+
+def clean(folder: Path) -> list[str]:
+    """Remove what a process on `folder` left in the kernel; answers what could not be removed."""
+    import asyncio
+
+    from knarr.cli import teardown
+
+    config = teardown.read_config(folder)
+    return asyncio.run(teardown.teardown(config)) if config is not None else []
+
+
+def purge(folder: Path) -> None:
+    """Delete the data, and the entries in the kubeconfig that point to this cluster."""
+    from knarr.cli import teardown
+
+    kubeconfig, server = teardown.read_kubeconfig(folder)
+    if kubeconfig is not None:
+        kubeconfigs.remove(kubeconfig, server)
+    # The lock goes last: nobody starts on a folder that is half gone.
+    for entry in folder.iterdir():
+        if entry.name != "lock":
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    shutil.rmtree(folder)
+
+
+def _let_go(folder: Path, wait_s: float) -> bool:
+    until_s = time.monotonic() + wait_s
+    while is_held(folder)[0]:
+        if time.monotonic() > until_s:
+            return False
+        time.sleep(POLL_S)
+    return True

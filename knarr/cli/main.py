@@ -1,0 +1,120 @@
+"""The command `knarr`: which commands there are, and the flags of each.
+
+This module imports nothing heavy: each command loads what it needs when it is chosen, so that `knarr up` is at work,
+and `knarr status` is done, before a user notices a wait. For the same reason flags are parsed by argparse: importing a
+command-line framework takes a tenth of the whole start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from knarr import __version__
+
+OK, FAILED, USAGE, NOT_RUNNING = 0, 1, 2, 3
+"""Exit codes. 3 is what an init script's `status` answers for a service that is not running (LSB)."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; answers its exit code."""
+    parsed = _parser(sys.argv[1:] if arguments is None else arguments).parse_args(arguments)
+    try:
+        return _run(parsed)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output went away
+        sys.stderr.close()
+        return 141
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    command = parsed.command
+    if command == "version":
+        print(f"knarr {__version__}")
+        return OK
+    if command == "up":
+        from knarr.cli.up import up
+
+        return up(parsed)
+    if command == "status":
+        from knarr.cli.status import status
+
+        return status(parsed.data_dir, as_json=parsed.output == "json")
+    if command == "down":
+        from knarr.cli.down import down
+
+        return down(parsed)
+    if command == "image":
+        from knarr.cli.image import image
+
+        return image(parsed)
+    from knarr.cli.apply import apply
+
+    return apply(parsed.filename, namespace=parsed.namespace, kubeconfig=parsed.kubeconfig)
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="knarr", description="Kubernetes you can carry.")
+    parser.add_argument("--version", action="version", version=f"knarr {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_up(commands.add_parser("up", help="start the cluster on this machine"), filled="up" in arguments)
+
+    status = commands.add_parser("status", help="say how the cluster is; exit code 0 when ready, 3 when not running")
+    _add_data_dir(status)
+    status.add_argument("-o", "--output", choices=["text", "json"], default="text")
+
+    down = commands.add_parser("down", help="stop the cluster and remove its containers, network and kernel rules")
+    _add_data_dir(down)
+    kept = down.add_mutually_exclusive_group()
+    kept.add_argument("--keep", action="store_true", help="stop the cluster but leave its containers running")
+    kept.add_argument("--purge", action="store_true", help="also delete the data and the kubeconfig's entries")
+
+    image = commands.add_parser("image", help="images on this node")
+    actions = image.add_subparsers(dest="action", required=True, metavar="ACTION")
+    load = actions.add_parser("load", help="take images from a `docker save` or OCI archive")
+    load.add_argument("file", nargs="+", metavar="FILE")
+    pull = actions.add_parser("pull", help="fetch an image from its registry")
+    pull.add_argument("image", metavar="IMAGE")
+    actions.add_parser("list", help="images that are here").add_argument("-o", "--output", choices=["text", "json"])
+    remove = actions.add_parser("rm", help="remove images")
+    remove.add_argument("image", nargs="+", metavar="IMAGE")
+    for action in actions.choices.values():
+        _add_data_dir(action)
+
+    apply = commands.add_parser("apply", help="create objects from files, or bring them to what the files say")
+    apply.add_argument("-f", "--filename", action="append", required=True, metavar="FILE", help="file, folder or -")
+    apply.add_argument("-n", "--namespace", default="", help="for objects that name none")
+    apply.add_argument("--kubeconfig", default="", metavar="FILE")
+
+    commands.add_parser("version", help="print the version")
+    return parser
+
+
+def _add_up(parser: argparse.ArgumentParser, *, filled: bool) -> None:
+    """The flags of `up`, from `knarr.config`, which is imported only when it is `up` that runs."""
+    parser.add_argument("--config", metavar="FILE", help="YAML file of settings; flags win over it")
+    parser.add_argument("--detach", action="store_true", help="put it in the background once it is ready")
+    if not filled:
+        return
+    from knarr.config import flags
+
+    for flag in flags():
+        parser.add_argument(
+            flag.option,
+            dest=flag.name,
+            type=flag.kind,
+            choices=flag.choices or None,
+            default=argparse.SUPPRESS,
+            metavar=None if flag.choices else ("N" if flag.kind is int else flag.name.rpartition("_")[2].upper()),
+            help=flag.description,
+        )
+
+
+def _add_data_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data-dir", default=None, metavar="DIR", help="of the cluster meant, as given to `knarr up`")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""`knarr up`: start the cluster in this process, or with --detach in one of its own.
+
+What runs in that process, and in which order it starts, is told by `knarr.cli.process`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import sys
+from pathlib import Path
+
+from knarr.cli.lock import DataFolderHeld, DataFolderLock
+from knarr.cli.main import FAILED, OK, USAGE
+from knarr.cli.progress import PipeProgress, Progress, TerminalProgress, process_start_s
+from knarr.config import Config, ConfigError, flags, load
+
+LOG_TAIL_LINES = 20
+"""How much of its log is shown when a detached start failed without a word."""
+
+
+def up(parsed: argparse.Namespace) -> int:
+    """Answers the exit code: 0 after an orderly end (detached: once ready)."""
+    start_s = process_start_s()
+    given = {flag.name: getattr(parsed, flag.name) for flag in flags() if hasattr(parsed, flag.name)}
+    try:
+        config = load(parsed.config, given)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"knarr: {problem}", file=sys.stderr)
+        return USAGE
+    lacking = machine_problem(config)
+    if lacking is not None:
+        print(f"knarr: {lacking}", file=sys.stderr)
+        return FAILED
+    if parsed.detach:
+        return detach(config, start_s)
+    return run(config, TerminalProgress(), start_s)
+
+
+def run(config: Config, progress: Progress, start_s: float) -> int:
+    """Hold the data folder and run the cluster until it is told to end."""
+    try:
+        lock = DataFolderLock.acquire(config.data_path)
+    except DataFolderHeld as error:
+        progress.say(f"knarr: {error}")
+        progress.settle(FAILED)
+        return FAILED
+    except OSError as error:
+        progress.say(f"knarr: {config.data_dir}: {error.strerror}")
+        progress.settle(FAILED)
+        return FAILED
+    # What is imported now lives as long as the process: collections need not look at it again.
+    gc.disable()
+    from knarr.cli import process
+
+    gc.freeze()
+    gc.enable()
+    return process.main(config, lock, progress, start_s)
+
+
+def machine_problem(config: Config) -> str | None:
+    """Why this machine or this user can't run what is asked for, with what can be done about it."""
+    if config.runtime == "sim":
+        return None
+    if os.geteuid() != 0:
+        return "containers need root; run as root, or try `knarr up --runtime sim` (hollow nodes, nothing really runs)"
+    for commands, package in ((["conmon"], "conmon"), (["runc", "crun"], "runc"), (["nft", "iptables"], "nftables")):
+        if not any(installed(command) for command in commands):
+            return (
+                f"{' or '.join(commands)} is not installed (Debian: apt-get install {package}); "
+                "without it there is `knarr up --runtime sim` (hollow nodes, nothing really runs)"
+            )
+    return None
+
+
+def installed(command: str) -> bool:
+    """Whether `command` is on the path, or where Debian keeps what only root runs."""
+    folders = [*os.environ.get("PATH", "").split(":"), "/usr/sbin", "/sbin"]
+    return any(os.access(Path(folder or ".") / command, os.X_OK) for folder in folders)
+
+
+def detach(config: Config, start_s: float) -> int:
+    """Run the cluster in a session of its own; print what it says until it is ready or has failed.
+
+    The process is forked, not executed anew: what is imported by now need not be imported again.
+    """
+    config.data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log_path = config.data_path / "knarr.log"
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reading)
+        _background(log_path)
+        code = FAILED
+        try:
+            code = run(config, PipeProgress(writing), start_s)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    os.close(writing)
+    return _wait_until_settled(pid, reading, log_path)
+
+
+def _background(log_path: Path) -> None:
+    """Leave the terminal: a session of its own, no input, output to the log."""
+    os.setsid()
+    os.chdir("/")
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(nothing)
+    os.close(log)
+
+
+def _wait_until_settled(pid: int, reading: int, log_path: Path) -> int:
+    with open(reading) as lines:
+        for line in lines:
+            message = json.loads(line)
+            if "exit" in message:
+                if message["exit"] == OK:
+                    print(f"running in the background as process {pid}; its log is {log_path}", file=sys.stderr)
+                return int(message["exit"])
+            print(message["say"], file=sys.stderr, flush=True)
+    _, status = os.waitpid(pid, 0)
+    print(f"knarr: the start ended without a word (status {os.waitstatus_to_exitcode(status)}):", file=sys.stderr)
+    for line in log_path.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]:
+        print(f"  {line}", file=sys.stderr)
+    return FAILED

@@ -1,0 +1,279 @@
+"""What a user can set: one `Config`, filled from defaults, then from a YAML file, then from flags.
+
+Each field is `camelCase` in the file and `--kebab-case` on the command line, with the same meaning; the
+description beside the field is what `knarr up --help` prints, and docs/configuration.md lists them all.
+Whatever is unknown, of a wrong type or impossible is refused before anything starts, with the field's path.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, get_args, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+NODE_PORTS_MIN, NODE_PORTS_MAX = 1, 65535
+INTERFACE_NAME_LENGTH_MAX = 15
+"""IFNAMSIZ of the kernel, less the closing NUL."""
+SIM_NODES_MAX = 5000
+"""What upstream supports in one cluster; hollow nodes above that measure nothing that exists."""
+CONFIG_FILE_BYTES_MAX = 1 << 20
+
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+class ConfigError(Exception):
+    """A configuration that can't be used; `problems` says what is wrong, one line a field."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def default_data_dir() -> str:
+    """/var/lib/knarr for root; below the user's XDG data folder otherwise."""
+    if os.geteuid() == 0:
+        return "/var/lib/knarr"
+    return str(Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "knarr")
+
+
+def default_node_name() -> str:
+    """The host's name in lower case, as the kubelet registers itself."""
+    return socket.gethostname().lower()
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """Everything that `knarr up` can be told."""
+
+    data_dir: Annotated[
+        str, Meta(description="folder for the store, certificates, images, containers and logs")
+    ] = msgspec.field(default_factory=default_data_dir)
+    kubeconfig: Annotated[
+        str,
+        Meta(
+            description="file that gets the context 'knarr'; default: $KUBECONFIG, else ~/.kube/config",
+        ),
+    ] = ""
+    listen: Annotated[
+        str, Meta(description="address and port of the API server; port 0 takes a free one")
+    ] = "0.0.0.0:6443"
+    advertise_address: Annotated[
+        str,
+        Meta(description="address at which pods reach the API server; default: of the default route"),
+    ] = ""
+    runtime: Annotated[
+        Literal["oci", "sim"],
+        Meta(description="oci runs containers; sim runs hollow nodes on which nothing really runs"),
+    ] = "oci"
+    sim_nodes: Annotated[int, Meta(description="how many hollow nodes the sim runtime plays")] = 1
+    proxy_mode: Annotated[
+        Literal["auto", "nftables", "iptables"],
+        Meta(description="kernel interface for service rules; auto takes nftables where nft is installed"),
+    ] = "auto"
+    node_name: Annotated[str, Meta(description="name of this machine's node; default: the host name")] = (
+        msgspec.field(default_factory=default_node_name)
+    )
+    cluster_cidr: Annotated[str, Meta(description="address range of pods (IPv4)")] = "10.244.0.0/16"
+    service_cidr: Annotated[str, Meta(description="address range of services (IPv4)")] = "10.96.0.0/16"
+    cluster_dns: Annotated[
+        str, Meta(description="address of the cluster's DNS service, inside the service range")
+    ] = "10.96.0.10"
+    cluster_domain: Annotated[str, Meta(description="domain that names in the cluster end in")] = (
+        "cluster.local"
+    )
+    node_port_range: Annotated[str, Meta(description="ports for NodePort services, first-last")] = (
+        "30000-32767"
+    )
+    bridge_name: Annotated[str, Meta(description="network interface that joins the pods of this machine")] = (
+        "knarr0"
+    )
+    verbosity: Annotated[int, Meta(description="0 says what a user needs, 2 each step, 4 each request")] = 0
+
+    @property
+    def listen_host(self) -> str:
+        return split_address(self.listen)[0]
+
+    @property
+    def listen_port(self) -> int:
+        return split_address(self.listen)[1]
+
+    @property
+    def node_ports(self) -> tuple[int, int]:
+        """First and last port for NodePort services."""
+        first, last = self.node_port_range.split("-")
+        return int(first), int(last)
+
+    @property
+    def api_service_ip(self) -> str:
+        """The `kubernetes` Service's address: the first of the service range, as upstream has it."""
+        return str(ipaddress.ip_network(self.service_cidr)[1])
+
+    @property
+    def data_path(self) -> Path:
+        return Path(self.data_dir)
+
+
+def load(file: str | None, flags: Mapping[str, object]) -> Config:
+    """The configuration from a YAML file (None for none) with flags, by Python names, laid over it."""
+    settings: dict[str, object] = dict(_read_file(file)) if file is not None else {}
+    names = {field.name: field.encode_name for field in msgspec.structs.fields(Config)}
+    settings.update({names[name]: value for name, value in flags.items()})
+    try:
+        config = msgspec.convert(settings, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError([_readable(str(error))]) from None
+    if problems := list(problems_of(config)):
+        raise ConfigError(problems)
+    return config
+
+
+def problems_of(config: Config) -> Iterator[str]:
+    """What a type can't say: ranges, formats, and fields that don't fit each other."""
+    if not os.path.isabs(config.data_dir):
+        yield f"dataDir: must be an absolute path, not {config.data_dir!r}"
+    try:
+        split_address(config.listen)
+    except ValueError as error:
+        yield f"listen: {error}"
+    if config.advertise_address and not _is_address(config.advertise_address):
+        yield f"advertiseAddress: must be an IP address, not {config.advertise_address!r}"
+    if not 1 <= config.sim_nodes <= SIM_NODES_MAX:
+        yield f"simNodes: must be 1 to {SIM_NODES_MAX}, not {config.sim_nodes}"
+    if config.sim_nodes != 1 and config.runtime != "sim":
+        yield "simNodes: only the sim runtime plays more than one node (runtime: sim)"
+    if not _is_dns_name(config.node_name):
+        yield f"nodeName: must be a DNS-1123 name, not {config.node_name!r}"
+    if not _is_dns_name(config.cluster_domain):
+        yield f"clusterDomain: must be a DNS-1123 name, not {config.cluster_domain!r}"
+    yield from _range_problems(config)
+    yield from _node_port_problems(config.node_port_range)
+    if (
+        not re.fullmatch(r"[A-Za-z0-9_.-]+", config.bridge_name)
+        or len(config.bridge_name) > INTERFACE_NAME_LENGTH_MAX
+    ):
+        yield (
+            f"bridgeName: must be an interface name of at most {INTERFACE_NAME_LENGTH_MAX} characters,"
+            f" not {config.bridge_name!r}"
+        )
+    if not 0 <= config.verbosity <= 10:
+        yield f"verbosity: must be 0 to 10, not {config.verbosity}"
+
+
+def _range_problems(config: Config) -> Iterator[str]:
+    ranges: dict[str, ipaddress.IPv4Network] = {}
+    for name, text in (("clusterCidr", config.cluster_cidr), ("serviceCidr", config.service_cidr)):
+        try:
+            ranges[name] = ipaddress.IPv4Network(text)
+        except ValueError as error:
+            yield f"{name}: must be an IPv4 range such as 10.96.0.0/16: {error}"
+    cluster, service = ranges.get("clusterCidr"), ranges.get("serviceCidr")
+    if cluster is not None and cluster.prefixlen > 24:
+        yield f"clusterCidr: must be /24 or larger (a node gets a /24), not /{cluster.prefixlen}"
+    if service is not None and not 12 <= service.prefixlen <= 28:
+        yield f"serviceCidr: must be between /12 and /28, not /{service.prefixlen}"
+    if cluster is not None and service is not None and cluster.overlaps(service):
+        yield f"serviceCidr: {service} overlaps clusterCidr {cluster}"
+    if not _is_address(config.cluster_dns):
+        yield f"clusterDns: must be an IP address, not {config.cluster_dns!r}"
+    elif service is not None and ipaddress.ip_address(config.cluster_dns) not in service:
+        yield f"clusterDns: {config.cluster_dns} is not in serviceCidr {service}"
+    elif service is not None and ipaddress.ip_address(config.cluster_dns) in (
+        service[0],
+        service[1],
+        service[-1],
+    ):
+        yield f"clusterDns: {config.cluster_dns} is the range's own or the API server's address"
+
+
+def _node_port_problems(text: str) -> Iterator[str]:
+    match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", text)
+    if match is None:
+        yield f"nodePortRange: must be first-last such as 30000-32767, not {text!r}"
+        return
+    first, last = int(match[1]), int(match[2])
+    if not NODE_PORTS_MIN <= first <= last <= NODE_PORTS_MAX:
+        yield f"nodePortRange: ports must rise and lie in {NODE_PORTS_MIN} to {NODE_PORTS_MAX}, not {text}"
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of "host:port", "[v6]:port" or ":port" (every address)."""
+    host, separator, port = text.rpartition(":")
+    if not separator or not port.isdecimal() or not 0 <= int(port) <= 65535:
+        raise ValueError(f"must be address:port, not {text!r}")
+    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    if host and not _is_address(host):
+        raise ValueError(f"must have an IP address before the port, not {host!r}")
+    return host or "0.0.0.0", int(port)
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A setting as it stands on the command line."""
+
+    name: str
+    """Of the field in Python."""
+    option: str
+    kind: type[int] | type[str]
+    choices: tuple[str, ...]
+    description: str
+
+
+def flags() -> list[Flag]:
+    """Every setting as a flag, in the order of the fields."""
+    rows = []
+    for name, hint in get_type_hints(Config, include_extras=True).items():
+        kind, *extras = get_args(hint)
+        choices = tuple(str(choice) for choice in get_args(kind))
+        description = next(extra.description for extra in extras if isinstance(extra, Meta)) or ""
+        option = "--" + name.replace("_", "-")
+        rows.append(Flag(name, option, int if kind is int else str, choices, description))
+    return rows
+
+
+def _read_file(path: str) -> dict[str, object]:
+    import yaml  # only a start with --config pays for it
+
+    try:
+        text = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError([f"{path}: {error.strerror}"]) from None
+    if len(text) > CONFIG_FILE_BYTES_MAX:
+        raise ConfigError([f"{path}: larger than {CONFIG_FILE_BYTES_MAX} bytes"])
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError([f"{path}: not YAML: {error}"]) from None
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise ConfigError([f"{path}: must be a mapping of settings"])
+    return document
+
+
+def _readable(message: str) -> str:
+    """msgspec's "… - at `$.listen`" as "listen: …"; an unknown field as it names it."""
+    text, _, path = message.partition(" - at `$")
+    path = path.rstrip("`").lstrip(".")
+    if match := re.fullmatch(r"Object contains unknown field `(.*)`", text):
+        known = ", ".join(field.encode_name for field in msgspec.structs.fields(Config))
+        return f"{match[1]}: unknown setting; there are {known}"
+    return f"{path}: {text}" if path else text
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_dns_name(text: str) -> bool:
+    return len(text) <= 253 and all(_DNS_LABEL.fullmatch(label) for label in text.split("."))
