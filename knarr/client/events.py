@@ -1,7 +1,7 @@
 """Events: what a component tells people about an object (`kubectl describe`, `kubectl events`).
 
-Recording never fails the caller and never waits: a bounded queue drops the oldest, and `run` writes it out. As client-go's
-event correlator does:
+Recording never fails the caller and never waits: a bounded queue drops the oldest, and `run` writes it out. As
+client-go's event correlator does:
 
 * a repeat of the same event raises its count instead of making another;
 * more than SIMILAR_MAX events that differ in their message only become one, "(combined from similar events): …";

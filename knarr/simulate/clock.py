@@ -16,9 +16,10 @@ import asyncio
 import random
 import selectors
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
 START_S = 1_767_225_600.0
 """Every run begins on 2026-01-01T00:00:00Z."""
@@ -68,13 +69,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if self._now_s > RUN_LIMIT_S:
             raise Stalled(f"{RUN_LIMIT_S:.0f} virtual seconds have passed")
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> asyncio.Future[Any]:
+    def run_in_executor(
+        self, executor: Any, func: Callable[[Unpack[Arguments]], T], *args: Unpack[Arguments]
+    ) -> asyncio.Future[T]:
         future = super().run_in_executor(executor, func, *args)
         self.threads += 1
         future.add_done_callback(self._thread_done)
         return future
 
-    async def shutdown_default_executor(self) -> None:
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         self.threads += 1
         try:
             await super().shutdown_default_executor()
