@@ -1,8 +1,8 @@
 """Deployments: bring the pods of an application from one template to the next, without a gap.
 
-Each template is a ReplicaSet. A new template gets a new ReplicaSet that grows while the old ones shrink (RollingUpdate),
-or that starts when the old pods are gone (Recreate). `rolling` holds the arithmetic, `progress` what is reported,
-`revisions` the history; this file is the order of things.
+Each template is a ReplicaSet. A new template gets a new ReplicaSet that grows while the old ones shrink
+(RollingUpdate), or that starts when the old pods are gone (Recreate). `rolling` holds the arithmetic, `progress` what
+is reported, `revisions` the history; this file is the order of things.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ class Deployments(Controller):
         if deployment is None or deployment.spec is None:
             return None
         if selects_everything(deployment.spec.selector):
-            return await self._refuse(deployment)
+            await self._refuse(deployment)
+            return None
 
         uid, namespace = deployment.metadata.uid or "", deployment.metadata.namespace or ""
         owned = self.replica_sets.by_index("owner", uid)
@@ -204,10 +205,10 @@ class Deployments(Controller):
         assert deployment.spec is not None
         there = await self.client.get(ReplicaSet, wished.metadata.name or "", wished.metadata.namespace)
         owner = controller_of(there)
+        ours = owner is not None and owner.uid == deployment.metadata.uid
         template = there.spec.template if there.spec else None
-        if owner and owner.uid == deployment.metadata.uid and template:
-            if same_template(template, deployment.spec.template):
-                return there
+        if ours and template and same_template(template, deployment.spec.template):
+            return there
         status = deployment.status or DeploymentStatus()
         collisions = (status.collision_count or 0) + 1
         await self.client.update_status(replace(deployment, status=replace(status, collision_count=collisions)))

@@ -133,7 +133,7 @@ def scale_all(deployment: Deployment, new: ReplicaSet | None, old: Sequence[Repl
 
 def active_or_latest(new: ReplicaSet | None, old: Sequence[ReplicaSet]) -> ReplicaSet | None:
     """The one ReplicaSet that has pods; the newest when none has; None when several have."""
-    active = [rs for rs in (*old, *((new,) if new else ())) if replicas_of(rs)]
+    active = [rs for rs in ([*old, new] if new else old) if replicas_of(rs)]
     if len(active) > 1:
         return None
     if active:
@@ -152,7 +152,7 @@ def is_saturated(deployment: Deployment, new: ReplicaSet) -> bool:
 
 def proportionally(deployment: Deployment, new: ReplicaSet | None, old: Sequence[ReplicaSet]) -> list[Scale]:
     """Share what is to be added or removed by size; what rounding leaves over goes to the largest."""
-    active = [rs for rs in (*old, *((new,) if new else ())) if replicas_of(rs)]
+    active = [rs for rs in ([*old, new] if new else old) if replicas_of(rs)]
     allowed = wanted(deployment) + max_surge(deployment) if wanted(deployment) else 0
     change = allowed - sum(replicas_of(replica_set) for replica_set in active)
     # The largest first; among equals the newest when pods are added, the oldest when they are removed.

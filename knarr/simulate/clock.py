@@ -70,7 +70,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             raise Stalled(f"{RUN_LIMIT_S:.0f} virtual seconds have passed")
 
     def run_in_executor(
-        self, executor: Any, func: Callable[[Unpack[Arguments]], T], *args: Unpack[Arguments]
+        self, executor: Any, func: Callable[[Unpack[Arguments]], T], *args: *Arguments
     ) -> asyncio.Future[T]:
         future = super().run_in_executor(executor, func, *args)
         self.threads += 1
