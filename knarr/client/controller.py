@@ -15,7 +15,7 @@ number of times. The base gives it the queue, workers, retries with backoff, rea
         async def reconcile(self, key: str) -> None: ...
 
 Read-your-writes: before a key is reconciled again, every cache that the controller reads shows what it wrote for that
-key last time.
+key last time. Caches that are cut by a selector can't promise it: what is written outside them never shows.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ from knarr.clock import Clock
 
 T = TypeVar("T")
 
+CATCH_UP_MAX_S = 30.0
+"""A cache that doesn't show a write for so long is broken off from the server: its own retries come first."""
+
 _writes: ContextVar[dict[type[Any], int] | None] = ContextVar("writes", default=None)
 """What the running reconcile has written: the newest revision for each kind."""
 
@@ -48,14 +51,17 @@ class Controller:
     """Upstream's name of the controller: field manager, event source, metric label."""
     workers: int = 8
     """Keys reconciled at once; one key is never reconciled twice at once."""
+    min_interval_s: float = 0.0
+    """A key is looked at no more often than that: bursts of changes are taken together, the first is not delayed."""
 
     def __init__(self, client: Client, informers: Informers, clock: Clock) -> None:
         self.clock = clock
         self.client = replace(client, on_write=self._note_write, field_manager=self.name)
         self.events = EventRecorder(client, clock, self.name)
-        self.queue = WorkQueue(clock)
+        self.queue = WorkQueue(clock, self.min_interval_s)
         self.log = logging.getLogger(f"knarr.{self.name}")
         self._informers = informers
+        self._reads: list[Informer[Any]] = []
         self._read: dict[type[Any], Informer[Any]] = {}
         self._must_show: dict[str, dict[type[Any], int]] = {}
         self.watch()
@@ -70,26 +76,38 @@ class Controller:
 
     def informer(self, kind: type[T], **scope: str) -> Informer[T]:
         informer = self._informers.of(kind, **scope)
-        self._read[kind] = informer
+        self._reads.append(informer)
+        if not scope:
+            self._read[kind] = informer
         return informer
 
     def on(self, informer: Informer[T], keys: Callable[[T], str | Iterable[str] | None]) -> None:
         """A change of an object wakes the key (or keys) that `keys` gives for it, in its old and in its new form."""
 
         def handler(old: T | None, new: T | None) -> None:
-            for obj in (old, new):
-                if obj is None:
-                    continue
-                found = keys(obj)
-                for key in (found,) if isinstance(found, str) else found or ():
-                    self.queue.add(key)
+            if old is not None:
+                self._wake(keys(old))
+            if new is not None:
+                self._wake(keys(new))
 
         informer.add_handler(handler)
 
+    def on_change(
+        self, informer: Informer[T], keys: Callable[[T | None, T | None], str | Iterable[str] | None]
+    ) -> None:
+        """As `on`, for those who must see both forms to tell whether a change matters."""
+        informer.add_handler(lambda old, new: self._wake(keys(old, new)))
+
+    def _wake(self, keys: str | Iterable[str] | None) -> None:
+        for key in (keys,) if isinstance(keys, str) else keys or ():
+            self.queue.add(key)
+
     async def run(self) -> None:
         """Work until cancelled."""
-        await asyncio.gather(*(informer.synced.wait() for informer in self._read.values()))
+        for informer in self._reads:
+            await informer.synced.wait()
         async with asyncio.TaskGroup() as group:
+            group.create_task(self.events.run(), name=f"{self.name} events")
             group.create_task(self.queue.run_timers(), name=f"{self.name} timers")
             for number in range(self.workers):
                 group.create_task(self._work(), name=f"{self.name} worker {number}")
@@ -103,8 +121,7 @@ class Controller:
                 self.queue.done(key)
 
     async def _reconcile(self, key: str) -> None:
-        for kind, revision in self._must_show.pop(key, {}).items():
-            await self._read[kind].reached(revision)
+        await self._catch_up(key)
         writes: dict[type[Any], int] = {}
         token = _writes.set(writes)
         try:
@@ -126,6 +143,22 @@ class Controller:
             _writes.reset(token)
             if writes:
                 self._must_show[key] = writes
+
+    async def _catch_up(self, key: str) -> None:
+        """Wait until the caches show what the last reconcile of `key` wrote."""
+        behind = {
+            kind: revision
+            for kind, revision in self._must_show.pop(key, {}).items()
+            if self._read[kind].revision < revision
+        }
+        if not behind:
+            return
+        try:
+            async with self.clock.timeout(CATCH_UP_MAX_S):
+                for kind, revision in behind.items():
+                    await self._read[kind].reached(revision)
+        except TimeoutError:
+            self.log.warning("%s: a cache has not shown a write for %.0f s", key, CATCH_UP_MAX_S)
 
     def _note_write(self, resource: Resource, obj: Any) -> None:
         writes = _writes.get()

@@ -1,19 +1,23 @@
 """Events: what a component tells people about an object (`kubectl describe`, `kubectl events`).
 
-Repeats of the same event within AGGREGATION_WINDOW_S raise its count instead of making another, as client-go's recorder
-does. Recording never fails the caller and never waits: a bounded queue drops the oldest.
+Recording never fails the caller and never waits: a bounded queue drops the oldest, and `run` writes it out. As
+client-go's event correlator does:
+
+* a repeat of the same event raises its count instead of making another;
+* more than SIMILAR_MAX events that differ in their message only become one, "(combined from similar events): …";
+* an object gets at most BURST_MAX events at a time, and one more every REFILL_S.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
-from dataclasses import dataclass
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
 from typing import Any
 
 from knarr.api.core.v1 import Event, EventSource, ObjectReference
-from knarr.api.errors import APIError
+from knarr.api.errors import APIError, NotFound
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.client.client import MERGE_PATCH, Client
 from knarr.clock import Clock, utc
@@ -21,29 +25,55 @@ from knarr.clock import Clock, utc
 log = logging.getLogger(__name__)
 
 QUEUE_MAX = 1000
+"""Events not yet written; the oldest gives way."""
 KNOWN_MAX = 4096
-"""Events remembered for counting repeats."""
+"""Events, groups of similar ones, and objects that are remembered."""
 AGGREGATION_WINDOW_S = 600.0
+SIMILAR_MAX = 10
+BURST_MAX = 25
+REFILL_S = 300.0
+MESSAGE_LENGTH_MAX = 1024
+COMBINED = "(combined from similar events): "
 
 
 @dataclass(slots=True)
 class _Known:
+    """An event that was written."""
+
     name: str
     namespace: str
     count: int
+
+
+@dataclass(slots=True)
+class _Similar:
+    """The messages of one kind of event on one object."""
+
     last_s: float
+    messages: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Allowance:
+    """How many events an object may still get (a token bucket)."""
+
+    left: float
+    at_s: float
 
 
 class EventRecorder:
-    """Records events as `component`."""
+    """Records events as `component`. Its owner runs `run` in a TaskGroup of its own."""
 
     def __init__(self, client: Client, clock: Clock, component: str, host: str = "") -> None:
         self._client = client
         self._clock = clock
         self._source = EventSource(component=component, host=host or None)
         self._known: OrderedDict[tuple[str, ...], _Known] = OrderedDict()
-        self._pending: list[tuple[Any, str, str, str, str]] = []
-        self._task: asyncio.Task[None] | None = None
+        self._similar: OrderedDict[tuple[str, ...], _Similar] = OrderedDict()
+        self._allowances: OrderedDict[str, _Allowance] = OrderedDict()
+        self._pending: deque[tuple[float, Any, str, str, str, str]] = deque(maxlen=QUEUE_MAX)
+        self._recorded = asyncio.Event()
+        self._named_ns = 0
 
     def normal(self, obj: Any, reason: str, message: str, *, field_path: str = "") -> None:
         self._record(obj, "Normal", reason, message, field_path)
@@ -51,36 +81,76 @@ class EventRecorder:
     def warning(self, obj: Any, reason: str, message: str, *, field_path: str = "") -> None:
         self._record(obj, "Warning", reason, message, field_path)
 
+    async def run(self) -> None:
+        """Write what is recorded, until cancelled."""
+        while True:
+            while self._pending:
+                now_s, obj, type_, reason, message, field_path = self._pending.popleft()
+                try:
+                    await self._write(now_s, obj, type_, reason, message[:MESSAGE_LENGTH_MAX], field_path)
+                except APIError as error:
+                    log.debug("event %s on %s was refused: %s", reason, obj.metadata.name, error)
+            self._recorded.clear()
+            await self._recorded.wait()
+
     def _record(self, obj: Any, type_: str, reason: str, message: str, field_path: str) -> None:
-        if len(self._pending) >= QUEUE_MAX:
-            self._pending.pop(0)
-        self._pending.append((obj, type_, reason, message, field_path))
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._drain(), name="events")
-
-    async def _drain(self) -> None:
-        while self._pending:
-            obj, type_, reason, message, field_path = self._pending.pop(0)
-            try:
-                await self._write(obj, type_, reason, message, field_path)
-            except APIError as error:
-                log.debug("event %s on %s was refused: %s", reason, obj.metadata.name, error)
-
-    async def _write(self, obj: Any, type_: str, reason: str, message: str, field_path: str) -> None:
-        metadata = obj.metadata
-        namespace = metadata.namespace or "default"
+        about = obj.metadata.uid or obj.metadata.name
         now_s = self._clock.time_s()
-        about = (metadata.uid or metadata.name, type_, reason, message, field_path)
+        message = self._combined((about, type_, reason), message, now_s)
+        if self._allowed(about, now_s):
+            self._pending.append((now_s, obj, type_, reason, message, field_path))
+            self._recorded.set()
+
+    def _combined(self, group: tuple[str, ...], message: str, now_s: float) -> str:
+        """The message, or the mark of too many different ones before it."""
+        similar = self._similar.pop(group, None)
+        if similar is None or now_s - similar.last_s > AGGREGATION_WINDOW_S:
+            similar = _Similar(now_s)
+        similar.last_s = now_s
+        self._similar[group] = similar
+        _trim(self._similar)
+        if message in similar.messages:
+            return message
+        if len(similar.messages) < SIMILAR_MAX:
+            similar.messages.add(message)
+            return message
+        return COMBINED + message
+
+    def _allowed(self, about: str, now_s: float) -> bool:
+        allowance = self._allowances.pop(about, None) or _Allowance(BURST_MAX, now_s)
+        allowance.left = min(BURST_MAX, allowance.left + (now_s - allowance.at_s) / REFILL_S)
+        allowance.at_s = now_s
+        self._allowances[about] = allowance
+        _trim(self._allowances)
+        if allowance.left < 1:
+            return False
+        allowance.left -= 1
+        return True
+
+    async def _write(self, now_s: float, obj: Any, type_: str, reason: str, message: str, field_path: str) -> None:
+        metadata = obj.metadata
+        same = COMBINED if message.startswith(COMBINED) else message
+        about = (metadata.uid or metadata.name, type_, reason, same, field_path)
         known = self._known.get(about)
-        if known and now_s - known.last_s < AGGREGATION_WINDOW_S:
-            known.count += 1
-            known.last_s = now_s
-            patch = {"count": known.count, "lastTimestamp": utc(now_s)}
-            await self._client.patch(Event, known.name, patch, known.namespace, content_type=MERGE_PATCH)
-            return
-        name = f"{metadata.name}.{int(now_s * 1e9):x}"
-        event = Event(
-            metadata=ObjectMeta(name=name, namespace=namespace),
+        if known:
+            patch = {"count": known.count + 1, "lastTimestamp": utc(now_s), "message": message}
+            try:
+                await self._client.patch(Event, known.name, patch, known.namespace, content_type=MERGE_PATCH)
+            except NotFound:
+                del self._known[about]  # its time to live is over: it is a new event
+            else:
+                known.count += 1
+                return
+        event = self._event(now_s, obj, type_, reason, message, field_path)
+        await self._client.create(event)
+        self._known[about] = _Known(event.metadata.name or "", event.metadata.namespace or "", 1)
+        _trim(self._known)
+
+    def _event(self, now_s: float, obj: Any, type_: str, reason: str, message: str, field_path: str) -> Event:
+        metadata = obj.metadata
+        self._named_ns = max(self._named_ns + 1, int(now_s * 1e9))
+        return Event(
+            metadata=ObjectMeta(name=f"{metadata.name}.{self._named_ns:x}", namespace=metadata.namespace or "default"),
             involved_object=ObjectReference(
                 api_version=obj.api_version,
                 kind=obj.kind,
@@ -92,14 +162,15 @@ class EventRecorder:
             ),
             type=type_,
             reason=reason,
-            message=message[:1024],
+            message=message,
             source=self._source,
             reporting_component=self._source.component or "",
             first_timestamp=utc(now_s),
             last_timestamp=utc(now_s),
             count=1,
         )
-        await self._client.create(event)
-        self._known[about] = _Known(name, namespace, 1, now_s)
-        if len(self._known) > KNOWN_MAX:
-            self._known.popitem(last=False)
+
+
+def _trim(remembered: OrderedDict[Any, Any]) -> None:
+    if len(remembered) > KNOWN_MAX:
+        remembered.popitem(last=False)

@@ -1,8 +1,11 @@
 """Informers: a local copy of a kind that follows the server, shared by all who need it.
 
-An informer lists, then watches from the list's revision, and begins again when history is gone (410). Its objects are
-shared and never changed. Handlers are told of each change after the copy has it. `reached(revision)` waits until the
-copy shows at least a given write: the base of read-your-writes.
+An informer lists, then watches from the list's revision. When the watch breaks it goes on from where it was, and lists
+again when history is gone (410). Its objects are shared and never changed. Handlers are told of each change after the
+copy has it. `reached(revision)` waits until the copy shows at least a given write: the base of read-your-writes.
+
+Objects are kept without metadata.managedFields: no loop reads them, and they are the larger part of small objects. (An
+update that doesn't name them leaves them as they are.)
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from knarr.api.errors import APIError, Expired
 from knarr.client.client import Client
@@ -54,6 +57,7 @@ class Informer(Generic[T]):
         self._indices: dict[str, tuple[Index[T], dict[str, dict[str, T]]]] = {}
         self._handlers: list[Handler[T]] = []
         self._revision = 0
+        self._expired = False
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self.synced = asyncio.Event()
 
@@ -105,16 +109,18 @@ class Informer(Generic[T]):
         """Follow the server until cancelled."""
         delay_s = RETRY_DELAY_MIN_S
         while True:
+            began_s = self._clock.monotonic_s()
             try:
-                await self._list()
-                while True:
-                    await self._follow()
-                    delay_s = RETRY_DELAY_MIN_S
+                if not self.synced.is_set() or self._expired:
+                    await self._list()
+                await self._follow()
             except Expired:
                 log.info("%s: history is gone, listing again", self.kind.__name__)
-                continue
+                self._expired = True
             except APIError as error:
                 log.warning("%s: %s; trying again", self.kind.__name__, error)
+            if self._clock.monotonic_s() - began_s > RETRY_DELAY_MAX_S:
+                delay_s = RETRY_DELAY_MIN_S
             await self._clock.sleep(delay_s * (0.5 + self._clock.random.random()))
             delay_s = min(delay_s * 2, RETRY_DELAY_MAX_S)
 
@@ -126,6 +132,7 @@ class Informer(Generic[T]):
         for key, obj in listed.items():
             self._put(key, obj)
         self._advance(int(result.resource_version))
+        self._expired = False
         self.synced.set()
 
     async def _follow(self) -> None:
@@ -142,6 +149,9 @@ class Informer(Generic[T]):
         old = self._objects.get(key)
         if old is not None and version_of(old) >= version_of(obj):
             return
+        metadata: Any = cast(Any, obj).metadata
+        if metadata.managed_fields:
+            metadata.managed_fields = []
         self._objects[key] = obj
         self._reindex(key, old, obj)
         self._tell(old, obj)
@@ -155,12 +165,12 @@ class Informer(Generic[T]):
 
     def _reindex(self, key: str, old: T | None, new: T | None) -> None:
         for index, places in self._indices.values():
-            before = set(index(old)) if old is not None else set()
-            after = set(index(new)) if new is not None else set()
-            for place in before - after:
-                places[place].pop(key, None)
-                if not places[place]:
-                    del places[place]
+            after = tuple(index(new)) if new is not None else ()
+            for place in index(old) if old is not None else ():
+                if place not in after and place in places:
+                    places[place].pop(key, None)
+                    if not places[place]:
+                        del places[place]
             if new is not None:
                 for place in after:
                     places.setdefault(place, {})[key] = new

@@ -1,14 +1,14 @@
 """The work queue of the loops: each key once, one worker a key at a time, retries with backoff.
 
 A key that is added while it is worked on is worked on again afterwards. `add_after` is for what must be looked at again
-at a known time; the earlier of two times holds.
+at a known time; the earlier of two times holds. With `min_interval_s` a key that was handed out a moment ago is held
+back until that much time has passed: the first change is acted on at once, a burst of them together.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import deque
 
 from knarr.clock import Clock
 
@@ -20,26 +20,32 @@ BACKOFF_MAX_S = 60.0
 class WorkQueue:
     """Keys to be reconciled."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, min_interval_s: float = 0.0) -> None:
         self._clock = clock
-        self._ready: deque[str] = deque()
+        self._min_interval_s = min_interval_s
+        self._ready: asyncio.Queue[str] = asyncio.Queue()
         self._queued: set[str] = set()
         self._working: set[str] = set()
         self._again: set[str] = set()
         self._failures: dict[str, int] = {}
         self._due: dict[str, float] = {}
         self._timers: list[tuple[float, str]] = []
-        self._ready_event = asyncio.Event()
-        self._timer_event = asyncio.Event()
+        self._sooner = asyncio.Event()
+        self._taken_s: dict[str, float] = {}
+        """When keys were handed out last, the oldest first; only those of the last min_interval_s matter."""
 
     def add(self, key: str) -> None:
         """`key` needs a look, now."""
         if key in self._working:
             self._again.add(key)
         elif key not in self._queued:
-            self._queued.add(key)
-            self._ready.append(key)
-            self._ready_event.set()
+            if self._min_interval_s:
+                taken_s = self._taken_s.get(key)
+                wait_s = 0.0 if taken_s is None else taken_s + self._min_interval_s - self._clock.monotonic_s()
+                if wait_s > 0:
+                    self.add_after(key, wait_s)
+                    return
+            self._enqueue(key)
 
     def add_after(self, key: str, delay_s: float) -> None:
         """`key` needs a look in `delay_s` seconds."""
@@ -51,7 +57,8 @@ class WorkQueue:
             return
         self._due[key] = due
         heapq.heappush(self._timers, (due, key))
-        self._timer_event.set()
+        if self._timers[0][0] == due:
+            self._sooner.set()
 
     def retry(self, key: str) -> None:
         """`key` failed: look again after its backoff."""
@@ -68,12 +75,11 @@ class WorkQueue:
 
     async def take(self) -> str:
         """The next key; the caller must call `done` for it."""
-        while not self._ready:
-            self._ready_event.clear()
-            await self._ready_event.wait()
-        key = self._ready.popleft()
+        key = await self._ready.get()
         self._queued.discard(key)
         self._working.add(key)
+        if self._min_interval_s:
+            self._note_taken(key)
         return key
 
     def done(self, key: str) -> None:
@@ -85,7 +91,7 @@ class WorkQueue:
     @property
     def idle(self) -> bool:
         """Nothing is queued or worked on (timers may be pending)."""
-        return not self._ready and not self._working
+        return not self._queued and not self._working
 
     async def run_timers(self) -> None:
         """Move keys whose time has come into the queue, until cancelled."""
@@ -95,14 +101,34 @@ class WorkQueue:
                 due, key = heapq.heappop(self._timers)
                 if self._due.get(key) == due:
                     del self._due[key]
-                    self.add(key)
-            self._timer_event.clear()
+                    self._wake(key)
+            self._sooner.clear()
             if not self._timers:
-                await self._timer_event.wait()
+                await self._sooner.wait()
                 continue
-            wait_s = self._timers[0][0] - now
             try:
-                async with self._clock.timeout(wait_s):
-                    await self._timer_event.wait()
+                async with self._clock.timeout(self._timers[0][0] - now):
+                    await self._sooner.wait()
             except TimeoutError:
                 pass
+
+    def _wake(self, key: str) -> None:
+        """A key's time has come: it is not held back once more."""
+        if key in self._working:
+            self._again.add(key)
+        elif key not in self._queued:
+            self._enqueue(key)
+
+    def _enqueue(self, key: str) -> None:
+        self._queued.add(key)
+        self._ready.put_nowait(key)
+
+    def _note_taken(self, key: str) -> None:
+        now = self._clock.monotonic_s()
+        self._taken_s.pop(key, None)
+        self._taken_s[key] = now
+        while True:
+            oldest = next(iter(self._taken_s))
+            if self._taken_s[oldest] + self._min_interval_s > now:
+                break
+            del self._taken_s[oldest]

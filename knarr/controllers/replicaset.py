@@ -1,0 +1,226 @@
+"""ReplicaSets: keep so many pods of one template alive.
+
+Counts the active pods that it owns, creates what is missing and deletes what is too much, then tells in its status how
+many there are, are ready and are available. Creation starts slowly (1, 2, 4, … at once), so that a pod that can't be
+created is tried once, not 500 times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from knarr.api.apps.v1 import ReplicaSet, ReplicaSetCondition, ReplicaSetStatus
+from knarr.api.core.v1 import Pod
+from knarr.api.errors import APIError, NotFound
+from knarr.api.types import replace
+from knarr.client.controller import Controller
+from knarr.client.informer import key_of
+from knarr.clock import utc
+from knarr.controllers import pods as of_pods
+from knarr.controllers.ownership import claim, controller_of, orphans, owner_index, selector_for
+from knarr.controllers.together import together
+
+BURST_MAX = 500
+"""Pods created or deleted by one look at a ReplicaSet."""
+SLOW_START = 1
+"""Size of the first batch; each that goes well doubles the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to do about the number of pods."""
+
+    create: int = 0
+    delete: Sequence[Pod] = ()
+
+
+class ReplicaSets(Controller):
+    """apps/v1 ReplicaSet."""
+
+    name = "replicaset-controller"
+    min_interval_s = 0.02
+
+    def watch(self) -> None:
+        self.replica_sets = self.informer(ReplicaSet)
+        self.replica_sets.add_index("owner", owner_index)
+        self.pods = self.informer(Pod)
+        self.pods.add_index("owner", owner_index)
+        self.on(self.replica_sets, key_of)
+        self.on(self.pods, self._keys_of_pod)
+
+    async def reconcile(self, key: str) -> float | None:
+        replica_set = self.replica_sets.get(key)
+        if replica_set is None or replica_set.spec is None:
+            return None
+        owned = self.pods.by_index("owner", replica_set.metadata.uid or "")
+        loose = self.pods.by_index("owner", orphans(replica_set.metadata.namespace or ""))
+        selector = selector_for(replica_set.spec.selector)
+        active = await claim(self.client, replica_set, selector, filter(of_pods.is_active, [*owned, *loose]))
+
+        failure: Failure | None = None
+        if replica_set.metadata.deletion_timestamp is None:
+            step = plan(replica_set, active, self._related(replica_set), self.clock.time_s())
+            failure = await self._carry_out(replica_set, step)
+
+        now_s = self.clock.time_s()
+        terminating = sum(pod.metadata.deletion_timestamp is not None and not of_pods.is_terminal(pod) for pod in owned)
+        status = status_of(replica_set, active, terminating, failure, now_s)
+        if status != replica_set.status:
+            await self.client.update_status(replace(replica_set, status=status))
+        if failure and not _namespace_is_going(failure.error):
+            raise failure.error
+        return next_availability_s(replica_set, active, now_s)
+
+    async def _carry_out(self, replica_set: ReplicaSet, step: Step) -> Failure | None:
+        if step.create:
+            error = await _slow_start(step.create, lambda: self._create_pod(replica_set))
+            return Failure("FailedCreate", error) if error else None
+        if step.delete:
+            errors = await together(self._delete_pod(replica_set, pod) for pod in step.delete)
+            error = next(filter(None, errors), None)
+            return Failure("FailedDelete", error) if error else None
+        return None
+
+    async def _create_pod(self, replica_set: ReplicaSet) -> APIError | None:
+        assert replica_set.spec is not None
+        assert replica_set.spec.template is not None
+        try:
+            pod = await self.client.create(of_pods.from_template(replica_set.spec.template, replica_set))
+        except APIError as error:
+            if not _namespace_is_going(error):
+                self.events.warning(replica_set, "FailedCreate", f"Error creating: {error}")
+            return error
+        self.events.normal(replica_set, "SuccessfulCreate", f"Created pod: {pod.metadata.name}")
+        return None
+
+    async def _delete_pod(self, replica_set: ReplicaSet, pod: Pod) -> APIError | None:
+        name = pod.metadata.name or ""
+        try:
+            await self.client.delete(Pod, name, pod.metadata.namespace, uid=pod.metadata.uid)
+        except NotFound:
+            return None
+        except APIError as error:
+            self.events.warning(replica_set, "FailedDelete", f"Error deleting: {error}")
+            return error
+        self.events.normal(replica_set, "SuccessfulDelete", f"Deleted pod: {name}")
+        return None
+
+    def _related(self, replica_set: ReplicaSet) -> Callable[[], Iterable[Pod]]:
+        """The pods of all ReplicaSets of the same owner; asked for only when some must go."""
+
+        def find() -> Iterable[Pod]:
+            owner = controller_of(replica_set)
+            siblings = self.replica_sets.by_index("owner", owner.uid) if owner else [replica_set]
+            for sibling in siblings:
+                yield from self.pods.by_index("owner", sibling.metadata.uid or "")
+
+        return find
+
+    def _keys_of_pod(self, pod: Pod) -> str | list[str] | None:
+        reference = controller_of(pod)
+        namespace = pod.metadata.namespace
+        if reference:
+            return f"{namespace}/{reference.name}" if reference.kind == "ReplicaSet" else None
+        if not pod.metadata.labels:
+            return None
+        return [
+            key_of(replica_set)
+            for replica_set in self.replica_sets.all(namespace)
+            if replica_set.spec
+            and (selector := selector_for(replica_set.spec.selector))
+            and selector.matches(pod.metadata.labels)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why the number of pods could not be brought about: `reason` of the condition ReplicaFailure."""
+
+    reason: str
+    error: APIError
+
+
+def plan(replica_set: ReplicaSet, active: Sequence[Pod], related: Callable[[], Iterable[Pod]], now_s: float) -> Step:
+    """How to come from the active pods to the wanted number."""
+    missing = _wanted(replica_set) - len(active)
+    if missing > 0:
+        return Step(create=min(missing, BURST_MAX))
+    if missing < 0:
+        return Step(delete=of_pods.spare(active, related(), min(-missing, BURST_MAX), now_s))
+    return Step()
+
+
+def status_of(
+    replica_set: ReplicaSet, active: Sequence[Pod], terminating: int, failure: Failure | None, now_s: float
+) -> ReplicaSetStatus:
+    """The status that these pods make. Without a change it equals the old one."""
+    assert replica_set.spec is not None
+    template = replica_set.spec.template
+    labels = (template.metadata.labels if template and template.metadata else {}).items()
+    min_ready_s = replica_set.spec.min_ready_seconds or 0
+    ready = [pod for pod in active if of_pods.is_ready(pod)]
+    available = (
+        len(ready) if not min_ready_s else sum(of_pods.available_in_s(pod, min_ready_s, now_s) == 0 for pod in ready)
+    )
+    return ReplicaSetStatus(
+        replicas=len(active),
+        fully_labeled_replicas=sum(labels <= pod.metadata.labels.items() for pod in active) or None,
+        ready_replicas=len(ready) or None,
+        available_replicas=available or None,
+        terminating_replicas=terminating,
+        observed_generation=replica_set.metadata.generation,
+        conditions=_conditions(replica_set, failure, now_s),
+    )
+
+
+def next_availability_s(replica_set: ReplicaSet, active: Sequence[Pod], now_s: float) -> float | None:
+    """Seconds until a ready pod becomes available, if one is to."""
+    min_ready_s = (replica_set.spec.min_ready_seconds if replica_set.spec else None) or 0
+    if not min_ready_s:
+        return None
+    waits = (of_pods.available_in_s(pod, min_ready_s, now_s) for pod in active)
+    return min((wait for wait in waits if wait), default=None)
+
+
+def _conditions(replica_set: ReplicaSet, failure: Failure | None, now_s: float) -> list[ReplicaSetCondition]:
+    """A failure stays as it was first seen until it is over."""
+    old = replica_set.status.conditions if replica_set.status else []
+    standing = any(condition.type == "ReplicaFailure" for condition in old)
+    if failure is None or _namespace_is_going(failure.error):
+        return [condition for condition in old if condition.type != "ReplicaFailure"]
+    if standing:
+        return old
+    condition = ReplicaSetCondition(
+        type="ReplicaFailure",
+        status="True",
+        reason=failure.reason,
+        message=str(failure.error),
+        last_transition_time=utc(now_s),
+    )
+    return [*old, condition]
+
+
+async def _slow_start(count: int, create: Callable[[], Coroutine[Any, Any, APIError | None]]) -> APIError | None:
+    """Call `create` `count` times, in batches that double while all goes well; the first error ends it."""
+    left, batch = count, SLOW_START
+    while left:
+        size = min(left, batch)
+        errors = await together(create() for _ in range(size))
+        error = next(filter(None, errors), None)
+        if error:
+            return error
+        left -= size
+        batch *= 2
+    return None
+
+
+def _namespace_is_going(error: APIError) -> bool:
+    return any(cause.reason == "NamespaceTerminating" for cause in error.causes)
+
+
+def _wanted(replica_set: ReplicaSet) -> int:
+    """Absent means 1, as the API server fills it in."""
+    assert replica_set.spec is not None
+    return 1 if replica_set.spec.replicas is None else replica_set.spec.replicas
