@@ -52,18 +52,18 @@ def default_node_name() -> str:
 class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """Everything that `knarr up` can be told."""
 
-    data_dir: Annotated[
-        str, Meta(description="folder for the store, certificates, images, containers and logs")
-    ] = msgspec.field(default_factory=default_data_dir)
+    data_dir: Annotated[str, Meta(description="folder for the store, certificates, images, containers and logs")] = (
+        msgspec.field(default_factory=default_data_dir)
+    )
     kubeconfig: Annotated[
         str,
         Meta(
             description="file that gets the context 'knarr'; default: $KUBECONFIG, else ~/.kube/config",
         ),
     ] = ""
-    listen: Annotated[
-        str, Meta(description="address and port of the API server; port 0 takes a free one")
-    ] = "0.0.0.0:6443"
+    listen: Annotated[str, Meta(description="address and port of the API server; port 0 takes a free one")] = (
+        "0.0.0.0:6443"
+    )
     advertise_address: Annotated[
         str,
         Meta(description="address at which pods reach the API server; default: of the default route"),
@@ -77,23 +77,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
         Literal["auto", "nftables", "iptables"],
         Meta(description="kernel interface for service rules; auto takes nftables where nft is installed"),
     ] = "auto"
-    node_name: Annotated[str, Meta(description="name of this machine's node; default: the host name")] = (
-        msgspec.field(default_factory=default_node_name)
+    node_name: Annotated[str, Meta(description="name of this machine's node; default: the host name")] = msgspec.field(
+        default_factory=default_node_name
     )
     cluster_cidr: Annotated[str, Meta(description="address range of pods (IPv4)")] = "10.244.0.0/16"
     service_cidr: Annotated[str, Meta(description="address range of services (IPv4)")] = "10.96.0.0/16"
-    cluster_dns: Annotated[
-        str, Meta(description="address of the cluster's DNS service, inside the service range")
-    ] = "10.96.0.10"
-    cluster_domain: Annotated[str, Meta(description="domain that names in the cluster end in")] = (
-        "cluster.local"
+    cluster_dns: Annotated[str, Meta(description="address of the cluster's DNS service, inside the service range")] = (
+        "10.96.0.10"
     )
-    node_port_range: Annotated[str, Meta(description="ports for NodePort services, first-last")] = (
-        "30000-32767"
-    )
-    bridge_name: Annotated[str, Meta(description="network interface that joins the pods of this machine")] = (
-        "knarr0"
-    )
+    cluster_domain: Annotated[str, Meta(description="domain that names in the cluster end in")] = "cluster.local"
+    node_port_range: Annotated[str, Meta(description="ports for NodePort services, first-last")] = "30000-32767"
+    bridge_name: Annotated[str, Meta(description="network interface that joins the pods of this machine")] = "knarr0"
     verbosity: Annotated[int, Meta(description="0 says what a user needs, 2 each step, 4 each request")] = 0
 
     @property
@@ -154,10 +148,7 @@ def problems_of(config: Config) -> Iterator[str]:
         yield f"clusterDomain: must be a DNS-1123 name, not {config.cluster_domain!r}"
     yield from _range_problems(config)
     yield from _node_port_problems(config.node_port_range)
-    if (
-        not re.fullmatch(r"[A-Za-z0-9_.-]+", config.bridge_name)
-        or len(config.bridge_name) > INTERFACE_NAME_LENGTH_MAX
-    ):
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", config.bridge_name) or len(config.bridge_name) > INTERFACE_NAME_LENGTH_MAX:
         yield (
             f"bridgeName: must be an interface name of at most {INTERFACE_NAME_LENGTH_MAX} characters,"
             f" not {config.bridge_name!r}"

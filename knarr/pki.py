@@ -71,12 +71,8 @@ def ensure(folder: Path, clock: Clock, *, dns_names: Sequence[str], addresses: S
     now = utc(clock.time_s())
     authority = _Authority.ensure(folder, now)
     server_names = _alternative_names(dns_names, addresses)
-    apiserver = authority.pair(
-        "apiserver", _subject("kube-apiserver"), ExtendedKeyUsageOID.SERVER_AUTH, server_names
-    )
-    admin = authority.pair(
-        "admin", _subject(ADMIN_USER, [ADMIN_GROUP]), ExtendedKeyUsageOID.CLIENT_AUTH, None
-    )
+    apiserver = authority.pair("apiserver", _subject("kube-apiserver"), ExtendedKeyUsageOID.SERVER_AUTH, server_names)
+    admin = authority.pair("admin", _subject(ADMIN_USER, [ADMIN_GROUP]), ExtendedKeyUsageOID.CLIENT_AUTH, None)
     signing_key = _ensure_key(folder / "sa.key")
     public_pem = signing_key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -128,15 +124,11 @@ class _Authority:
         a certificate, for which the next start issues one."""
         key_path, certificate_path = folder / "ca.key", folder / "ca.crt"
         if certificate_path.exists() and not key_path.exists():
-            raise PkiError(
-                f"{certificate_path} is there but {key_path} is not; restore the key, or remove both"
-            )
+            raise PkiError(f"{certificate_path} is there but {key_path} is not; restore the key, or remove both")
         key = _ensure_key(key_path)
         certificate = _read_certificate(certificate_path)
         if certificate is not None and certificate.public_key() != key.public_key():
-            raise PkiError(
-                f"{certificate_path} is not the certificate of {key_path}; restore one, or remove both"
-            )
+            raise PkiError(f"{certificate_path} is not the certificate of {key_path}; restore one, or remove both")
         if certificate is None or not _lasts(certificate, now):
             certificate = _issue_authority(key, now)
             _write(certificate_path, _pem(certificate))
@@ -144,9 +136,7 @@ class _Authority:
 
     @property
     def files(self) -> KeyPair:
-        return KeyPair(
-            self.folder / "ca.crt", self.folder / "ca.key", _pem(self.certificate), _key_pem(self.key)
-        )
+        return KeyPair(self.folder / "ca.crt", self.folder / "ca.key", _pem(self.certificate), _key_pem(self.key))
 
     def pair(
         self,
@@ -199,9 +189,7 @@ class _Authority:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
-            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
         )
         if alternative_names is not None:
             builder = builder.add_extension(alternative_names, critical=False)

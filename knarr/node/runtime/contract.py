@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from knarr.client.nodes import Streams
+
 
 class RuntimeFailure(Exception):
     """The runtime could not do what was asked. `reason` is the word kubectl shows: CreateContainerError, …"""
@@ -183,28 +185,6 @@ class ExecResult:
     exit_code: int
     output: bytes
     """stdout and stderr together, cut to 16 KiB."""
-
-
-class Streams(Protocol):
-    """The two ends of an exec or attach session."""
-
-    async def write(self, data: bytes) -> None:
-        """Send to the process's stdin."""
-
-    async def close_stdin(self) -> None:
-        """End of input."""
-
-    async def resize(self, width: int, height: int) -> None:
-        """New size of the terminal, in characters."""
-
-    def output(self) -> AsyncIterator[tuple[int, bytes]]:
-        """(1, …) for stdout and (2, …) for stderr, until both end."""
-
-    async def exit_code(self) -> int:
-        """Wait for the end of an exec'd process; for an attach, of the container."""
-
-    async def close(self) -> None:
-        """Let go; an exec'd process that still runs is killed, an attached container is not."""
 
 
 @dataclass(frozen=True, slots=True)
