@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from knarr.client.nodes import Streams
+from knarr.client.nodes import Streams as Streams
 
 
 class RuntimeFailure(Exception):

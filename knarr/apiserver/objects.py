@@ -1,0 +1,365 @@
+"""Reading and writing objects of any kind: the middle of the pipeline, between the request and the store.
+
+A write is: default → prepare (strategy) → admit (mutating) → validate → admit (validating) → one commit. An update
+that meets a newer object begins again from it, unless the client named the version it wants to change.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from knarr.api.decode import decoder
+from knarr.api.errors import (
+    AlreadyExists,
+    BadRequest,
+    Cause,
+    Conflict,
+    Invalid,
+    NotFound,
+    ServiceUnavailable,
+    required,
+)
+from knarr.api.metadata import validate_metadata, validate_metadata_update
+from knarr.api.resources import Resource
+from knarr.api.types import replace
+from knarr.apiserver.admission import Admission, Attributes
+from knarr.client.transport import User
+from knarr.clock import Clock, utc
+from knarr.store.contract import Mismatch, Record, Store, StoreFailure, Write, stamp
+
+RETRIES_MAX = 100
+"""An update without a resourceVersion begins again this often when others write the same object."""
+GENERATE_NAME_TRIES = 8
+NAME_CHARACTERS = "bcdfghjklmnpqrstvwxz2456789"
+"""Of generated names: no vowels, so no words (upstream's util/rand)."""
+GENERATED_BASE_MAX = 58
+"""Characters of a generateName that are kept, so that 5 more make at most 63."""
+
+MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
+
+Companions = Callable[[Any, Any], "Sequence[Write]"]
+"""companions(new, old): writes that must be in one commit with the object's (a Service's addresses)."""
+
+
+@dataclass(slots=True)
+class Stored:
+    """An object as it went out: its bytes, and what the client should be warned of."""
+
+    value: bytes
+    created: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteOptions:
+    """metav1.DeleteOptions, read."""
+
+    grace_period_s: int | None = None
+    propagation_policy: str = ""
+    uid: str | None = None
+    resource_version: str | None = None
+    dry_run: bool = False
+
+
+class Objects:
+    """Objects of all kinds in a store."""
+
+    def __init__(self, store: Store, clock: Clock, admission: Admission) -> None:
+        self.store = store
+        self._clock = clock
+        self._admission = admission
+        self.companions: dict[type[Any], Companions] = {}
+
+    async def record(self, resource: Resource, namespace: str, name: str) -> Record:
+        """Raises NotFound."""
+        record = await self.store.get(key_of(resource, namespace, name))
+        if record is None:
+            raise NotFound.of(resource.group, resource.plural, name)
+        return record
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Any:
+        """The object, decoded. Raises NotFound."""
+        return decoder(resource.type).decode((await self.record(resource, namespace, name)).value)
+
+    async def create(
+        self, resource: Resource, namespace: str, obj: Any, user: User, *, dry_run: bool = False
+    ) -> Stored:
+        """`obj` is this call's to change. Raises AlreadyExists, Invalid, Forbidden, BadRequest."""
+        metadata = obj.metadata
+        if metadata.resource_version:
+            raise BadRequest("resourceVersion should not be set on objects to be created")
+        self._own_namespace(resource, namespace, metadata)
+        strategy = resource.strategy
+        strategy.default(obj)
+        metadata.uid = str(uuid.UUID(int=self._clock.random.getrandbits(128), version=4))
+        metadata.creation_timestamp = utc(self._clock.time_s())
+        metadata.deletion_timestamp = metadata.deletion_grace_period_seconds = None
+        metadata.generation = 1 if strategy.has_generation else None
+        metadata.self_link = None
+        if strategy.has_status:
+            _clear_status(obj)
+        strategy.prepare_for_create(obj)
+        generated = not metadata.name and bool(metadata.generate_name)
+        if generated:
+            metadata.name = self._generate_name(metadata.generate_name)
+        attributes = Attributes("CREATE", resource, namespace, obj, None, user, dry_run=dry_run)
+        await self._admission.mutate(attributes)
+        _refuse(resource, metadata.name or "", (*validate_metadata(metadata, resource), *strategy.validate(obj)))
+        await self._admission.validate(attributes)
+        warnings = list(strategy.warnings(obj, None))
+        for _ in range(GENERATE_NAME_TRIES if generated else 1):
+            try:
+                return Stored(await self._commit(resource, obj, None, 0, dry_run), True, warnings)
+            except Mismatch as mismatch:
+                if mismatch.key != key_of(resource, namespace, metadata.name):
+                    raise
+            if generated:
+                metadata.name = self._generate_name(metadata.generate_name)
+        raise AlreadyExists.of(resource.group, resource.plural, metadata.name)
+
+    async def update(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        change: Callable[[Any, bytes], Any],
+        user: User,
+        *,
+        subresource: str = "",
+        dry_run: bool = False,
+    ) -> Stored:
+        """Replace an object by `change(old, its bytes)`, which must answer a new object that shares nothing with `old`.
+
+        Raises NotFound, Conflict, Invalid, Forbidden. `change` is called again when somebody else was quicker.
+        """
+        for _ in range(RETRIES_MAX):
+            record = await self.record(resource, namespace, name)
+            old = decoder(resource.type).decode(record.value)
+            obj = change(old, record.value)
+            pinned = self._check_version(resource, obj, old, record)
+            try:
+                return await self._replace(resource, namespace, obj, old, record, user, subresource, dry_run)
+            except Mismatch:
+                if pinned:
+                    break
+        raise Conflict.of(resource.group, resource.plural, name, MODIFIED)
+
+    async def delete(
+        self, resource: Resource, namespace: str, name: str, options: DeleteOptions, user: User
+    ) -> tuple[bytes, bool]:
+        """Answers the object's last form, and whether it is gone. Raises NotFound, Conflict."""
+        for _ in range(RETRIES_MAX):
+            record = await self.record(resource, namespace, name)
+            old = decoder(resource.type).decode(record.value)
+            self._check_preconditions(resource, old, record, options)
+            await self._admission.validate(
+                Attributes("DELETE", resource, namespace, None, old, user, dry_run=options.dry_run, name=name)
+            )
+            obj = self._marked_for_deletion(resource, old, options)
+            try:
+                if obj is None:
+                    return await self._erase(resource, old, record, options.dry_run), True
+                if _unstamped(obj) == _unstamped(old):
+                    return record.value, False
+                return await self._commit(resource, obj, old, record.revision, options.dry_run), False
+            except Mismatch:
+                if options.resource_version:
+                    break
+        raise Conflict.of(resource.group, resource.plural, name, MODIFIED)
+
+    async def _replace(
+        self,
+        resource: Resource,
+        namespace: str,
+        obj: Any,
+        old: Any,
+        record: Record,
+        user: User,
+        subresource: str,
+        dry_run: bool,
+    ) -> Stored:
+        strategy, metadata = resource.strategy, obj.metadata
+        self._own_namespace(resource, namespace, metadata)
+        metadata.creation_timestamp = old.metadata.creation_timestamp
+        metadata.deletion_timestamp = old.metadata.deletion_timestamp
+        metadata.deletion_grace_period_seconds = old.metadata.deletion_grace_period_seconds
+        metadata.generation = old.metadata.generation
+        metadata.generate_name = old.metadata.generate_name
+        metadata.uid = metadata.uid or old.metadata.uid
+        metadata.self_link = None
+        strategy.default(obj)
+        causes: Iterable[Cause]
+        if subresource == "status":
+            obj = replace(old, metadata=metadata, status=obj.status)
+            metadata.owner_references = old.metadata.owner_references
+            strategy.prepare_for_status_update(obj, old)
+            causes = strategy.validate_status_update(obj, old)
+        else:
+            if strategy.has_status:
+                obj.status = old.status
+            strategy.prepare_for_update(obj, old)
+            if strategy.has_generation and _desired(obj) != _desired(old):
+                metadata.generation = (old.metadata.generation or 0) + 1
+            causes = ()
+        attributes = Attributes("UPDATE", resource, namespace, obj, old, user, subresource, dry_run)
+        await self._admission.mutate(attributes)
+        if subresource != "status":
+            causes = (*strategy.validate(obj), *strategy.validate_update(obj, old))
+        _refuse(
+            resource,
+            metadata.name,
+            (*validate_metadata(metadata, resource), *validate_metadata_update(metadata, old.metadata), *causes),
+        )
+        await self._admission.validate(attributes)
+        warnings = list(strategy.warnings(obj, old))
+        if finished(resource, obj):
+            return Stored(await self._erase(resource, obj, record, dry_run), False, warnings)
+        if _unstamped(obj) == _unstamped(old):
+            return Stored(record.value, False, warnings)
+        return Stored(await self._commit(resource, obj, old, record.revision, dry_run), False, warnings)
+
+    def _own_namespace(self, resource: Resource, namespace: str, metadata: Any) -> None:
+        if not resource.namespaced:
+            return
+        if metadata.namespace and metadata.namespace != namespace:
+            raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")
+        metadata.namespace = namespace
+
+    def _check_version(self, resource: Resource, obj: Any, old: Any, record: Record) -> bool:
+        """Whether the client named the version that it changes. Raises Conflict when that is no longer there."""
+        metadata = obj.metadata
+        name = old.metadata.name
+        if metadata.uid and metadata.uid != old.metadata.uid:
+            detail = f"Precondition failed: UID in precondition: {metadata.uid}, UID in object meta: {old.metadata.uid}"
+            raise Conflict.of(resource.group, resource.plural, name, detail)
+        if not metadata.resource_version:
+            if not resource.strategy.allow_unconditional_update:
+                cause = required("metadata.resourceVersion", "must be specified for an update")
+                raise Invalid.of(resource.group, resource.kind, name, [cause])
+            return False
+        if metadata.resource_version != str(record.revision):
+            raise Conflict.of(resource.group, resource.plural, name, MODIFIED)
+        return True
+
+    def _check_preconditions(self, resource: Resource, old: Any, record: Record, options: DeleteOptions) -> None:
+        found = {"UID": (options.uid, old.metadata.uid)}
+        found["ResourceVersion"] = (options.resource_version, str(record.revision))
+        for what, (wanted, there) in found.items():
+            if wanted and wanted != there:
+                detail = f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {there}"
+                raise Conflict.of(resource.group, resource.plural, old.metadata.name, detail)
+
+    def _marked_for_deletion(self, resource: Resource, old: Any, options: DeleteOptions) -> Any | None:
+        """The object as it waits for its end; None when it can go at once."""
+        metadata = replace(old.metadata, finalizers=_finalizers(old.metadata.finalizers, options.propagation_policy))
+        grace_s = resource.strategy.graceful_period_s(old, options.grace_period_s)
+        now_s = self._clock.time_s()
+        if grace_s:
+            before = metadata.deletion_grace_period_seconds
+            if metadata.deletion_timestamp and before is not None and grace_s >= before:
+                return replace(old, metadata=metadata)
+            metadata.deletion_timestamp = utc(now_s) + timedelta(seconds=grace_s)
+            metadata.deletion_grace_period_seconds = grace_s
+        else:
+            obj = replace(old, metadata=metadata)
+            if not pending_finalizers(obj):
+                return None
+            if not metadata.deletion_timestamp or metadata.deletion_grace_period_seconds:
+                metadata.deletion_timestamp = metadata.deletion_timestamp or utc(now_s)
+                metadata.deletion_grace_period_seconds = 0
+        if not old.metadata.deletion_timestamp and resource.strategy.has_generation:
+            metadata.generation = (metadata.generation or 0) + 1
+        obj = replace(old, metadata=metadata)
+        if resource.kind == "Namespace":
+            obj.status = replace(old.status, phase="Terminating")
+        return obj
+
+    async def _commit(self, resource: Resource, obj: Any, old: Any, expect: int, dry_run: bool) -> bytes:
+        metadata = obj.metadata
+        value = _unstamped(obj)
+        key = key_of(resource, metadata.namespace or "", metadata.name)
+        companions = self.companions.get(resource.type)
+        more = companions(obj, old) if companions else ()
+        if dry_run:
+            if expect == 0 and await self.store.get(key):
+                raise Mismatch(key, None)
+            return stamp(value, expect) if expect else value
+        return stamp(value, await self._write(Write(key, value, expect), *more))
+
+    async def _erase(self, resource: Resource, obj: Any, record: Record, dry_run: bool) -> bytes:
+        """Remove for good; answers the object as of its deletion."""
+        companions = self.companions.get(resource.type)
+        more = companions(None, obj) if companions else ()
+        if dry_run:
+            return record.value
+        revision = await self._write(Write(record.key, None, record.revision), *more)
+        return stamp(_unstamped(obj), revision)
+
+    async def _write(self, *writes: Write) -> int:
+        try:
+            return await self.store.commit(*writes)
+        except Mismatch:
+            raise
+        except StoreFailure as failure:
+            raise ServiceUnavailable(f"the store could not write: {failure}") from failure
+
+    def _generate_name(self, base: str) -> str:
+        chance = self._clock.random
+        return base[:GENERATED_BASE_MAX] + "".join(chance.choice(NAME_CHARACTERS) for _ in range(5))
+
+
+def key_of(resource: Resource, namespace: str, name: str) -> str:
+    return f"{resource.qualified}/{namespace if resource.namespaced else ''}/{name}"
+
+
+def pending_finalizers(obj: Any) -> bool:
+    """Whether somebody still has to act before the object may go."""
+    spec = getattr(obj, "spec", None)
+    return bool(obj.metadata.finalizers) or (obj.kind == "Namespace" and bool(spec and spec.finalizers))
+
+
+def finished(resource: Resource, obj: Any) -> bool:
+    """Whether an update took away the last reason for a deleted object to stay."""
+    metadata = obj.metadata
+    if not metadata.deletion_timestamp or pending_finalizers(obj):
+        return False
+    return not metadata.deletion_grace_period_seconds
+
+
+def _finalizers(finalizers: list[str], policy: str) -> list[str]:
+    """With those that a propagation policy asks for (metav1.DeletionPropagation)."""
+    if not policy:
+        return list(finalizers)
+    kept = [name for name in finalizers if name not in ("orphan", "foregroundDeletion")]
+    return kept + {"Orphan": ["orphan"], "Foreground": ["foregroundDeletion"]}.get(policy, [])
+
+
+def _clear_status(obj: Any) -> None:
+    for info in msgspec.structs.fields(type(obj)):
+        if info.name == "status":
+            obj.status = None
+
+
+def _desired(obj: Any) -> list[Any]:
+    """All that a user declares: everything but metadata and status."""
+    return [getattr(obj, name) for name in type(obj).__struct_fields__ if name not in ("metadata", "status")]
+
+
+def _unstamped(obj: Any) -> bytes:
+    """The object's bytes without its resourceVersion, as the store keeps them."""
+    version = obj.metadata.resource_version
+    obj.metadata.resource_version = None
+    value = msgspec.json.encode(obj)
+    obj.metadata.resource_version = version
+    return value
+
+
+def _refuse(resource: Resource, name: str, causes: Sequence[Cause]) -> None:
+    if causes:
+        raise Invalid.of(resource.group, resource.kind, name, causes)

@@ -1,0 +1,69 @@
+"""What a request is about: the parts of its path and query (upstream's RequestInfo)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from knarr.api.errors import BadRequest
+
+PATHS_CACHED_MAX = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class ResourcePath:
+    """/api/v1/namespaces/default/pods/web/log and its like, taken apart."""
+
+    group: str
+    version: str
+    plural: str
+    namespace: str
+    name: str
+    subresource: str
+    rest: str = ""
+    """What follows the subresource (of a proxy)."""
+
+
+@lru_cache(maxsize=PATHS_CACHED_MAX)
+def resource_path(path: str) -> ResourcePath | None:
+    """The resource that a path names; None when it names none."""
+    parts = path.strip("/").split("/")
+    if len(parts) >= 3 and parts[0] == "api":
+        group, version, parts = "", parts[1], parts[2:]
+    elif len(parts) >= 4 and parts[0] == "apis":
+        group, version, parts = parts[1], parts[2], parts[3:]
+    else:
+        return None
+    namespace = ""
+    if parts[0] == "namespaces" and len(parts) >= 3 and not (len(parts) == 3 and parts[2] in ("status", "finalize")):
+        namespace, parts = parts[1], parts[2:]
+    name = parts[1] if len(parts) > 1 else ""
+    subresource = parts[2] if len(parts) > 2 else ""
+    return ResourcePath(group, version, parts[0], namespace, name, subresource, "/".join(parts[3:]))
+
+
+def flag(query: Mapping[str, str], name: str) -> bool:
+    """A boolean parameter, as upstream reads it: present and not false."""
+    value = query.get(name)
+    return value is not None and value.lower() not in ("false", "0")
+
+
+def number(query: Mapping[str, str], name: str) -> int | None:
+    """A whole-number parameter. Raises BadRequest."""
+    value = query.get(name)
+    if value is None or value == "":
+        return None
+    if not value.lstrip("-").isdecimal() or len(value) > 19:
+        raise BadRequest(f'{name}: invalid value "{value}": must be a whole number')
+    return int(value)
+
+
+def revision_of(query: Mapping[str, str]) -> int | None:
+    """resourceVersion: None when absent. Raises BadRequest."""
+    value = query.get("resourceVersion", "")
+    if value == "":
+        return None
+    if not value.isdecimal() or len(value) > 19:
+        raise BadRequest(f'Invalid value: "{value}": resourceVersion must be a whole number')
+    return int(value)
