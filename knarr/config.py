@@ -24,6 +24,8 @@ INTERFACE_NAME_LENGTH_MAX = 15
 """IFNAMSIZ of the kernel, less the closing NUL."""
 SIM_NODES_MAX = 5000
 """What upstream supports in one cluster; hollow nodes above that measure nothing that exists."""
+NODE_PREFIX_LENGTH = 24
+"""Of a node's range of pod addresses, as upstream's --node-cidr-mask-size."""
 CONFIG_FILE_BYTES_MAX = 1 << 20
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -113,6 +115,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     def data_path(self) -> Path:
         return Path(self.data_dir)
 
+    @property
+    def node_ranges(self) -> list[str]:
+        """A range of pod addresses for each node, cut from the cluster's: a /24, smaller where many have to fit."""
+        cluster = ipaddress.IPv4Network(self.cluster_cidr)
+        prefix = max(NODE_PREFIX_LENGTH, cluster.prefixlen + (self.sim_nodes - 1).bit_length())
+        cut = cluster.subnets(new_prefix=prefix)
+        return [str(next(cut)) for _ in range(self.sim_nodes)]
+
 
 def load(file: str | None, flags: Mapping[str, object]) -> Config:
     """The configuration from a YAML file (None for none) with flags, by Python names, laid over it."""
@@ -165,8 +175,8 @@ def _range_problems(config: Config) -> Iterator[str]:
         except ValueError as error:
             yield f"{name}: must be an IPv4 range such as 10.96.0.0/16: {error}"
     cluster, service = ranges.get("clusterCidr"), ranges.get("serviceCidr")
-    if cluster is not None and cluster.prefixlen > 24:
-        yield f"clusterCidr: must be /24 or larger (a node gets a /24), not /{cluster.prefixlen}"
+    if cluster is not None and cluster.prefixlen > NODE_PREFIX_LENGTH:
+        yield f"clusterCidr: must be /{NODE_PREFIX_LENGTH} or larger, a node's share, not /{cluster.prefixlen}"
     if service is not None and not 12 <= service.prefixlen <= 28:
         yield f"serviceCidr: must be between /12 and /28, not /{service.prefixlen}"
     if cluster is not None and service is not None and cluster.overlaps(service):

@@ -73,19 +73,26 @@ def clean(folder: Path) -> list[str]:
     """Remove what a process on `folder` left in the kernel; answers what could not be removed."""
     import asyncio
 
+    from msgspec.structs import replace
+
     from knarr.cli import teardown
 
-    config = teardown.read_config(folder)
-    return asyncio.run(teardown.teardown(config)) if config is not None else []
+    running = teardown.read_record(folder)
+    if running is None or running.clean:
+        return []
+    left = asyncio.run(teardown.teardown(running.config))
+    if not left:
+        teardown.write_record(replace(running, clean=True))
+    return left
 
 
 def purge(folder: Path) -> None:
     """Delete the data, and the entries in the kubeconfig that point to this cluster."""
     from knarr.cli import teardown
 
-    kubeconfig, server = teardown.read_kubeconfig(folder)
-    if kubeconfig is not None:
-        kubeconfigs.remove(kubeconfig, server)
+    running = teardown.read_record(folder)
+    if running is not None:
+        kubeconfigs.remove(Path(running.kubeconfig), running.server)
     # The lock goes last: nobody starts on a folder that is half gone.
     for entry in folder.iterdir():
         if entry.name != "lock":

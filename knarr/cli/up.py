@@ -54,17 +54,19 @@ def run(config: Config, progress: Progress, start_s: float) -> int:
         return FAILED
     # What is imported now lives as long as the process: collections need not look at it again.
     gc.disable()
-    from knarr.cli import process
+    from knarr.cli.process import main
 
     gc.freeze()
     gc.enable()
-    return process.main(config, lock, progress, start_s)
+    return main(config, lock, progress, start_s)
 
 
 def machine_problem(config: Config) -> str | None:
     """Why this machine or this user can't run what is asked for, with what can be done about it."""
     if config.runtime == "sim":
         return None
+    from knarr.cli.machine import installed
+
     if os.geteuid() != 0:
         return "containers need root; run as root, or try `knarr up --runtime sim` (hollow nodes, nothing really runs)"
     for commands, package in ((["conmon"], "conmon"), (["runc", "crun"], "runc"), (["nft", "iptables"], "nftables")):
@@ -74,12 +76,6 @@ def machine_problem(config: Config) -> str | None:
                 "without it there is `knarr up --runtime sim` (hollow nodes, nothing really runs)"
             )
     return None
-
-
-def installed(command: str) -> bool:
-    """Whether `command` is on the path, or where Debian keeps what only root runs."""
-    folders = [*os.environ.get("PATH", "").split(":"), "/usr/sbin", "/sbin"]
-    return any(os.access(Path(folder or ".") / command, os.X_OK) for folder in folders)
 
 
 def detach(config: Config, start_s: float) -> int:

@@ -139,11 +139,15 @@ class OciRuntime:
                 held.watch = None
         await self._images.close()
 
-    async def purge(self) -> None:
-        """Stop and remove everything of this runtime: for `knarr down --purge`."""
+    async def clear(self) -> None:
+        """Stop and remove every sandbox, leaving nothing in the kernel; images stay: for `knarr down`."""
         await asyncio.gather(*(self.remove_sandbox(sandbox_id) for sandbox_id in list(self._sandboxes)))
-        await self.close()
         await asyncio.to_thread(self._cgroups.remove_root)
+
+    async def purge(self) -> None:
+        """Stop and remove everything of this runtime, images too."""
+        await self.clear()
+        await self.close()
         await asyncio.to_thread(shutil.rmtree, self._root, True)
 
     # -- sandboxes

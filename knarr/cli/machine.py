@@ -1,0 +1,84 @@
+"""What `knarr up` makes of the configuration on this very machine: addresses, proxy mode, the node's parts.
+
+Shared by the process that runs them (`process`) and by the command that cleans up after it (`teardown`): both must mean
+the same bridge, tables and folders.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from ipaddress import ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from knarr.clock import Clock
+from knarr.config import Config
+
+if TYPE_CHECKING:
+    from knarr.network.podnet import PodNetwork
+    from knarr.node.runtime.oci import OciRuntime
+
+
+def resolved(config: Config) -> Config:
+    """`config` with what it leaves to this machine filled in."""
+    return msgspec.structs.replace(
+        config,
+        proxy_mode=proxy_mode(config),
+        advertise_address=config.advertise_address or route_address() or node_gateway(config),
+    )
+
+
+def proxy_mode(config: Config) -> Literal["nftables", "iptables"]:
+    if config.proxy_mode != "auto":
+        return config.proxy_mode
+    return "nftables" if installed("nft") else "iptables"
+
+
+def route_address() -> str | None:
+    """This machine's address on its default route; None without one. No packet is sent: connecting a datagram socket
+    only asks the kernel for the route. (192.0.2.1 is RFC 5737's address for documentation.)"""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            asking.connect(("192.0.2.1", 9))
+        except OSError:
+            return None
+        address: str = asking.getsockname()[0]
+        return address
+
+
+def node_gateway(config: Config) -> str:
+    """The node's address among its pods: reachable by all of them, whatever the machine's other networks are."""
+    return str(ip_network(config.node_ranges[0])[1])
+
+
+def installed(command: str) -> bool:
+    """Whether `command` is on the path, or where Debian keeps what only root runs."""
+    folders = [*os.environ.get("PATH", "").split(":"), "/usr/sbin", "/sbin"]
+    return any(os.access(Path(folder or ".") / command, os.X_OK) for folder in folders)
+
+
+def pod_network(config: Config, clock: Clock) -> PodNetwork:
+    from knarr.network.podnet import PodNetwork
+
+    return PodNetwork(
+        pod_cidrs=config.node_ranges[:1],
+        cluster_cidrs=[config.cluster_cidr],
+        service_cidrs=[config.service_cidr],
+        state_directory=config.data_path / "network",
+        interface=config.bridge_name,
+        clock=clock,
+    )
+
+
+def oci_runtime(config: Config, clock: Clock, network: PodNetwork) -> OciRuntime:
+    from knarr.node.runtime.oci import OciRuntime
+
+    return OciRuntime(str(config.data_path / "runtime"), clock, network)
+
+
+def service_table(config: Config) -> str:
+    """Name of the nftables table of service rules; the pod network's own is named like the bridge."""
+    return f"{config.bridge_name}-services"

@@ -1,0 +1,237 @@
+"""The whole cluster in one process: what it is made of, in which order it starts and ends. Begin reading here.
+
+    certificates, data folder           pki, lock
+      └─ node: network, runtime         what containers need, and what still runs from last time
+           └─ loops                     run side by side until one fails or somebody says stop
+
+`_start` brings the parts up, as far at once as they don't need each other; the loops run in one task group, so the
+failure of one ends all: a half-dead cluster is worse than none. At the end the parts close in reverse order. An orderly
+end removes containers and kernel rules (unless they are to be kept), a failure leaves them: the next start finds them
+again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+
+from knarr import __version__, pki
+from knarr.cli import machine, teardown
+from knarr.cli.control import ControlServer
+from knarr.cli.lock import DataFolderLock, Holder
+from knarr.cli.main import FAILED, OK
+from knarr.cli.progress import Progress, since_ms
+from knarr.clock import Clock, SystemClock
+from knarr.config import Config
+from knarr.network.podnet import PodNetwork
+from knarr.node.runtime.contract import Runtime
+from knarr.node.runtime.oci import OciRuntime
+from knarr.node.runtime.sim import SimRuntime
+
+log = logging.getLogger("knarr")
+
+Loop = Callable[[], Awaitable[None]]
+
+
+def main(config: Config, lock: DataFolderLock, progress: Progress, start_s: float) -> int:
+    """Run until told to stop; answers the exit code. `start_s` is when the process began (CLOCK_BOOTTIME)."""
+    write_logs(config.verbosity)
+    return uvloop.run(Process(machine.resolved(config), lock, progress, start_s).run())
+
+
+def write_logs(verbosity: int) -> None:
+    """Log lines to standard error: warnings always, each step from 2 on, everything from 4 on, as klog's -v."""
+    level = logging.WARNING if verbosity < 2 else logging.INFO if verbosity < 4 else logging.DEBUG
+    form = "%(asctime)s %(levelname).1s %(name)s: %(message)s"
+    logging.basicConfig(stream=sys.stderr, level=level, format=form)
+    logging.captureWarnings(True)
+
+
+class Process:
+    """The parts of one cluster, and the moments of its life: starting, ready, stopping."""
+
+    def __init__(self, config: Config, lock: DataFolderLock, progress: Progress, start_s: float) -> None:
+        self.config = config
+        self.clock: Clock = SystemClock()
+        self.runtime: Runtime | None = None
+        self._lock = lock
+        self._progress = progress
+        self._start_s = start_s
+        self._since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.clock.time_s()))
+        self._state = "starting"
+        self._waiting_for: list[str] = []
+        self._record: teardown.Running | None = None
+        self._stop_asked = asyncio.Event()
+        self._keep = False
+        self._closing: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
+        """What the start has opened: a name and how to close it, in the order of opening."""
+
+    async def run(self) -> int:
+        """From the first part's start to the last part's end; answers the exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, lambda: self.stop(keep=False))
+        self._lock.tell(Holder(os.getpid(), self._since, address=""))
+        code = OK
+        life = asyncio.create_task(self._live(), name="cluster")
+        stop = asyncio.create_task(self._stop_asked.wait(), name="stop")
+        await asyncio.wait([life, stop], return_when=asyncio.FIRST_COMPLETED)
+        if life.done():
+            code = FAILED
+            self._keep = True
+            stop.cancel()
+        else:
+            life.cancel()
+        for failure in _failures(await asyncio.gather(life, return_exceptions=True)):
+            code = FAILED
+            self._progress.say(f"knarr: {_described(failure)}")
+            log.debug("the cluster failed", exc_info=failure)
+        code = max(code, await self._close())
+        self._progress.settle(code)
+        return code
+
+    def stop(self, *, keep: bool) -> None:
+        """Begin the orderly end; with `keep`, containers and their network stay."""
+        if not self._stop_asked.is_set():
+            self._keep = keep
+            self._stop_asked.set()
+
+    async def _live(self) -> None:
+        """Start everything, then run the loops until cancelled."""
+        loops = await self._start()
+        async with asyncio.TaskGroup() as group:
+            for name, run in loops:
+                group.create_task(_running(run), name=name)
+            self._state = "ready"
+            self._progress.say(f"ready in {since_ms(self._start_s)} ms")
+            self._progress.settle(OK)
+            await asyncio.Event().wait()  # until cancelled, or a loop fails
+
+    async def _start(self) -> list[tuple[str, Loop]]:
+        """Open the parts in order; answers what is to run."""
+        folder = self.config.data_path
+        control = ControlServer(folder, self)
+        await control.start()
+        self._closing.append(("control socket", control.close))
+        self._progress.say(f"knarr {__version__} on {folder}")
+        with self._waiting("certificates"):
+            self.pki = await asyncio.to_thread(self._ensure_pki)
+        await self._start_node()
+        return []
+
+    def _ensure_pki(self) -> pki.Pki:
+        """The API server answers to every name and address by which this machine can be called."""
+        config = self.config
+        names = pki.apiserver_names(config.cluster_domain, config.node_name)
+        listening = [] if config.listen_host in ("0.0.0.0", "::") else [config.listen_host]
+        here = ["127.0.0.1", config.api_service_ip, config.advertise_address, machine.node_gateway(config)]
+        return pki.ensure(config.data_path / "pki", self.clock, dns_names=names, addresses=[*here, *listening])
+
+    async def _start_node(self) -> None:
+        """What containers need: the pod network and a container runtime, which finds again what still runs."""
+        config = self.config
+        if config.runtime == "sim":
+            self.runtime = SimRuntime(self.clock, config.node_ranges[0])
+            await self.runtime.start()
+            self._closing.append(("runtime", self.runtime.close))
+            return
+        self._record = teardown.Running(config, config.kubeconfig, server="")
+        teardown.write_record(self._record)
+        network = machine.pod_network(config, self.clock)
+        runtime = machine.oci_runtime(config, self.clock, network)
+        self._closing.append(("node", lambda: self._close_node(network, runtime)))
+        with self._waiting("pod network, container runtime"):
+            await asyncio.gather(network.start(), runtime.start())
+        self.runtime = runtime
+
+    async def _close_node(self, network: PodNetwork, runtime: OciRuntime) -> list[str]:
+        """The last of the node: its containers and their network, or only this process's hold on them."""
+        left: list[str] = []
+        if not self._keep:
+            left += await teardown.remove_containers(runtime, self.clock)
+            left += await teardown.remove_rules(self.config, self.clock)
+        await runtime.close()
+        if self._keep:
+            await network.close(remove=False)
+        else:
+            left += await teardown.remove_network(network)
+        if self._record and not self._keep and not left:
+            teardown.write_record(msgspec.structs.replace(self._record, clean=True))
+        return left
+
+    async def _close(self) -> int:
+        """Close the parts in reverse order, each whatever became of the others; answers the exit code."""
+        self._state = "stopping"
+        code = OK
+        while self._closing:
+            name, close = self._closing.pop()
+            try:
+                left = await close()
+            except Exception as failure:
+                left = [f"{name}: {_described(failure)}"]
+                log.exception("closing %s", name)
+            for each in left or ():
+                code = FAILED
+                self._progress.say(f"knarr: {each}")
+        return code
+
+    @contextmanager
+    def _waiting(self, what: str) -> Iterator[None]:
+        """Say, to `knarr status` and to who looks on, what the start waits for."""
+        self._waiting_for.append(what)
+        began_s = self.clock.monotonic_s()
+        try:
+            yield
+        finally:
+            self._waiting_for.remove(what)
+        self._progress.say(f"  {what:<32}{(self.clock.monotonic_s() - began_s) * 1000:6.0f} ms")
+
+    async def status(self) -> dict[str, Any]:
+        """For `knarr status`."""
+        runtime = self.runtime
+        return {
+            "state": self._state,
+            "waitingFor": self._waiting_for,
+            "version": __version__,
+            "dataDir": self.config.data_dir,
+            "pid": os.getpid(),
+            "since": self._since,
+            "runtime": f"{self.config.runtime} ({runtime.version})" if runtime else self.config.runtime,
+            "proxyMode": self.config.proxy_mode if self.config.runtime == "oci" else None,
+            "memoryBytes": await asyncio.to_thread(_memory_bytes),
+        }
+
+
+async def _running(run: Loop) -> None:
+    await run()
+
+
+def _memory_bytes() -> int:
+    """Proportional set size of this process."""
+    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _failures(results: Iterable[object]) -> Iterator[BaseException]:
+    """The single failures of (groups of) failures; a cancelled task is none."""
+    for result in results:
+        if isinstance(result, BaseExceptionGroup):
+            yield from _failures(result.exceptions)
+        elif isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+            yield result
+
+
+def _described(failure: BaseException) -> str:
+    return f"{type(failure).__name__}: {failure}" if str(failure) else type(failure).__name__

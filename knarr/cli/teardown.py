@@ -1,0 +1,109 @@
+"""Take out of the kernel what a cluster put there: containers, mounts, namespaces, cgroups, interfaces, rules.
+
+Used at an orderly end by the process itself, and after a kill -9 by `knarr down`, which has only what is on disk: the
+records of runtime and network, and <data-dir>/running.json, in which `knarr up` writes down with what it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import msgspec
+
+from knarr.cli import machine
+from knarr.clock import Clock, SystemClock
+from knarr.config import Config
+from knarr.network.commands import CommandFailed
+from knarr.network.podnet import PodNetwork
+from knarr.node.runtime.contract import ContainerState, RuntimeFailure
+from knarr.node.runtime.oci import OciRuntime
+
+RECORD_NAME = "running.json"
+STOP_GRACE_S = 2.0
+"""From SIGTERM to SIGKILL when the whole cluster ends: nobody drains it, and its user waits."""
+
+
+class Running(msgspec.Struct, frozen=True, rename="camel"):
+    """With what a cluster runs, or ran when it was killed."""
+
+    config: Config
+    kubeconfig: str
+    server: str
+    clean: bool = False
+    """It ended in order and left nothing in the kernel."""
+
+
+def write_record(running: Running) -> None:
+    folder = running.config.data_path
+    temporary = folder / f".{RECORD_NAME}.new"
+    temporary.write_bytes(msgspec.json.encode(running))
+    os.chmod(temporary, 0o600)
+    temporary.replace(folder / RECORD_NAME)
+
+
+def read_record(folder: Path) -> Running | None:
+    """None where no cluster ever came to run."""
+    try:
+        return msgspec.json.decode((folder / RECORD_NAME).read_bytes(), type=Running)
+    except FileNotFoundError:
+        return None
+
+
+async def teardown(config: Config) -> list[str]:
+    """Everything of a cluster whose process is gone; answers what could not be removed."""
+    if config.runtime != "oci":
+        return []
+    clock = SystemClock()
+    network = machine.pod_network(config, clock)
+    runtime = machine.oci_runtime(config, clock, network)
+    try:
+        await network.start()
+        await runtime.start()
+    except (OSError, CommandFailed, RuntimeFailure) as error:
+        return [f"the node's parts could not be taken up: {error}"]
+    left = await remove_containers(runtime, clock)
+    await runtime.close()
+    left += await remove_rules(config, clock)
+    left += await remove_network(network)
+    return left
+
+
+async def remove_containers(runtime: OciRuntime, clock: Clock) -> list[str]:
+    """SIGTERM to all at once, SIGKILL to what is left after STOP_GRACE_S, and every trace of the sandboxes removed."""
+    running = [each.id for each in await runtime.containers() if each.state is ContainerState.RUNNING]
+    stops = [runtime.stop_container(container, STOP_GRACE_S) for container in running]
+    failures = [each for each in await asyncio.gather(*stops, return_exceptions=True) if each is not None]
+    try:
+        async with clock.timeout(STOP_GRACE_S + 30.0):
+            await runtime.clear()
+    except (RuntimeFailure, OSError, TimeoutError) as error:
+        failures.append(error)
+    return [f"containers: {type(failure).__name__} {failure}" for failure in failures]
+
+
+async def remove_rules(config: Config, clock: Clock) -> list[str]:
+    """The service rules, of the mode that is configured."""
+    from knarr.network.proxy.iptables import Iptables
+    from knarr.network.proxy.nftables import Nftables
+
+    ranges = [config.cluster_cidr]
+    mode = (
+        Nftables(clock, cluster_cidrs=ranges, name=machine.service_table(config))
+        if machine.proxy_mode(config) == "nftables"
+        else Iptables(clock, cluster_cidrs=ranges)
+    )
+    try:
+        await mode.remove()
+    except CommandFailed as error:
+        return [f"service rules: {error}"]
+    return []
+
+
+async def remove_network(network: PodNetwork) -> list[str]:
+    try:
+        await network.close(remove=True)
+    except (CommandFailed, OSError) as error:
+        return [f"pod network: {error}"]
+    return []
