@@ -1,7 +1,7 @@
 """From the body of a request to a typed object.
 
-The fast way is one call: msgspec decodes JSON straight into the Struct of the kind, and refuses unknown fields and wrong
-types. Only a body that it refuses is looked at again, slowly: nulls count as absent (as in Go), unknown and
+The fast way is one call: msgspec decodes JSON straight into the Struct of the kind, and refuses unknown fields and
+wrong types. Only a body that it refuses is looked at again, slowly: nulls count as absent (as in Go), unknown and
 duplicate fields are collected as `fieldValidation` wants it, and what is still wrong is a 400 with upstream's wording.
 """
 
@@ -29,12 +29,11 @@ YAML_NODES_MAX = 200_000
 def decode(kind: type[T], body: bytes, *, yaml_body: bool = False, validation: str = "Warn") -> tuple[T, list[str]]:
     """The object in `body`, and warnings. `validation` is Strict, Warn or Ignore. Raises BadRequest."""
     if yaml_body:
-        data, duplicates = _from_yaml(body), []
-        return convert(kind, data, duplicates, validation=validation)
+        return convert(kind, _from_yaml(body), validation=validation)
     if not body:
         raise BadRequest("the object provided is unrecognized: the body of the request was empty")
     try:
-        obj = cast(T, decoder(kind).decode(body))
+        obj = decoder(kind).decode(body)
     except (msgspec.ValidationError, msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         data = plain_json(body)
         return convert(kind, data, duplicate_fields(body), validation=validation)
@@ -60,9 +59,14 @@ def convert(
         _refuse(kind, error)
 
 
-@functools.cache
-def decoder(kind: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(kind)
+_decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {}
+
+
+def decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+    """The decoder of a type, made once."""
+    if kind not in _decoders:
+        _decoders[kind] = msgspec.json.Decoder(kind)
+    return _decoders[kind]
 
 
 def plain_json(body: bytes) -> Any:
@@ -88,12 +92,12 @@ def _unwelcome(kind: type[Any], faults: list[str], validation: str) -> list[str]
 
 
 def _subject(kind: type[Any]) -> str:
-    version = _zero(kind, "api_version").rpartition("/")[2]
+    version = _zero(cast(Any, kind), "api_version").rpartition("/")[2]
     return f'{kind.__name__} in version "{version}" cannot be handled as a {kind.__name__}'
 
 
 @functools.cache
-def _zero(kind: type[Any], field: str) -> str:
+def _zero(kind: Any, field: str) -> str:
     for info in msgspec.structs.fields(kind):
         if info.name == field and info.default_factory is not msgspec.NODEFAULT:
             return str(cast(Any, info.default_factory)())
@@ -121,7 +125,7 @@ def _refuse(kind: type[Any], error: msgspec.ValidationError) -> NoReturn:
 
 
 @functools.cache
-def _shape(kind: type[Struct]) -> dict[str, Any]:
+def _shape(kind: Any) -> dict[str, Any]:
     """JSON name → type of each field, for a Struct."""
     hints = get_type_hints(kind)
     return {info.encode_name: hints[info.name] for info in msgspec.structs.fields(kind)}
@@ -175,8 +179,8 @@ def _present_type(kind: Any) -> Any:
 def duplicate_fields(body: bytes) -> list[str]:
     """The fields that stand twice in an object of a JSON body, as warnings. Cheap when there is none.
 
-    Every key makes one quote-colon pair outside of strings, and duplicates vanish in decoding: when the decoded data has
-    as many keys as the text can have at most, none was lost, and the slow way is not needed.
+    Every key makes one quote-colon pair, and duplicates vanish in decoding: when the decoded data has as many keys as
+    the text can have at most, none was lost, and the slow way is not needed.
     """
     data = msgspec.json.decode(body)
     if _count_keys(data) >= len(_KEY.findall(body)):

@@ -43,7 +43,7 @@ GENERATED_BASE_MAX = 58
 
 MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
 
-Companions = Callable[[Any, Any], "Sequence[Write]"]
+Companions = Callable[[Any, Any], Sequence[Write]]
 """companions(new, old): writes that must be in one commit with the object's (a Service's addresses)."""
 
 

@@ -235,7 +235,7 @@ def _merge_list(kind: Any, key: str, old: list[Any], patch: list[Any], order: An
 
 
 def _ordered(items: list[Any], order: Any, key: str | None, added: set[Any]) -> list[Any]:
-    """`items` with those that `order` names in its order; the others keep their place relative to what precedes them."""
+    """`items` with those that `order` names in its order; the others keep their place before what followed them."""
     if not isinstance(order, list):
         raise BadRequest(f"{_ORDER} needs a list")
     wanted = [item.get(key) if key and isinstance(item, dict) else item for item in order]

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
+from knarr.api.decode import decoder
 from knarr.api.errors import APIError, Expired
 from knarr.api.resources import Registry, Resource
 from knarr.client.transport import Request, Transport, User
@@ -231,13 +232,8 @@ def _list_type(kind: Any) -> Any:
     )
 
 
-@cache
-def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(kind)
-
-
 def _decode(kind: type[T], body: bytes | msgspec.Raw) -> T:
-    return cast(T, _decoder(cast(Any, kind)).decode(body))
+    return decoder(kind).decode(body)
 
 
 def _present(**values: str | None) -> dict[str, str]:

@@ -6,7 +6,7 @@ otherwise they travel over HTTPS. Both ways are a `Transport`, and nothing above
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -47,6 +47,30 @@ class Answer:
     body: bytes = b""
     stream: AsyncIterator[bytes] | None = None
     """Chunks as they come; the receiver must exhaust or aclose() it."""
+    upgrade: Upgrade | None = None
+    """With status 101: the caller makes the connection a WebSocket and hands it over."""
+
+
+class Socket(Protocol):
+    """One WebSocket, as the API server talks over it."""
+
+    subprotocol: str
+
+    async def send(self, data: bytes) -> None: ...
+
+    async def receive(self) -> bytes | None:
+        """The next message; None at the end."""
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """What to do with a request that becomes a WebSocket."""
+
+    subprotocols: tuple[str, ...]
+    """Offered, best first."""
+    serve: Callable[[Socket], Awaitable[None]]
 
 
 class Transport(Protocol):

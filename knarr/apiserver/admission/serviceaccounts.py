@@ -1,4 +1,4 @@
-"""ServiceAccount: every pod runs as a service account, and finds its token, the cluster's CA and its namespace mounted."""
+"""ServiceAccount: a pod runs as a service account, and finds its token, the cluster's CA and its namespace mounted."""
 
 from __future__ import annotations
 
