@@ -44,6 +44,8 @@ class Strategy(Generic[T]):
     """metadata.generation is 1 at creation and rises when the spec changes."""
     allow_create_on_update: bool = False
     allow_unconditional_update: bool = True
+    returns_deleted: bool = False
+    """DELETE answers the object itself once it is gone (pods, services), not a Status."""
 
     def default(self, obj: T) -> None:
         """Fill in what the user left out."""

@@ -1,13 +1,14 @@
 """The addresses of Services: cluster IPs and node ports, allocated or chosen, never given twice.
 
-An address in use is a key of the store (`ranges/serviceips//10.96.0.7`, `ranges/nodeports//30080`) that names its Service,
-written and deleted in one commit with it: nothing leaks, whatever crashes. Of two Services that take the same one at
-the same time, one commit fails and begins again.
+An address in use is a key of the store (`ranges/serviceips//10.96.0.7`, `ranges/nodeports//30080`) that names its
+Service, written and deleted in one commit with it: nothing leaks, whatever crashes. Of two Services that take the same
+one at the same time, one commit fails and begins again.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from collections.abc import Sequence
 
 import msgspec
@@ -124,7 +125,7 @@ class ServiceAddresses(Plugin):
                 port.node_port = await self._free_port(held)
                 held.add(port.node_port)
 
-    async def _check_port(self, service: Service, index: int, port: int, held: set[int | None]) -> None:
+    async def _check_port(self, service: Service, index: int, port: int, held: set[int]) -> None:
         low, high = self._node_ports
         path = f"spec.ports[{index}].nodePort"
         if not low <= port <= high:
@@ -133,10 +134,10 @@ class ServiceAddresses(Plugin):
         if port not in held and await self._store.get(f"ranges/nodeports//{port}"):
             raise _refused(service, invalid(path, port, "provided port is already allocated"))
 
-    async def _free_port(self, held: set[int | None]) -> int:
+    async def _free_port(self, held: set[int]) -> int:
         low, high = self._node_ports
-        start = self._clock.random.randrange(low, high + 1)
-        for port in (*range(start, high + 1), *range(low, start)):
+        start: int = self._clock.random.randrange(low, high + 1)
+        for port in itertools.chain(range(start, high + 1), range(low, start)):
             if port not in held and not await self._store.get(f"ranges/nodeports//{port}"):
                 return port
         raise Forbidden(f"failed to allocate a nodePort: range {low}-{high} is full")

@@ -1,7 +1,7 @@
 """Who asks: client certificates (CN is the user, O the groups) and bearer tokens. Nobody is anonymous.
 
-Service-account tokens are JWTs (ES256) as upstream issues them: bound to an account and perhaps a pod, for an audience, until
-they expire (KEP-1205). A token of a deleted account or pod is refused.
+Service-account tokens are JWTs (ES256) as upstream issues them: bound to an account and perhaps a pod, for an audience,
+until they expire (KEP-1205). A token of a deleted account or pod is refused.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ _NAME = Column("Name", lambda obj, now_s: obj.metadata.name, format="name", desc
 
 
 def table(
-    resource: Resource, values: Sequence[bytes], now_s: float, include: str, revision: int | None = None
+    resource: Resource, values: Sequence[bytes], now_s: float, include: str, metadata: dict[str, Any] | None = None
 ) -> bytes:
     """meta.k8s.io/v1 Table of objects. `include` is includeObject: None, Metadata or Object."""
     columns = (_NAME, *(resource.columns or (_CREATED,)))
@@ -103,8 +103,7 @@ def table(
         }
         for column in columns
     ]
-    metadata = {"resourceVersion": str(revision)} if revision is not None else {}
-    whole = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
+    whole = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata or {}}
     return msgspec.json.encode(whole | {"columnDefinitions": definitions, "rows": rows})
 
 

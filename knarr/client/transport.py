@@ -45,6 +45,8 @@ class Answer:
     status: int
     headers: dict[str, str]
     body: bytes = b""
+    warnings: list[str] = field(default_factory=list)
+    """Advice to the user; Warning headers over HTTP."""
     stream: AsyncIterator[bytes] | None = None
     """Chunks as they come; the receiver must exhaust or aclose() it."""
     upgrade: Upgrade | None = None

@@ -1,0 +1,94 @@
+"""What a cluster has from the first moment: its namespaces, and the Services of the API server and of DNS."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from knarr.api.core.v1 import (
+    EndpointAddress,
+    EndpointPort,
+    Endpoints,
+    EndpointSubset,
+    Namespace,
+    Service,
+    ServicePort,
+    ServiceSpec,
+)
+from knarr.api.discovery.v1 import Endpoint, EndpointConditions, EndpointSlice
+from knarr.api.discovery.v1 import EndpointPort as SlicePort
+from knarr.api.errors import AlreadyExists, NotFound
+from knarr.api.meta.v1 import ObjectMeta
+from knarr.client.client import Client
+
+NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+
+
+async def bootstrap(client: Client, service_cidr: str, cluster_dns: str, address: str, port: int) -> None:
+    """Make what is missing, and let the `kubernetes` Service point at `address`:`port`. May be repeated."""
+    for name in NAMESPACES:
+        await _ensure(client, Namespace(metadata=ObjectMeta(name=name)))
+    first = str(ipaddress.ip_network(service_cidr)[1])
+    labels = {"component": "apiserver", "provider": "kubernetes"}
+    metadata = ObjectMeta(name="kubernetes", namespace="default", labels=labels)
+    ports = [ServicePort(name="https", port=443, protocol="TCP", target_port=port)]
+    await _ensure(client, Service(metadata=metadata, spec=ServiceSpec(cluster_ip=first, ports=ports)))
+    await _publish(client, address, port)
+    await _ensure(client, _dns_service(cluster_dns))
+
+
+def _dns_service(cluster_dns: str) -> Service:
+    labels = {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"}
+    ports = [
+        ServicePort(name="dns", port=53, protocol="UDP", target_port=53),
+        ServicePort(name="dns-tcp", port=53, protocol="TCP", target_port=53),
+    ]
+    return Service(
+        metadata=ObjectMeta(name="kube-dns", namespace="kube-system", labels=labels),
+        spec=ServiceSpec(cluster_ip=cluster_dns, ports=ports),
+    )
+
+
+async def _publish(client: Client, address: str, port: int) -> None:
+    """Endpoints and EndpointSlice of the API server itself."""
+    endpoints = Endpoints(
+        metadata=ObjectMeta(
+            name="kubernetes", namespace="default", labels={"endpointslice.kubernetes.io/skip-mirror": "true"}
+        ),
+        subsets=[
+            EndpointSubset(
+                addresses=[EndpointAddress(ip=address)],
+                ports=[EndpointPort(name="https", port=port, protocol="TCP")],
+            )
+        ],
+    )
+    piece = EndpointSlice(
+        metadata=ObjectMeta(
+            name="kubernetes", namespace="default", labels={"kubernetes.io/service-name": "kubernetes"}
+        ),
+        address_type="IPv4",
+        endpoints=[Endpoint(addresses=[address], conditions=EndpointConditions(ready=True))],
+        ports=[SlicePort(name="https", port=port, protocol="TCP")],
+    )
+    for obj in (endpoints, piece):
+        await _ensure(client, obj, replace=True)
+
+
+async def _ensure(
+    client: Client, obj: Namespace | Service | Endpoints | EndpointSlice, *, replace: bool = False
+) -> None:
+    metadata = obj.metadata
+    try:
+        found = await client.get(type(obj), metadata.name or "", metadata.namespace)
+    except NotFound:
+        try:
+            await client.create(obj)
+        except AlreadyExists:
+            return
+        return
+    if replace and not _same(found, obj):
+        await client.update(obj)
+
+
+def _same(found: object, wanted: object) -> bool:
+    names = [name for name in type(wanted).__struct_fields__ if name != "metadata"]  # type: ignore[attr-defined]
+    return all(getattr(found, name) == getattr(wanted, name) for name in names)

@@ -1,0 +1,175 @@
+"""What is served: /api, /apis, their groups and versions, plain and aggregated (KEP-3352), and /version."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+from knarr import KUBERNETES_VERSION, __version__
+from knarr.api.resources import Registry, Resource
+
+SUBRESOURCES = {
+    ("", "pods", "attach"): ("", "v1", "PodAttachOptions", ("create", "get")),
+    ("", "pods", "binding"): ("", "v1", "Binding", ("create",)),
+    ("", "pods", "exec"): ("", "v1", "PodExecOptions", ("create", "get")),
+    ("", "pods", "log"): ("", "v1", "Pod", ("get",)),
+    ("", "pods", "portforward"): ("", "v1", "PodPortForwardOptions", ("create", "get")),
+    ("", "namespaces", "finalize"): ("", "v1", "Namespace", ("update",)),
+    ("", "serviceaccounts", "token"): ("authentication.k8s.io", "v1", "TokenRequest", ("create",)),
+}
+"""(group, resource, subresource) → its kind and verbs, where it isn't status or scale."""
+
+
+def subresource(resource: Resource, name: str) -> tuple[str, str, str, tuple[str, ...]]:
+    """Group, version, kind and verbs of a subresource."""
+    if name == "scale":
+        return "autoscaling", "v1", "Scale", ("get", "patch", "update")
+    if name == "status":
+        return resource.group, resource.version, resource.kind, ("get", "patch", "update")
+    return SUBRESOURCES[resource.group, resource.plural, name]
+
+
+def version() -> dict[str, str]:
+    """The answer of /version."""
+    major, minor, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
+    return {
+        "major": major,
+        "minor": minor,
+        "emulationMajor": major,
+        "emulationMinor": minor,
+        "minCompatibilityMajor": major,
+        "minCompatibilityMinor": minor,
+        "gitVersion": f"{KUBERNETES_VERSION}+knarr-{__version__}",
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": platform.python_implementation(),
+        "platform": f"linux/{'amd64' if platform.machine() == 'x86_64' else platform.machine()}",
+    }
+
+
+def core_versions(address: str) -> dict[str, Any]:
+    """/api"""
+    return {
+        "kind": "APIVersions",
+        "versions": ["v1"],
+        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}],
+    }
+
+
+def groups(registry: Registry) -> dict[str, Any]:
+    """/apis"""
+    return {
+        "kind": "APIGroupList",
+        "apiVersion": "v1",
+        "groups": [_group(name, versions) for name, versions in _groups(registry)],
+    }
+
+
+def group(registry: Registry, name: str) -> dict[str, Any] | None:
+    """/apis/<group>"""
+    for found, versions in _groups(registry):
+        if found == name:
+            return {"kind": "APIGroup", "apiVersion": "v1"} | _group(found, versions)
+    return None
+
+
+def _groups(registry: Registry) -> list[tuple[str, list[str]]]:
+    found: dict[str, list[str]] = {}
+    for resource in registry:
+        if resource.group and resource.version not in found.setdefault(resource.group, []):
+            found[resource.group].append(resource.version)
+    return list(found.items())
+
+
+def _group(name: str, versions: list[str]) -> dict[str, Any]:
+    listed = [{"groupVersion": f"{name}/{version}", "version": version} for version in versions]
+    return {"name": name, "versions": listed, "preferredVersion": listed[0]}
+
+
+def resources(registry: Registry, group_name: str, group_version: str) -> dict[str, Any] | None:
+    """/api/v1 and /apis/<group>/<version>; None when it isn't served."""
+    listed: list[dict[str, Any]] = []
+    for resource in sorted(registry, key=lambda resource: resource.plural):
+        if (resource.group, resource.version) != (group_name, group_version):
+            continue
+        entry: dict[str, Any] = {
+            "name": resource.plural,
+            "singularName": resource.singular,
+            "namespaced": resource.namespaced,
+            "kind": resource.kind,
+            "verbs": list(resource.verbs),
+        }
+        if resource.short_names:
+            entry["shortNames"] = list(resource.short_names)
+        if resource.categories:
+            entry["categories"] = list(resource.categories)
+        listed.append(entry)
+        for name in resource.subresources:
+            sub_group, sub_version, kind, verbs = subresource(resource, name)
+            sub: dict[str, Any] = {
+                "name": f"{resource.plural}/{name}",
+                "singularName": "",
+                "namespaced": resource.namespaced,
+                "kind": kind,
+                "verbs": list(verbs),
+            }
+            if (sub_group, sub_version) != (resource.group, resource.version):
+                sub |= {"group": sub_group, "version": sub_version}
+            listed.append(sub)
+    if not listed:
+        return None
+    name = f"{group_name}/{group_version}" if group_name else group_version
+    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": name, "resources": listed}
+
+
+def aggregated(registry: Registry, *, core: bool) -> dict[str, Any]:
+    """apidiscovery.k8s.io/v2 APIGroupDiscoveryList: all groups and resources in one answer."""
+    items = []
+    for name, versions in [("", ["v1"])] if core else _groups(registry):
+        items.append(
+            {
+                "metadata": {"name": name} if name else {"creationTimestamp": None},
+                "versions": [
+                    {"version": each, "resources": _aggregated_resources(registry, name, each), "freshness": "Current"}
+                    for each in versions
+                ],
+            }
+        )
+    return {
+        "kind": "APIGroupDiscoveryList",
+        "apiVersion": "apidiscovery.k8s.io/v2",
+        "metadata": {},
+        "items": items,
+    }
+
+
+def _aggregated_resources(registry: Registry, group_name: str, group_version: str) -> list[dict[str, Any]]:
+    listed = []
+    for resource in sorted(registry, key=lambda resource: resource.plural):
+        if (resource.group, resource.version) != (group_name, group_version):
+            continue
+        entry: dict[str, Any] = {
+            "resource": resource.plural,
+            "responseKind": _kind(resource.group, resource.version, resource.kind),
+            "scope": "Namespaced" if resource.namespaced else "Cluster",
+            "singularResource": resource.singular,
+            "verbs": list(resource.verbs),
+        }
+        if resource.short_names:
+            entry["shortNames"] = list(resource.short_names)
+        if resource.categories:
+            entry["categories"] = list(resource.categories)
+        if resource.subresources:
+            entry["subresources"] = [
+                {"subresource": name, "responseKind": _kind(*of[:3]), "verbs": list(of[3])}
+                for name in resource.subresources
+                for of in (subresource(resource, name),)
+            ]
+        listed.append(entry)
+    return listed
+
+
+def _kind(group_name: str, group_version: str, kind: str) -> dict[str, str]:
+    return {"group": group_name, "version": group_version, "kind": kind}

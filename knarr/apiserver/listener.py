@@ -1,0 +1,210 @@
+"""The API server on a TLS socket: HTTP requests become `Request`s, `Answer`s become responses.
+
+One low-level handler, no router and no middleware: the path is taken apart once, by the API server itself. A client
+certificate that our CA signed names the user; it is read once a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import logging
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any, cast
+from urllib.parse import parse_qsl, unquote
+from weakref import WeakKeyDictionary
+
+from aiohttp import WSMsgType, web
+from aiohttp.web_protocol import RequestHandler
+
+from knarr.api.errors import APIError, BadRequest, TooLarge
+from knarr.apiserver.authenticate import user_of_certificate
+from knarr.apiserver.server import BODY_MAX_BYTES, APIServer, failure
+from knarr.client.transport import Answer, Request, Upgrade, User
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 1024
+"""Connections that may wait to be accepted."""
+HEADERS_MAX_BYTES = 64 << 10
+"""Of one header line."""
+GZIP_MIN_BYTES = 128 << 10
+"""Answers from this size on are compressed for those who accept it (KEP-156)."""
+SHUTDOWN_S = 2.0
+"""How long running requests may take to end when the server stops."""
+MESSAGE_MAX_BYTES = 4 << 20
+"""Of one WebSocket message."""
+
+
+class Listener:
+    """Serves an API server at an address."""
+
+    def __init__(self, server: APIServer, context: ssl.SSLContext, host: str, port: int) -> None:
+        self._server = server
+        self._context = context
+        self._host = host
+        self._port = port
+        self._users: WeakKeyDictionary[Any, User | None] = WeakKeyDictionary()
+        self._http = web.Server(
+            cast(Any, self._handle),
+            request_factory=self._request,
+            access_log=None,
+            keepalive_timeout=3630,
+            max_line_size=HEADERS_MAX_BYTES,
+            max_field_size=HEADERS_MAX_BYTES,
+        )
+        self._listening: asyncio.Server | None = None
+        self._streams: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> int:
+        """Listen; answers the port. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_server(
+            self._http, self._host, self._port, ssl=self._context, backlog=BACKLOG, reuse_address=True
+        )
+        port: int = self._listening.sockets[0].getsockname()[1]
+        return port
+
+    async def close(self) -> None:
+        """Stop listening, end the streams, let short requests finish."""
+        if self._listening:
+            self._listening.close()
+        for task in tuple(self._streams):
+            task.cancel()
+        await self._http.shutdown(SHUTDOWN_S)
+
+    def _request(
+        self, message: Any, payload: Any, protocol: RequestHandler, writer: Any, task: asyncio.Task[None]
+    ) -> web.BaseRequest:
+        loop = asyncio.get_running_loop()
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=BODY_MAX_BYTES + 1)
+
+    async def _handle(self, incoming: web.BaseRequest) -> web.StreamResponse:
+        try:
+            request = await self._read(incoming)
+        except APIError as error:
+            return _plain(failure(error))
+        answer = await self._server.handle(request)
+        if answer.upgrade:
+            return await self._upgrade(incoming, answer.upgrade)
+        if answer.stream is not None:
+            return await self._stream(incoming, answer, answer.stream)
+        if incoming.method == "HEAD":
+            answer.body = b""
+        elif len(answer.body) >= GZIP_MIN_BYTES and "gzip" in incoming.headers.get("accept-encoding", ""):
+            answer.body = await asyncio.to_thread(gzip.compress, answer.body, 1)
+            answer.headers["content-encoding"] = "gzip"
+        return _plain(answer)
+
+    async def _read(self, incoming: web.BaseRequest) -> Request:
+        path, _, text = incoming.raw_path.partition("?")
+        repeated: dict[str, list[str]] = {}
+        if text:
+            try:
+                pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=1000)
+            except ValueError as error:
+                raise BadRequest(f"the query of the request can't be read: {error}") from None
+            for name, value in pairs:
+                repeated.setdefault(name, []).append(value)
+        query = {name: values[-1] for name, values in repeated.items()}
+        body = b""
+        if incoming.body_exists:
+            try:
+                body = await incoming.read()
+            except web.HTTPRequestEntityTooLarge:
+                raise TooLarge(f"Request entity too large: limit is {BODY_MAX_BYTES}") from None
+        headers = {name.lower(): value for name, value in incoming.headers.items()}
+        if "%" in path:
+            path = unquote(path)
+        return Request(incoming.method, path, query, headers, body, self._user(incoming), repeated)
+
+    def _user(self, incoming: web.BaseRequest) -> User | None:
+        """Whom the certificate of the connection names."""
+        transport = incoming.transport
+        if transport is None:
+            return None
+        if transport not in self._users:
+            session = transport.get_extra_info("ssl_object")
+            certificate = session.getpeercert() if session else None
+            self._users[transport] = user_of_certificate(certificate) if certificate else None
+        return self._users[transport]
+
+    async def _stream(
+        self, incoming: web.BaseRequest, answer: Answer, chunks: AsyncIterator[bytes]
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(status=answer.status, headers=answer.headers)
+        task = asyncio.current_task()
+        assert task
+        self._streams.add(task)
+        try:
+            async with aclosing(cast(Any, chunks)):
+                response.enable_chunked_encoding()
+                await response.prepare(incoming)
+                async for chunk in chunks:
+                    await response.write(chunk)
+                await response.write_eof()
+        except ConnectionError:
+            pass  # The client has gone.
+        finally:
+            self._streams.discard(task)
+        return response
+
+    async def _upgrade(self, incoming: web.BaseRequest, upgrade: Upgrade) -> web.StreamResponse:
+        response = web.WebSocketResponse(protocols=upgrade.subprotocols, max_msg_size=MESSAGE_MAX_BYTES, heartbeat=30)
+        if not response.can_prepare(incoming):
+            return _plain(failure(BadRequest("Upgrade request required: this must be a WebSocket")))
+        await response.prepare(incoming)
+        task = asyncio.current_task()
+        assert task
+        self._streams.add(task)
+        try:
+            await upgrade.serve(_WebSocket(response))
+        except ConnectionError:
+            pass  # The client has gone.
+        finally:
+            self._streams.discard(task)
+            await response.close()
+        return response
+
+
+class _WebSocket:
+    """See knarr.client.transport.Socket."""
+
+    def __init__(self, response: web.WebSocketResponse) -> None:
+        self._response = response
+        self.subprotocol = response.ws_protocol or ""
+
+    async def send(self, data: bytes) -> None:
+        await self._response.send_bytes(data)
+
+    async def receive(self) -> bytes | None:
+        message = await self._response.receive()
+        if message.type is WSMsgType.BINARY:
+            return cast(bytes, message.data)
+        if message.type is WSMsgType.TEXT:
+            return cast(str, message.data).encode()
+        return None
+
+    async def close(self) -> None:
+        await self._response.close()
+
+
+def _plain(answer: Answer) -> web.Response:
+    response = web.Response(status=answer.status, body=answer.body, headers=answer.headers)
+    for warning in answer.warnings:
+        text = warning.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+        response.headers.add("Warning", f'299 - "{text}"')
+    return response
+
+
+def tls_context(certificate: str, key: str, client_ca: str) -> ssl.SSLContext:
+    """Serve with a certificate; ask clients for theirs, and accept those without (they need a token)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certificate, key)
+    context.load_verify_locations(client_ca)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.set_alpn_protocols(["http/1.1"])
+    return context

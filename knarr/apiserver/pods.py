@@ -1,0 +1,226 @@
+"""The subresources of pods that do something: binding, log, exec, attach, port-forward."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+
+import msgspec
+
+from knarr.api import types
+from knarr.api.core.v1 import Binding, Pod, PodCondition, PodStatus
+from knarr.api.errors import APIError, BadRequest, Conflict, ServiceUnavailable
+from knarr.apiserver.requests import flag, number
+from knarr.client.nodes import LogOptions, NodeBackend, Streams
+from knarr.client.transport import Answer, Request, Socket, Upgrade
+from knarr.clock import Clock, utc
+
+STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
+"""Channels of the remote-command protocol: the first byte of each message (KEP-4006)."""
+
+SUBPROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+PORT_FORWARD_SUBPROTOCOLS = ("v4.channel.k8s.io", "portforward.k8s.io")
+CHUNK_BYTES = 32 << 10
+
+
+def bound(pod: Pod, binding: Binding, now_s: float) -> Pod:
+    """A changed copy of a pod, on its node. Raises Conflict when it is on one already."""
+    name = pod.metadata.name or ""
+    if pod.metadata.deletion_timestamp:
+        raise Conflict.of("", "pods/binding", name, f"pod {name} is being deleted, cannot be assigned to a host")
+    if pod.spec and pod.spec.node_name:
+        raise Conflict.of("", "pods/binding", name, f'pod {name} is already assigned to node "{pod.spec.node_name}"')
+    if pod.spec and pod.spec.scheduling_gates:
+        raise Conflict.of("", "pods/binding", name, f"pod {name} has non-empty .spec.schedulingGates")
+    if binding.metadata.uid and binding.metadata.uid != pod.metadata.uid:
+        raise Conflict.of("", "pods/binding", name, "the UID in the binding is not that of the pod")
+    changed = types.copy(pod)
+    assert changed.spec
+    changed.spec.node_name = binding.target.name
+    changed.metadata.annotations |= binding.metadata.annotations
+    status = changed.status = changed.status or PodStatus()
+    status.conditions = [condition for condition in status.conditions if condition.type != "PodScheduled"]
+    status.conditions.append(PodCondition(type="PodScheduled", status="True", last_transition_time=utc(now_s)))
+    return changed
+
+
+def container_of(pod: Pod, asked: str, what: str) -> str:
+    """The container that a request is about. Raises BadRequest with the choice."""
+    name, spec = pod.metadata.name, pod.spec
+    assert spec
+    containers = [container.name for container in spec.containers]
+    init = [container.name for container in spec.init_containers]
+    if asked:
+        if asked not in (*containers, *init, *(container.name for container in spec.ephemeral_containers)):
+            raise BadRequest(f"container {asked} is not valid for pod {name}")
+        return asked
+    default = pod.metadata.annotations.get("kubectl.kubernetes.io/default-container")
+    if default in containers and what != "log":
+        return default
+    if len(containers) == 1:
+        return containers[0]
+    choice = f"choose one of: [{' '.join(containers)}]"
+    if init:
+        choice += f" or one of the init containers: [{' '.join(init)}]"
+    raise BadRequest(f"a container name must be specified for pod {name}, {choice}")
+
+
+def log_options(pod: Pod, query: Mapping[str, str], clock: Clock) -> LogOptions:
+    """Raises BadRequest."""
+    since_s: float | None = None
+    if (seconds := number(query, "sinceSeconds")) is not None:
+        if seconds < 1:
+            raise BadRequest("sinceSeconds must be greater than 0")
+        since_s = clock.time_s() - seconds
+    if since := query.get("sinceTime"):
+        try:
+            since_s = datetime.fromisoformat(since).timestamp()
+        except ValueError:
+            raise BadRequest(f'sinceTime: invalid value "{since}": must be an RFC 3339 time') from None
+    tail, limit = number(query, "tailLines"), number(query, "limitBytes")
+    if tail is not None and tail < 0:
+        raise BadRequest("tailLines must be greater than or equal to 0")
+    if limit is not None and limit < 1:
+        raise BadRequest("limitBytes must be greater than 0")
+    return LogOptions(
+        container=container_of(pod, query.get("container", ""), "log"),
+        follow=flag(query, "follow"),
+        previous=flag(query, "previous"),
+        tail_lines=tail,
+        since_s=since_s,
+        timestamps=flag(query, "timestamps"),
+        limit_bytes=limit,
+    )
+
+
+async def log(pod: Pod, request: Request, nodes: NodeBackend, clock: Clock) -> Answer:
+    """The log as plain text; the first chunk is awaited, so that faults have a status code."""
+    if not (pod.spec and pod.spec.node_name):
+        raise BadRequest(f"pod {pod.metadata.name} does not have a host assigned")
+    chunks = nodes.logs(pod, log_options(pod, request.query, clock)).__aiter__()
+    headers = {"content-type": "text/plain"}
+    if not flag(request.query, "follow"):
+        body = b"".join([chunk async for chunk in _all(chunks)])
+        return Answer(200, headers, body)
+    return Answer(200, headers, stream=_all(chunks))
+
+
+async def _all(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        yield chunk
+
+
+def remote_command(pod: Pod, what: str, request: Request, nodes: NodeBackend) -> Answer:
+    """exec and attach, over a WebSocket."""
+    query = request.query
+    container = container_of(pod, query.get("container", ""), what)
+    command = request.repeated.get("command") or ([query["command"]] if "command" in query else [])
+    tty, stdin = flag(query, "tty"), flag(query, "stdin")
+    if what == "exec" and not command:
+        raise BadRequest("you must specify at least one command for the container")
+
+    async def serve(socket: Socket) -> None:
+        try:
+            if what == "exec":
+                streams = await nodes.exec(pod, container, command, tty=tty, stdin=stdin)
+            else:
+                streams = await nodes.attach(pod, container)
+        except APIError as error:
+            await socket.send(bytes((ERROR,)) + msgspec.json.encode(error.status()))
+            return
+        try:
+            await _join(socket, streams, reports_exit=what == "exec")
+        finally:
+            await streams.close()
+
+    return Answer(101, {}, upgrade=Upgrade(SUBPROTOCOLS, serve))
+
+
+async def _join(socket: Socket, streams: Streams, *, reports_exit: bool) -> None:
+    """Carry bytes both ways until the process ends or the client goes."""
+
+    async def inward() -> None:
+        while (message := await socket.receive()) is not None:
+            if not message:
+                continue
+            channel, data = message[0], message[1:]
+            if channel == STDIN:
+                if data:
+                    await streams.write(data)
+            elif channel == RESIZE:
+                size = msgspec.json.decode(data)
+                await streams.resize(int(size.get("Width", 0)), int(size.get("Height", 0)))
+            elif channel == CLOSE and data[:1] == bytes((STDIN,)):
+                await streams.close_stdin()
+
+    async def outward() -> None:
+        async for channel, data in streams.output():
+            await socket.send(bytes((channel,)) + data)
+        code = await streams.exit_code() if reports_exit else 0
+        await socket.send(bytes((ERROR,)) + msgspec.json.encode(_exit_status(code)))
+
+    tasks = [asyncio.ensure_future(inward()), asyncio.ensure_future(outward())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _exit_status(code: int) -> dict[str, object]:
+    if code == 0:
+        return {"metadata": {}, "status": "Success"}
+    return {
+        "metadata": {},
+        "status": "Failure",
+        "reason": "NonZeroExitCode",
+        "message": f"command terminated with non-zero exit code: exit status {code}",
+        "details": {"causes": [{"reason": "ExitCode", "message": str(code)}]},
+    }
+
+
+def port_forward(pod: Pod, request: Request, nodes: NodeBackend) -> Answer:
+    """Ports of a pod over a WebSocket: channels 2n (data) and 2n+1 (errors) for the nth port of the request."""
+    asked = request.repeated.get("ports") or [request.query.get("ports", "")]
+    ports = [int(port) for value in asked for port in value.split(",") if port.isdecimal()]
+    if not ports:
+        raise BadRequest('query parameter "ports" is required')
+
+    async def serve(socket: Socket) -> None:
+        for index, port in enumerate(ports):
+            for channel in (2 * index, 2 * index + 1):
+                await socket.send(bytes((channel,)) + struct.pack("<H", port))
+        async with asyncio.TaskGroup() as group:
+            writers: dict[int, asyncio.StreamWriter] = {}
+            for index, port in enumerate(ports):
+                try:
+                    reader, writer = await nodes.port_forward(pod, port)
+                except (OSError, APIError) as error:
+                    message = f"error forwarding port {port} to pod {pod.metadata.name}: {error}".encode()
+                    await socket.send(bytes((2 * index + 1,)) + message)
+                    continue
+                writers[2 * index] = writer
+                group.create_task(_pump(reader, socket, 2 * index))
+            while (received := await socket.receive()) is not None:
+                if received and received[0] in writers:
+                    writers[received[0]].write(received[1:])
+                    await writers[received[0]].drain()
+            for writer in writers.values():
+                writer.close()
+
+    return Answer(101, {}, upgrade=Upgrade(PORT_FORWARD_SUBPROTOCOLS, serve))
+
+
+async def _pump(reader: asyncio.StreamReader, socket: Socket, channel: int) -> None:
+    while data := await reader.read(CHUNK_BYTES):
+        await socket.send(bytes((channel,)) + data)
+    await socket.close()
+
+
+def need(nodes: NodeBackend | None) -> NodeBackend:
+    if nodes is None:
+        raise ServiceUnavailable("this API server reaches no nodes")
+    return nodes
