@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, cast
 from urllib.parse import parse_qsl, unquote
-from weakref import WeakKeyDictionary
 
 from aiohttp import WSMsgType, web
 from aiohttp.web_protocol import RequestHandler
@@ -46,10 +45,10 @@ class Listener:
         self._context = context
         self._host = host
         self._port = port
-        self._users: WeakKeyDictionary[Any, User | None] = WeakKeyDictionary()
-        self._http = web.Server(
+        self._http = _Connections(
             cast(Any, self._handle),
             request_factory=self._request,
+            handler_cancellation=True,
             access_log=None,
             keepalive_timeout=3630,
             max_line_size=HEADERS_MAX_BYTES,
@@ -118,18 +117,7 @@ class Listener:
         headers = {name.lower(): value for name, value in incoming.headers.items()}
         if "%" in path:
             path = unquote(path)
-        return Request(incoming.method, path, query, headers, body, self._user(incoming), repeated)
-
-    def _user(self, incoming: web.BaseRequest) -> User | None:
-        """Whom the certificate of the connection names."""
-        transport = incoming.transport
-        if transport is None:
-            return None
-        if transport not in self._users:
-            session = transport.get_extra_info("ssl_object")
-            certificate = session.getpeercert() if session else None
-            self._users[transport] = user_of_certificate(certificate) if certificate else None
-        return self._users[transport]
+        return Request(incoming.method, path, query, headers, body, _user_of(incoming), repeated)
 
     async def _stream(
         self, incoming: web.BaseRequest, answer: Answer, chunks: AsyncIterator[bytes]
@@ -167,6 +155,29 @@ class Listener:
             self._streams.discard(task)
             await response.close()
         return response
+
+
+class _Connection(RequestHandler):
+    """A connection that knows whom its certificate names."""
+
+    __slots__ = ("user",)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        session = transport.get_extra_info("ssl_object")
+        certificate = session.getpeercert() if session else None
+        self.user = user_of_certificate(certificate) if certificate else None
+
+
+class _Connections(web.Server):
+    """Makes a `_Connection` for each client."""
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+def _user_of(incoming: web.BaseRequest) -> User | None:
+    return cast(_Connection, incoming.protocol).user
 
 
 class _WebSocket:
