@@ -210,7 +210,8 @@ class PodNetwork(Protocol):
         """Give the namespace at this path an interface and addresses; answers those, IPv4 first."""
 
     async def detach(self, sandbox_id: str, network_namespace: str) -> None:
-        """Take back what `attach` gave. Idempotent; the namespace may be gone already."""
+        """Take back what `attach` gave. Idempotent; the namespace may be gone (after a restart of the machine
+        the path is a plain file)."""
 
 
 class Runtime(Protocol):

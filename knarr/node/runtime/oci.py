@@ -6,6 +6,7 @@ On disk, below one folder that belongs to this runtime alone:
     containers/<id>/   record.json, config.json, the file tree, and conmon's own files
     exits/<id>         the exit code, written by conmon
     images/            see images.py
+    exec/              scratch of exec sessions
     runtime/           the OCI runtime's own state
 
 Nothing runs in the agent: kill it, and containers run on, their logs are written and their exit codes kept.
@@ -18,6 +19,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -70,6 +72,7 @@ EXIT_UNKNOWN = 255
 EXIT_KILLED = 128 + signal.SIGKILL
 
 _Result = TypeVar("_Result")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -116,13 +119,16 @@ class OciRuntime:
         self._exits: dict[str, None] = {}
         """Containers that exited since the agent last looked, oldest first; never more than there are."""
         self._exits_changed = asyncio.Event()
+        self._closing = False
 
     # -- life cycle
 
     async def start(self) -> None:
         await asyncio.to_thread(self._make_folders)
         self._boot_id = await asyncio.to_thread(records.boot_id)
-        self._host = await asyncio.to_thread(spec.this_host, cgroup_v2=self._cgroups.is_v2)
+        self._host = await asyncio.to_thread(
+            spec.this_host, cgroup_v2=self._cgroups.is_v2, bounds_swap=self._cgroups.bounds_swap
+        )
         chosen, _ = await asyncio.gather(
             probe.choose(self._wanted_binary, self._root, self._cgroups.path("probe"), self._boot_id),
             self._images.start(),
@@ -131,13 +137,12 @@ class OciRuntime:
         await self._find_again()
 
     async def close(self) -> None:
-        if self._under_way:
-            await asyncio.wait(self._under_way)
+        self._closing = True
         for held in self._containers.values():
-            if held.watch is not None:
-                held.watch.close()
-                held.watch = None
+            self._unwatch(held)
         await self._images.close()
+        while self._under_way:
+            await asyncio.wait(self._under_way)
 
     async def clear(self) -> None:
         """Stop and remove every sandbox, leaving nothing in the kernel; images stay: for `knarr down`."""
@@ -221,7 +226,8 @@ class OciRuntime:
 
     async def _detach(self, record: SandboxRecord) -> None:
         path = self._network_namespace(record)
-        if path is not None:
+        # Unbinding removes the file, so once it is gone there is nothing left to take back.
+        if path is not None and await asyncio.to_thread(os.path.lexists, path):
             await self._network.detach(record.id, path)
 
     def _prepare_sandbox(self, record: SandboxRecord) -> None:
@@ -352,6 +358,7 @@ class OciRuntime:
             await asyncio.to_thread(records.write, folder, record)
             try:
                 launched = await conmon.launch(self._launch(record))
+                await asyncio.to_thread(self._cgroups.adopt_monitor, launched.monitor.pid)
                 await self._runtime("start", container_id, reason="RunContainerError")
             except Exception as error:
                 await self._give_up_starting(held, str(error))
@@ -428,8 +435,7 @@ class OciRuntime:
         async with held.lock:
             if container_id not in self._containers:
                 return
-            if held.watch is not None:
-                held.watch.close()
+            self._unwatch(held)
             await self._delete_from_runtime(container_id)
             await asyncio.to_thread(root_file_system.release, self._container_path(container_id))
             await asyncio.to_thread(files.remove, self._path("exits", container_id))
@@ -456,10 +462,17 @@ class OciRuntime:
 
     def _watch(self, held: _Held) -> None:
         assert held.record.monitor is not None
-        held.watch = conmon.Watch(held.record.monitor, partial(self._exit_noticed, held))
+        if not self._closing:
+            held.watch = conmon.Watch(held.record.monitor, partial(self._exit_noticed, held))
+
+    def _unwatch(self, held: _Held) -> None:
+        if held.watch is not None:
+            held.watch.close()
+            held.watch = None
 
     def _exit_noticed(self, held: _Held) -> None:
-        self._spawn(self._note_exit(held))
+        if not self._closing:
+            self._spawn(self._note_exit(held))
 
     async def _note_exit(self, held: _Held) -> None:
         async with held.lock:
@@ -468,16 +481,19 @@ class OciRuntime:
                 return
             await asyncio.to_thread(self._read_exit, record)
             record.phase = ContainerPhase.EXITED
-            await asyncio.to_thread(records.write, self._container_path(record.id), record)
+            try:
+                await asyncio.to_thread(records.write, self._container_path(record.id), record)
+            except OSError as error:  # the next agent learns it from conmon's file again
+                _log.warning("container %s: its exit is not recorded: %s", record.id, error)
         held.exited.set()
         self._exits[record.id] = None
         self._exits_changed.set()
 
     def _read_exit(self, record: ContainerRecord) -> None:
         path = self._path("exits", record.id)
-        text = files.read(path)
+        text = (files.read(path) or b"").strip()
         record.oom_killed = self._cgroups.oom_kills(record.cgroup) > 0
-        if text is not None:
+        if text.isdigit():
             record.exit_code = int(text)
             record.finished_at_s = os.stat(path).st_mtime
         elif record.boot_id != self._boot_id:
@@ -494,12 +510,14 @@ class OciRuntime:
 
     async def exec_sync(self, container_id: str, command: Sequence[str], timeout_s: float) -> ExecResult:
         self._running(container_id)
-        return await processes.run_to_end(self._runtime_line(), container_id, command, timeout_s, self._clock)
+        return await processes.run_to_end(
+            self._runtime_line(), self._path("exec"), container_id, command, timeout_s, self._clock
+        )
 
     async def exec(self, container_id: str, command: Sequence[str], *, tty: bool, stdin: bool) -> Streams:
         self._running(container_id)
         return await processes.ExecStreams.begin(
-            self._runtime_line(), container_id, command, self._clock, terminal=tty, stdin=stdin
+            self._runtime_line(), self._path("exec"), container_id, command, terminal=tty, stdin=stdin
         )
 
     async def attach(self, container_id: str) -> Streams:
@@ -595,7 +613,9 @@ class OciRuntime:
         return sandboxes, containers
 
     def _whole(self, sandbox: SandboxRecord) -> bool:
-        return sandbox.boot_id == self._boot_id and namespaces.IPC in namespaces.present(self._sandbox_path(sandbox.id))
+        expected = set(namespaces.of_sandbox(host_network=sandbox.config.host_network))
+        present = set(namespaces.present(self._sandbox_path(sandbox.id)))
+        return sandbox.boot_id == self._boot_id and expected <= present
 
     # -- the OCI runtime
 
@@ -633,6 +653,9 @@ class OciRuntime:
         for name in ("sandboxes", "containers", "exits", "runtime"):
             os.makedirs(self._path(name), mode=0o711, exist_ok=True)
         os.makedirs(self._path("images"), mode=0o711, exist_ok=True)
+        # Sessions end with the agent; what a killed one left of them is of no use.
+        shutil.rmtree(self._path("exec"), ignore_errors=True)
+        os.mkdir(self._path("exec"), 0o700)
 
     def _path(self, *parts: str) -> str:
         return os.path.join(self._root, *parts)

@@ -38,8 +38,7 @@ _CANNOT_START = 255
 class ExecStreams:
     """A command in a container, its input and output."""
 
-    def __init__(self, clock: Clock, terminal: bool) -> None:
-        self._clock = clock
+    def __init__(self, terminal: bool) -> None:
         self._terminal = terminal
         self._scratch = ""
         self._process: asyncio.subprocess.Process | None = None
@@ -54,20 +53,20 @@ class ExecStreams:
     async def begin(
         cls,
         line: Sequence[str],
+        scratch_directory: str,
         container_id: str,
         command: Sequence[str],
-        clock: Clock,
         *,
         terminal: bool,
         stdin: bool,
     ) -> ExecStreams:
         """`line` is the OCI runtime with its global options."""
-        streams = cls(clock, terminal)
+        streams = cls(terminal)
+        streams._scratch = await asyncio.to_thread(tempfile.mkdtemp, dir=scratch_directory)
         await streams._begin(line, container_id, command, stdin=stdin)
         return streams
 
     async def _begin(self, line: Sequence[str], container_id: str, command: Sequence[str], *, stdin: bool) -> None:
-        self._scratch = await asyncio.to_thread(tempfile.mkdtemp, prefix="knarr-exec-")
         arguments = [*line, "exec", "--pid-file", self._pid_file]
         if self._terminal:
             arguments += ["--tty", "--env", "TERM=xterm"]
@@ -225,10 +224,15 @@ class ExecStreams:
 
 
 async def run_to_end(
-    line: Sequence[str], container_id: str, command: Sequence[str], timeout_s: float, clock: Clock
+    line: Sequence[str],
+    scratch_directory: str,
+    container_id: str,
+    command: Sequence[str],
+    timeout_s: float,
+    clock: Clock,
 ) -> ExecResult:
     """Run a command; TimeoutError after `timeout_s` (0: none), the command killed."""
-    streams = await ExecStreams.begin(line, container_id, command, clock, terminal=False, stdin=False)
+    streams = await ExecStreams.begin(line, scratch_directory, container_id, command, terminal=False, stdin=False)
     output = bytearray()
 
     async def collect() -> None:

@@ -309,26 +309,28 @@ async def test_containers_logs_and_exit_codes_survive_a_killed_agent(tmp_path: P
 
     node = Node("oci", tmp_path)
     await node.runtime.start()
-    found = await node.runtime.container(container_id)
-    assert found is not None
-    assert found.state is ContainerState.RUNNING
-    assert found.pid is not None
-    assert Path(f"/proc/{found.pid}").exists()
-    assert (await node.runtime.exec_sync(container_id, ["echo", "still"], 10)).output == b"still\n"
+    try:
+        found = await node.runtime.container(container_id)
+        assert found is not None
+        assert found.state is ContainerState.RUNNING
+        assert found.pid is not None
+        assert Path(f"/proc/{found.pid}").exists()
+        assert (await node.runtime.exec_sync(container_id, ["echo", "still"], 10)).output == b"still\n"
 
-    # It ends while no agent is there; the next one tells.
-    await node.runtime.close()
-    os.kill(found.pid, signal.SIGTERM)
-    async with asyncio.timeout(30):
-        while not (tmp_path / "root" / "exits" / container_id).exists():
-            await asyncio.sleep(0.005)
-    runtime = await node.restart_agent()
-    ended = await exit_of(runtime, container_id)
-    assert ended.exit_code == 9
-    assert log_lines(ended.log_path) == [("stdout", "end")]
-    assert ended.finished_at_s >= ended.started_at_s
-    assert isinstance(runtime, OciRuntime)
-    await runtime.purge()
+        # It ends while no agent is there; the next one tells.
+        await node.runtime.close()
+        os.kill(found.pid, signal.SIGTERM)
+        async with asyncio.timeout(30):
+            while not (tmp_path / "root" / "exits" / container_id).exists():
+                await asyncio.sleep(0.005)
+        runtime = await node.restart_agent()
+        ended = await exit_of(runtime, container_id)
+        assert ended.exit_code == 9
+        assert log_lines(ended.log_path) == [("stdout", "end")]
+        assert ended.finished_at_s >= ended.started_at_s
+    finally:
+        assert isinstance(node.runtime, OciRuntime)
+        await node.runtime.purge()
 
 
 async def test_a_killed_monitor_ends_its_container(oci: Node) -> None:
