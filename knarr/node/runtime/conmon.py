@@ -12,6 +12,7 @@ import contextlib
 import errno
 import json
 import os
+import select
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,6 +23,10 @@ from knarr.node.runtime.contract import RuntimeFailure
 
 ANSWER_BYTES_MAX = 64 << 10
 """conmon answers with one line: a number, or the OCI runtime's error."""
+KILL_ROUNDS_MAX = 10
+"""conmon may have started the next process while it was killed; there are three in a row at most."""
+KILL_WAIT_MS_MAX = 10_000
+"""For a process to be gone after SIGKILL."""
 PACKET_BYTES_MAX = 8192
 """Of an attach socket (CONN_SOCK_BUF_SIZE in conmon), and of what it takes on stdin in one piece."""
 _STDERR = 3
@@ -170,6 +175,48 @@ async def launch(what: Launch) -> Launched:
     if monitor is None or container is None:
         raise StartFailed("RunContainerError", "the container ended before it was started")
     return Launched(monitor, container)
+
+
+def kill_all_of(container_id: str) -> None:
+    """Kill conmon and the OCI runtime where they are at work on this container. For threads.
+
+    What of it runs already in the container's control group is not found here.
+    """
+    name = container_id.encode()
+    for _ in range(KILL_ROUNDS_MAX):
+        found = [one for one in _all_processes() if name in _command_line(one.pid).split(b"\0")]
+        if not found:
+            return
+        for one in found:
+            _kill_and_wait(one)
+    raise RuntimeFailure("KillContainerError", f"processes of container {container_id} come again and again")
+
+
+def _all_processes() -> list[Process]:
+    found = (process(int(entry)) for entry in os.listdir("/proc") if entry.isdigit())
+    return [one for one in found if one is not None]
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return files.read(f"/proc/{pid}/cmdline") or b""
+    except OSError:  # it ended meanwhile
+        return b""
+
+
+def _kill_and_wait(victim: Process) -> None:
+    descriptor = victim.open()
+    if descriptor is None:
+        return
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.poll(KILL_WAIT_MS_MAX)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(descriptor)
 
 
 def start_error(message: str) -> str:

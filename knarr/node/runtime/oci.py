@@ -388,7 +388,7 @@ class OciRuntime:
     async def _give_up_starting(self, held: _Held, message: str) -> None:
         """Whatever came of it goes, and the container counts as exited."""
         record = held.record
-        await self._delete_from_runtime(record.id)
+        await self._delete_from_runtime(record)
         record.phase = ContainerPhase.EXITED
         record.exit_code = EXIT_START_FAILED
         record.finished_at_s = self._clock.time_s()
@@ -436,7 +436,7 @@ class OciRuntime:
             if container_id not in self._containers:
                 return
             self._unwatch(held)
-            await self._delete_from_runtime(container_id)
+            await self._delete_from_runtime(held.record)
             await asyncio.to_thread(root_file_system.release, self._container_path(container_id))
             await asyncio.to_thread(files.remove, self._path("exits", container_id))
             del self._containers[container_id]
@@ -582,6 +582,8 @@ class OciRuntime:
         if record.phase is ContainerPhase.CREATING or record.sandbox_id not in self._sandboxes:
             await self._remove_container(record.id)
         elif record.phase is ContainerPhase.STARTING:
+            # conmon and the OCI runtime may be at it still: they don't end with the agent that called them.
+            await asyncio.to_thread(conmon.kill_all_of, record.id)
             await self._give_up_starting(held, "the node agent ended while the container was starting")
             self._exits[record.id] = None
         elif record.phase is ContainerPhase.RUNNING and same_boot:
@@ -642,9 +644,16 @@ class OciRuntime:
         if process.returncode:
             raise RuntimeFailure(reason, conmon.start_error(said.decode("utf-8", "replace")))
 
-    async def _delete_from_runtime(self, container_id: str) -> None:
-        if await asyncio.to_thread(os.path.isdir, self._path("runtime", container_id)):
-            await self._runtime("delete", "--force", container_id, reason="KillContainerError")
+    async def _delete_from_runtime(self, record: ContainerRecord) -> None:
+        state = self._path("runtime", record.id)
+        if await asyncio.to_thread(os.path.isdir, state):
+            try:
+                await self._runtime("delete", "--force", record.id, reason="KillContainerError")
+            except RuntimeFailure as error:
+                # It refuses what was only half created.
+                _log.info("container %s: %s", record.id, error.message)
+                await asyncio.to_thread(shutil.rmtree, state, True)
+        await asyncio.to_thread(self._cgroups.remove, record.cgroup)
 
     # -- small things
 

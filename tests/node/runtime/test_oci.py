@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from knarr.node.runtime.contract import (
 )
 from knarr.node.runtime.oci import OciRuntime
 from tests import images
-from tests.node.runtime.conftest import IMAGE, Node, exit_of, log_lines, runs, script, start
+from tests.node.runtime.conftest import IMAGE, Node, assert_nothing_left, exit_of, log_lines, runs, script, start
 
 pytestmark = pytest.mark.e2e
 
@@ -300,7 +301,7 @@ def _processes_in(pid_namespace: str) -> list[str]:
 
 async def test_containers_logs_and_exit_codes_survive_a_killed_agent(tmp_path: Path, archive: str) -> None:
     text = "trap 'echo end; exit 9' TERM; while :; do sleep 3600 & wait $!; done"
-    command = [sys.executable, "-m", "tests.node.runtime.agent", str(tmp_path), archive, text]
+    command = [sys.executable, "-m", "tests.node.runtime.agent", "run", str(tmp_path), archive, text]
     agent = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, start_new_session=True)
     assert agent.stdout is not None
     container_id = (await agent.stdout.readline()).decode().strip()
@@ -331,6 +332,37 @@ async def test_containers_logs_and_exit_codes_survive_a_killed_agent(tmp_path: P
     finally:
         assert isinstance(node.runtime, OciRuntime)
         await node.runtime.purge()
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_an_agent_killed_at_any_moment_leaves_only_whole_things(tmp_path: Path, archive: str, seed: int) -> None:
+    command = [sys.executable, "-m", "tests.node.runtime.agent", "churn", str(tmp_path), archive]
+    agent = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, start_new_session=True)
+    assert agent.stdout is not None
+    for _ in range(seed + 1):
+        assert await agent.stdout.readline()
+    await asyncio.sleep(random.Random(seed).uniform(0, 0.06))  # not to wait for something: to hit any moment
+    os.killpg(agent.pid, signal.SIGKILL)
+    await agent.wait()
+
+    node = Node("oci", tmp_path)
+    await node.runtime.start()
+    assert isinstance(node.runtime, OciRuntime)
+    try:
+        ready = {sandbox.id for sandbox in await node.runtime.sandboxes() if sandbox.ready}
+        for container in await node.runtime.containers():
+            if container.state is ContainerState.RUNNING:
+                assert container.sandbox_id in ready
+                assert (await node.runtime.exec_sync(container.id, ["true"], 10)).exit_code == 0
+            elif container.state is ContainerState.CREATED:
+                await node.runtime.start_container(container.id)
+            else:
+                assert container.exit_code is not None
+    finally:
+        group = node.runtime._cgroups.root
+        await node.runtime.purge()
+    assert_nothing_left(tmp_path)
+    assert list(Path("/sys/fs/cgroup").glob(f"*{group}")) == []
 
 
 async def test_a_killed_monitor_ends_its_container(oci: Node) -> None:
