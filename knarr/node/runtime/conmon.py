@@ -258,6 +258,11 @@ async def resize(bundle: str, width: int, height: int) -> None:
     await asyncio.to_thread(_control, bundle, f"1 {height} {width}\n")
 
 
+async def reopen_log(bundle: str) -> None:
+    """Have conmon write to the log's path anew."""
+    await asyncio.to_thread(_control, bundle, "2 0 0\n")
+
+
 def _control(bundle: str, message: str) -> None:
     try:
         # Not blocking: without a reader, conmon is gone and nobody needs the message.

@@ -248,6 +248,9 @@ class Runtime(Protocol):
     async def remove_container(self, container_id: str) -> None:
         """Remove an exited container and its root file system; its log stays. Idempotent."""
 
+    async def reopen_log(self, container_id: str) -> None:
+        """Go on writing at the log's path, which was renamed: how the agent rotates logs (CRI ReopenContainerLog)."""
+
     async def containers(self) -> list[Container]: ...
 
     async def container(self, container_id: str) -> Container | None: ...

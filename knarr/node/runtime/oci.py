@@ -146,6 +146,8 @@ class OciRuntime:
 
     async def clear(self) -> None:
         """Stop and remove every sandbox, leaving nothing in the kernel; images stay: for `knarr down`."""
+        while self._under_way:  # a sandbox half made would come after the others went
+            await asyncio.wait(self._under_way)
         await asyncio.gather(*(self.remove_sandbox(sandbox_id) for sandbox_id in list(self._sandboxes)))
         await asyncio.to_thread(self._cgroups.remove_root)
 
@@ -442,6 +444,10 @@ class OciRuntime:
             del self._containers[container_id]
             self._exits.pop(container_id, None)
 
+    async def reopen_log(self, container_id: str) -> None:
+        self._running(container_id)
+        await conmon.reopen_log(self._container_path(container_id))
+
     async def containers(self) -> list[Container]:
         return [held.record.seen() for held in self._containers.values()]
 
@@ -570,10 +576,15 @@ class OciRuntime:
             self._containers[record.id] = _Held(record)
         await asyncio.gather(*(self._take_up(held) for held in list(self._containers.values())))
         for sandbox in sandboxes:
-            if sandbox.phase is SandboxPhase.CREATING:
-                await self._remove_sandbox(sandbox.id)
-            elif sandbox.phase is SandboxPhase.READY and not await asyncio.to_thread(self._whole, sandbox):
-                await self._stop_sandbox(sandbox.id)
+            try:
+                if sandbox.phase is SandboxPhase.CREATING:
+                    await self._remove_sandbox(sandbox.id)
+                elif sandbox.phase is SandboxPhase.READY and not await asyncio.to_thread(self._whole, sandbox):
+                    await self._stop_sandbox(sandbox.id)
+            except Exception as error:
+                # One that won't go must not keep the node from starting; it is not ready, and is tried again.
+                sandbox.phase = SandboxPhase.STOPPED
+                _log.warning("sandbox %s of an earlier run: %s", sandbox.id, error)
         await self._images.sweep(self._chains_in_use)
 
     async def _take_up(self, held: _Held) -> None:

@@ -72,6 +72,27 @@ async def test_output_is_logged_in_cri_format_with_its_stream(oci: Node) -> None
     assert ("stderr", "F", "err") in said
 
 
+async def test_a_log_that_was_renamed_is_written_anew_when_reopened(oci: Node) -> None:
+    sandbox = await oci.runtime.run_sandbox(oci.sandbox())
+    container_id = await start(oci.runtime, sandbox.id, script("while read line; do echo $line; done", stdin=True))
+    container = await oci.runtime.container(container_id)
+    assert container is not None
+    streams = await oci.runtime.attach(container_id)
+    await streams.write(b"before\n")
+    await read_until(streams, b"before\n")
+    os.rename(container.log_path, f"{container.log_path}.1")
+    await oci.runtime.reopen_log(container_id)
+    async with asyncio.timeout(30):
+        while not Path(container.log_path).exists():
+            await asyncio.sleep(0.005)
+    await streams.write(b"after\n")
+    await read_until(streams, b"after\n")
+    await streams.close()
+    await oci.runtime.stop_container(container_id, 0)
+    assert log_lines(f"{container.log_path}.1") == [("stdout", "before")]
+    assert log_lines(container.log_path) == [("stdout", "after")]
+
+
 async def test_environment_command_and_working_folder_are_those_asked_for(oci: Node) -> None:
     config = script(
         "echo $HOSTNAME $COLOUR; pwd; hostname; cat /etc/hostname",
@@ -425,6 +446,26 @@ async def test_what_a_crash_left_half_made_is_removed_at_start(oci: Node) -> Non
     assert await runtime.containers() == []
     assert os.listdir(root / "sandboxes") == os.listdir(root / "containers") == []
     assert str(root) not in Path("/proc/self/mountinfo").read_text()
+
+
+async def test_a_leftover_that_the_network_does_not_let_go_does_not_keep_the_node_from_starting(
+    oci: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(oci.runtime, OciRuntime)
+    sandbox = await oci.runtime.run_sandbox(oci.sandbox())
+    record = oci.runtime._sandboxes[sandbox.id]
+    record.phase = records.SandboxPhase.CREATING
+    records.write(str(oci.directory / "root" / "sandboxes" / sandbox.id), record)
+
+    async def refuse(sandbox_id: str, network_namespace: str) -> None:
+        raise OSError("not now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(oci.network, "detach", refuse)
+        runtime = await oci.restart_agent()
+    assert [left.ready for left in await runtime.sandboxes()] == [False]
+    await runtime.remove_sandbox(sandbox.id)
+    assert await runtime.sandboxes() == []
 
 
 async def test_a_container_caught_while_starting_counts_as_failed(oci: Node) -> None:
