@@ -83,12 +83,22 @@ def process(pid: int) -> Process | None:
 
 def started_ticks(pid: int) -> int | None:
     """When the process started; None when it is gone or dead already (a zombie)."""
+    fields = _stat(pid)
+    return None if not fields or fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def state_of(pid: int) -> bytes:
+    """One letter (proc(5), /proc/<pid>/stat, field 3); empty when the process is gone."""
+    return (_stat(pid) or [b""])[0]
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields after the program's name, which may itself contain blanks and brackets."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+            return file.read().rpartition(b")")[2].split()
     except OSError:
-        return None
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+        return []
 
 
 @dataclass(frozen=True, slots=True)

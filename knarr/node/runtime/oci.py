@@ -523,7 +523,7 @@ class OciRuntime:
     async def exec(self, container_id: str, command: Sequence[str], *, tty: bool, stdin: bool) -> Streams:
         self._running(container_id)
         return await processes.ExecStreams.begin(
-            self._runtime_line(), self._path("exec"), container_id, command, terminal=tty, stdin=stdin
+            self._runtime_line(), self._path("exec"), container_id, command, self._clock, terminal=tty, stdin=stdin
         )
 
     async def attach(self, container_id: str) -> Streams:
