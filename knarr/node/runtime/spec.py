@@ -8,6 +8,7 @@ values: `Host` holds what depends on the machine.
 from __future__ import annotations
 
 import os
+import signal
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -110,6 +111,22 @@ def arguments(config: ContainerConfig, settings: ImageSettings) -> list[str]:
     if not line:
         raise RuntimeFailure("CreateContainerError", "no command specified")
     return line
+
+
+def stop_signal(settings: ImageSettings) -> int:
+    """An image's StopSignal: SIGQUIT, QUIT, 3 or SIGRTMIN+3; SIGTERM when there is none."""
+    text = (settings.stop_signal or "").strip().upper()
+    if not text:
+        return signal.SIGTERM
+    if text.isdigit():
+        return int(text)
+    name = text if text.startswith("SIG") else f"SIG{text}"
+    base, sign, offset = name.partition("+") if "+" in name else name.partition("-")
+    try:
+        number = int(signal.Signals[base])
+        return number + int(f"{sign}{offset}") if sign else number
+    except (KeyError, ValueError) as error:
+        raise RuntimeFailure("CreateContainerError", f"unknown stop signal {text!r}") from error
 
 
 def environment(config: ContainerConfig, settings: ImageSettings, hostname: str) -> list[str]:

@@ -468,6 +468,19 @@ async def test_a_leftover_that_the_network_does_not_let_go_does_not_keep_the_nod
     assert await runtime.sandboxes() == []
 
 
+async def test_a_container_whose_sandbox_is_lost_is_removed_at_start(oci: Node) -> None:
+    assert isinstance(oci.runtime, OciRuntime)
+    sandbox = await oci.runtime.run_sandbox(oci.sandbox())
+    container_id = await start(oci.runtime, sandbox.id, runs())
+    process = oci.runtime._containers[container_id].record.process
+    assert process is not None
+    (oci.directory / "root" / "sandboxes" / sandbox.id / "record.json").write_bytes(b"")
+    runtime = await oci.restart_agent()
+    assert await runtime.containers() == await runtime.sandboxes() == []
+    assert not process.exists()
+    assert os.listdir(oci.directory / "root" / "sandboxes") == []
+
+
 async def test_a_container_caught_while_starting_counts_as_failed(oci: Node) -> None:
     assert isinstance(oci.runtime, OciRuntime)
     sandbox = await oci.runtime.run_sandbox(oci.sandbox())

@@ -52,6 +52,19 @@ def test_a_container_without_any_command_is_refused() -> None:
         spec.arguments(config(command=()), ImageSettings(entrypoint=None, cmd=None))
 
 
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("", 15), (None, 15), ("SIGQUIT", 3), ("quit", 3), ("9", 9), ("SIGRTMIN+3", 37), ("RTMAX-1", 63)],
+)
+def test_stop_signals_are_written_in_many_ways(text: str | None, number: int) -> None:
+    assert spec.stop_signal(ImageSettings(stop_signal=text)) == number
+
+
+def test_an_unknown_stop_signal_is_refused() -> None:
+    with pytest.raises(RuntimeFailure, match="SIGNONSENSE"):
+        spec.stop_signal(ImageSettings(stop_signal="SIGNONSENSE"))
+
+
 def test_environment_is_the_images_overlaid_by_the_pods() -> None:
     settings = ImageSettings(env=("PATH=/image", "A=1", "EMPTY"))
     values = spec.environment(config(env=[("A", "2"), ("B", "x=y")]), settings, "web-0")
