@@ -293,7 +293,7 @@ class _Archive:
         except (KeyError, tarfile.TarError, RecursionError) as error:
             raise BrokenArchive(f"{name}: {error}") from error
         if content is None:
-            raise FileNotFoundError(name)
+            raise FileNotFoundError(f"{name} is not in the archive")
         return content
 
 

@@ -19,6 +19,7 @@ CPU_PERIOD_US = 100_000
 BEST_EFFORT_SHARES = 2
 """The kernel's least: pods without requests get CPU time that nobody else wants (upstream's QoS level)."""
 _BEST_EFFORT = "besteffort"
+_MONITORS = "monitors"
 _CONTROLLERS_V2 = ("cpu", "memory", "pids", "cpuset", "io")
 _REMOVE_ROUNDS_MAX = 3
 
@@ -36,6 +37,10 @@ class ControlGroups:
         self.root = f"/{root.strip('/')}"
         self._mount_point = mount_point
         self.is_v2 = os.path.exists(os.path.join(mount_point, "cgroup.controllers"))
+        self.bounds_swap = self.is_v2 or os.path.exists(
+            os.path.join(mount_point, "memory", "memory.memsw.limit_in_bytes")
+        )
+        """Whether the kernel was built and started with swap accounting."""
 
     def path(self, *below: str) -> str:
         """What the OCI spec's cgroupsPath takes: absolute, so not relative to the agent's own group."""
@@ -81,6 +86,16 @@ class ControlGroups:
                         os.rmdir(folder)
                 if not os.path.isdir(top):
                     break
+
+    def adopt_monitor(self, pid: int) -> None:
+        """Take a monitor out of the agent's group: a service manager that stops the agent kills that group."""
+        tree = self._mount_point if self.is_v2 else os.path.join(self._mount_point, "systemd")
+        if not os.path.isdir(tree):
+            return
+        folder = tree + self.path(_MONITORS)
+        with contextlib.suppress(OSError):
+            os.makedirs(folder, exist_ok=True)
+            self._write(os.path.join(folder, "cgroup.procs"), str(pid))
 
     def remove_root(self) -> None:
         """Remove the root group and its levels where they are empty."""

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import json
 import os
+import select
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,6 +23,10 @@ from knarr.node.runtime.contract import RuntimeFailure
 
 ANSWER_BYTES_MAX = 64 << 10
 """conmon answers with one line: a number, or the OCI runtime's error."""
+KILL_ROUNDS_MAX = 10
+"""conmon may have started the next process while it was killed; there are three in a row at most."""
+KILL_WAIT_MS_MAX = 10_000
+"""For a process to be gone after SIGKILL."""
 PACKET_BYTES_MAX = 8192
 """Of an attach socket (CONN_SOCK_BUF_SIZE in conmon), and of what it takes on stdin in one piece."""
 _STDERR = 3
@@ -78,12 +83,22 @@ def process(pid: int) -> Process | None:
 
 def started_ticks(pid: int) -> int | None:
     """When the process started; None when it is gone or dead already (a zombie)."""
+    fields = _stat(pid)
+    return None if not fields or fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def state_of(pid: int) -> bytes:
+    """One letter (proc(5), /proc/<pid>/stat, field 3); empty when the process is gone."""
+    return (_stat(pid) or [b""])[0]
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields after the program's name, which may itself contain blanks and brackets."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+            return file.read().rpartition(b")")[2].split()
     except OSError:
-        return None
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +187,48 @@ async def launch(what: Launch) -> Launched:
     return Launched(monitor, container)
 
 
+def kill_all_of(container_id: str) -> None:
+    """Kill conmon and the OCI runtime where they are at work on this container. For threads.
+
+    What of it runs already in the container's control group is not found here.
+    """
+    name = container_id.encode()
+    for _ in range(KILL_ROUNDS_MAX):
+        found = [one for one in _all_processes() if name in _command_line(one.pid).split(b"\0")]
+        if not found:
+            return
+        for one in found:
+            _kill_and_wait(one)
+    raise RuntimeFailure("KillContainerError", f"processes of container {container_id} come again and again")
+
+
+def _all_processes() -> list[Process]:
+    found = (process(int(entry)) for entry in os.listdir("/proc") if entry.isdigit())
+    return [one for one in found if one is not None]
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return files.read(f"/proc/{pid}/cmdline") or b""
+    except OSError:  # it ended meanwhile
+        return b""
+
+
+def _kill_and_wait(victim: Process) -> None:
+    descriptor = victim.open()
+    if descriptor is None:
+        return
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.poll(KILL_WAIT_MS_MAX)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(descriptor)
+
+
 def start_error(message: str) -> str:
     """The runtime's reason without the time stamps and levels of its log lines."""
     reasons = []
@@ -209,6 +266,11 @@ class Watch:
 async def resize(bundle: str, width: int, height: int) -> None:
     """Tell conmon the size of the container's terminal."""
     await asyncio.to_thread(_control, bundle, f"1 {height} {width}\n")
+
+
+async def reopen_log(bundle: str) -> None:
+    """Have conmon write to the log's path anew."""
+    await asyncio.to_thread(_control, bundle, "2 0 0\n")
 
 
 def _control(bundle: str, message: str) -> None:

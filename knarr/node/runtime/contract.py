@@ -210,7 +210,8 @@ class PodNetwork(Protocol):
         """Give the namespace at this path an interface and addresses; answers those, IPv4 first."""
 
     async def detach(self, sandbox_id: str, network_namespace: str) -> None:
-        """Take back what `attach` gave. Idempotent; the namespace may be gone already."""
+        """Take back what `attach` gave. Idempotent; the namespace may be gone (after a restart of the machine
+        the path is a plain file)."""
 
 
 class Runtime(Protocol):
@@ -246,6 +247,9 @@ class Runtime(Protocol):
 
     async def remove_container(self, container_id: str) -> None:
         """Remove an exited container and its root file system; its log stays. Idempotent."""
+
+    async def reopen_log(self, container_id: str) -> None:
+        """Go on writing at the log's path, which was renamed: how the agent rotates logs (CRI ReopenContainerLog)."""
 
     async def containers(self) -> list[Container]: ...
 

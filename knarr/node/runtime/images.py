@@ -17,10 +17,13 @@ import asyncio
 import contextlib
 import hashlib
 import io
+import lzma
 import os
 import shutil
+import tarfile
 import tempfile
 import threading
+import zlib
 from collections.abc import Callable, Iterable
 from typing import cast
 
@@ -29,7 +32,7 @@ import msgspec
 from knarr.clock import Clock
 from knarr.node.runtime import archives, files, kernel, references
 from knarr.node.runtime.contract import Image, ImageNotPresent, PullFailure, RuntimeFailure
-from knarr.node.runtime.layers import UnsafeLayer, unpack
+from knarr.node.runtime.layers import unpack
 from knarr.node.runtime.references import Reference
 
 PULL_S_MAX = 3600.0
@@ -40,6 +43,10 @@ PULL_MESSAGE_LENGTH_MAX = 1024
 """Of skopeo's last words, kept for the event that the user reads."""
 UNPACKS_AT_ONCE_MAX = 2
 """Unpacking is disk and processor work; the pods that already run need both as well."""
+
+
+_DAMAGE = (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError)
+"""All that reading a stranger's archive may raise: BrokenArchive and UnsafeLayer are ValueErrors."""
 
 
 class StoredImage(msgspec.Struct, frozen=True):
@@ -129,7 +136,7 @@ class ImageStore:
             return await self._take(path, scratch, ())
         except OSError as error:
             raise RuntimeFailure("LoadImageError", f"{path}: {error.strerror or error}") from error
-        except (archives.BrokenArchive, UnsafeLayer, EOFError) as error:
+        except _DAMAGE as error:
             raise RuntimeFailure("LoadImageError", f"{path}: {error}") from error
         finally:
             await asyncio.to_thread(shutil.rmtree, scratch, True)
@@ -157,7 +164,7 @@ class ImageStore:
                 fetched = os.path.join(scratch, "image")
                 await self._fetch(reference, insecure, fetched)
                 names = await self._take(fetched, scratch, (str(reference),))
-            except (archives.BrokenArchive, UnsafeLayer, OSError, EOFError) as error:
+            except _DAMAGE as error:
                 raise PullFailure("ErrImagePull", f'failed to unpack image "{reference}": {error}') from error
             finally:
                 await asyncio.to_thread(shutil.rmtree, scratch, True)

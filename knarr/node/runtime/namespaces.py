@@ -34,9 +34,14 @@ class SysctlNotNamespaced(ValueError):
 
 async def create(directory: str, *, hostname: str, host_network: bool, sysctls: Mapping[str, str]) -> None:
     """Make the namespaces and bind each to a file in `directory`."""
-    wanted = (IPC,) if host_network else (NETWORK, IPC, UTS)
+    wanted = of_sandbox(host_network=host_network)
     check_sysctls(sysctls, host_network=host_network)
     await kernel.in_thread_of_its_own(lambda: _create(directory, wanted, hostname, sysctls))
+
+
+def of_sandbox(*, host_network: bool) -> tuple[str, ...]:
+    """The kinds that a pod has of its own; with the machine's network it also bears the machine's name."""
+    return (IPC,) if host_network else (NETWORK, IPC, UTS)
 
 
 def check_sysctls(sysctls: Mapping[str, str], *, host_network: bool) -> None:

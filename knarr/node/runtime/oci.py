@@ -6,6 +6,7 @@ On disk, below one folder that belongs to this runtime alone:
     containers/<id>/   record.json, config.json, the file tree, and conmon's own files
     exits/<id>         the exit code, written by conmon
     images/            see images.py
+    exec/              scratch of exec sessions
     runtime/           the OCI runtime's own state
 
 Nothing runs in the agent: kill it, and containers run on, their logs are written and their exit codes kept.
@@ -17,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
+import logging
 import os
 import shutil
 import signal
@@ -30,6 +31,7 @@ from knarr.clock import Clock
 from knarr.node.runtime import (
     archives,
     conmon,
+    container_folder,
     files,
     images,
     kernel,
@@ -37,9 +39,8 @@ from knarr.node.runtime import (
     probe,
     processes,
     records,
-    root_file_system,
+    sandbox_folder,
     spec,
-    users,
 )
 from knarr.node.runtime.cgroups import ControlGroups
 from knarr.node.runtime.contract import (
@@ -55,21 +56,16 @@ from knarr.node.runtime.contract import (
     SandboxConfig,
     Streams,
 )
+from knarr.node.runtime.oci_command import OciCommand
 from knarr.node.runtime.records import ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord
 
 KILL_S_MAX = 30.0
 """SIGKILL takes effect at once, but for a process that waits for a disk; after this it is reported."""
-COMMAND_S_MAX = 60.0
-"""For one call of the OCI runtime; those take milliseconds."""
-SHM_BYTES = 64 << 20
-"""Size of /dev/shm, as Docker's and containerd's."""
 EXIT_START_FAILED = 128
 """Exit code of a container that could not be started, as containerd's."""
-EXIT_UNKNOWN = 255
-"""Exit code where none was kept: the machine went down, or somebody killed conmon."""
-EXIT_KILLED = 128 + signal.SIGKILL
 
 _Result = TypeVar("_Result")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -100,8 +96,8 @@ class OciRuntime:
         self._clock = clock
         self._network = network
         self._wanted_binary = runtime_binary
-        self._binary = ""
         self._conmon = ""
+        self._command = OciCommand("", "", clock)
         self.version = ""
         # Two runtimes on one machine must not share groups; their folders tell them apart.
         digest = hashlib.sha256(self._root.encode()).hexdigest()
@@ -116,31 +112,36 @@ class OciRuntime:
         self._exits: dict[str, None] = {}
         """Containers that exited since the agent last looked, oldest first; never more than there are."""
         self._exits_changed = asyncio.Event()
+        self._closing = False
 
     # -- life cycle
 
     async def start(self) -> None:
         await asyncio.to_thread(self._make_folders)
         self._boot_id = await asyncio.to_thread(records.boot_id)
-        self._host = await asyncio.to_thread(spec.this_host, cgroup_v2=self._cgroups.is_v2)
+        self._host = await asyncio.to_thread(
+            spec.this_host, cgroup_v2=self._cgroups.is_v2, bounds_swap=self._cgroups.bounds_swap
+        )
         chosen, _ = await asyncio.gather(
             probe.choose(self._wanted_binary, self._root, self._cgroups.path("probe"), self._boot_id),
             self._images.start(),
         )
-        self._binary, self.version, self._conmon = chosen.binary, chosen.version, chosen.conmon
+        self.version, self._conmon = chosen.version, chosen.conmon
+        self._command = OciCommand(chosen.binary, self._path("runtime"), self._clock)
         await self._find_again()
 
     async def close(self) -> None:
-        if self._under_way:
-            await asyncio.wait(self._under_way)
+        self._closing = True
         for held in self._containers.values():
-            if held.watch is not None:
-                held.watch.close()
-                held.watch = None
+            self._unwatch(held)
         await self._images.close()
+        while self._under_way:
+            await asyncio.wait(self._under_way)
 
     async def clear(self) -> None:
         """Stop and remove every sandbox, leaving nothing in the kernel; images stay: for `knarr down`."""
+        while self._under_way:  # a sandbox half made would come after the others went
+            await asyncio.wait(self._under_way)
         await asyncio.gather(*(self.remove_sandbox(sandbox_id) for sandbox_id in list(self._sandboxes)))
         await asyncio.to_thread(self._cgroups.remove_root)
 
@@ -159,7 +160,7 @@ class OciRuntime:
         record = SandboxRecord(self._new_id(), config, self._boot_id, self._clock.time_s())
         folder = self._sandbox_path(record.id)
         try:
-            await asyncio.to_thread(self._prepare_sandbox, record)
+            await asyncio.to_thread(sandbox_folder.create, folder, record)
             await _all(
                 namespaces.create(
                     folder,
@@ -167,7 +168,8 @@ class OciRuntime:
                     host_network=config.host_network,
                     sysctls=config.sysctls,
                 ),
-                asyncio.to_thread(self._prepare_sandbox_bounds, record),
+                asyncio.to_thread(sandbox_folder.mount_shared_memory, folder),
+                asyncio.to_thread(self._bound_pod, config),
             )
             if not config.host_network:
                 # hostPort: whoever makes the rules reads config.port_mappings and ips from `sandboxes()`.
@@ -191,12 +193,11 @@ class OciRuntime:
             if record is None:
                 return
             # Not ready first: no container may be started in it any more.
-            was_ready, record.phase = record.phase is SandboxPhase.READY, SandboxPhase.STOPPED
+            record.phase = SandboxPhase.STOPPED
             await asyncio.gather(*(self._kill(held) for held in self._of_sandbox(sandbox_id)))
-            if was_ready:
-                await self._detach(record)
-                await asyncio.to_thread(namespaces.release, self._sandbox_path(sandbox_id))
-                await asyncio.to_thread(records.write, self._sandbox_path(sandbox_id), record)
+            await self._detach(record)
+            await asyncio.to_thread(namespaces.release, self._sandbox_path(sandbox_id))
+            await asyncio.to_thread(records.write, self._sandbox_path(sandbox_id), record)
 
     async def remove_sandbox(self, sandbox_id: str) -> None:
         await self._to_its_end(self._remove_sandbox(sandbox_id))
@@ -217,42 +218,24 @@ class OciRuntime:
     async def _free_sandbox(self, record: SandboxRecord) -> None:
         """Leave nothing of a sandbox whose containers are gone."""
         await self._detach(record)
-        await asyncio.to_thread(self._remove_sandbox_traces, record)
+        await asyncio.to_thread(sandbox_folder.remove, self._sandbox_path(record.id))
+        parents = {other.config.cgroup_parent for other in self._sandboxes.values() if other.id != record.id}
+        if record.config.cgroup_parent not in parents:
+            await asyncio.to_thread(self._cgroups.remove, record.config.cgroup_parent)
 
     async def _detach(self, record: SandboxRecord) -> None:
         path = self._network_namespace(record)
-        if path is not None:
+        # Unbinding removes the file, so once it is gone there is nothing left to take back.
+        if path is not None and await asyncio.to_thread(os.path.lexists, path):
             await self._network.detach(record.id, path)
 
-    def _prepare_sandbox(self, record: SandboxRecord) -> None:
-        folder = self._sandbox_path(record.id)
-        os.mkdir(folder, 0o711)
-        records.write(folder, record)
-        with open(os.path.join(folder, "hostname"), "w", encoding="utf-8") as file:
-            file.write(f"{record.config.hostname}\n")
-
-    def _prepare_sandbox_bounds(self, record: SandboxRecord) -> None:
-        config = record.config
+    def _bound_pod(self, config: SandboxConfig) -> None:
         self._cgroups.create(
             config.cgroup_parent,
             cpu_shares=config.cpu_shares,
             cpu_quota_us=config.cpu_quota_us,
             memory_limit_bytes=config.memory_limit_bytes,
         )
-        shm = os.path.join(self._sandbox_path(record.id), "shm")
-        os.mkdir(shm)
-        flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-        kernel.mount("shm", shm, "tmpfs", flags, f"mode=1777,size={SHM_BYTES}")
-
-    def _remove_sandbox_traces(self, record: SandboxRecord) -> None:
-        folder = self._sandbox_path(record.id)
-        if os.path.isdir(folder):
-            namespaces.release(folder)
-            kernel.unmount(os.path.join(folder, "shm"))
-            shutil.rmtree(folder, ignore_errors=True)
-        others = (other for other in self._sandboxes.values() if other.id != record.id)
-        if all(other.config.cgroup_parent != record.config.cgroup_parent for other in others):
-            self._cgroups.remove(record.config.cgroup_parent)
 
     # -- containers
 
@@ -284,11 +267,10 @@ class OciRuntime:
         async with held.lock:
             try:
                 settings = (await self._images.configuration(image)).config or archives.ImageSettings()
-                record.stop_signal = signal_number(settings.stop_signal or "")
-                users.check_non_root(settings.user or "", config.security)
-                await kernel.in_thread_of_its_own(lambda: self._prepare_container(record, sandbox, settings))
+                record.stop_signal = spec.stop_signal(settings)
+                await kernel.in_thread_of_its_own(partial(self._prepare_container, record, sandbox, settings))
             except Exception as error:
-                await asyncio.to_thread(root_file_system.release, self._container_path(identity))
+                await asyncio.to_thread(container_folder.remove, self._container_path(identity))
                 del self._containers[identity]
                 if isinstance(error, RuntimeFailure):
                     raise
@@ -299,42 +281,11 @@ class OciRuntime:
         self, record: ContainerRecord, sandbox: SandboxRecord, settings: archives.ImageSettings
     ) -> None:
         assert self._host is not None
-        config, folder = record.config, self._container_path(record.id)
-        for missing in spec.sources_missing(config):
-            raise RuntimeFailure(
-                "CreateContainerError",
-                f'failed to generate container "{record.id}" spec: mount source "{missing}" does not exist',
-            )
-        os.mkdir(folder, 0o711)
-        records.write(folder, record)
-        os.makedirs(os.path.dirname(record.log_path), mode=0o755, exist_ok=True)
-        tree = root_file_system.prepare(folder, self._images.layer_paths(record.chain))
-        user = users.resolve(tree, settings.user or "", config.security)
-        document = spec.build(config, settings, user, self._place(record, sandbox), self._host)
-        files.write(os.path.join(folder, "config.json"), json.dumps(document).encode())
-        record.phase = ContainerPhase.CREATED
-        records.write(folder, record)
-
-    def _place(self, record: ContainerRecord, sandbox: SandboxRecord) -> spec.Place:
-        folder = self._sandbox_path(sandbox.id)
-        shared = {"ipc": namespaces.path(folder, namespaces.IPC)}
-        if not sandbox.config.host_network:
-            shared["network"] = namespaces.path(folder, namespaces.NETWORK)
-            shared["uts"] = namespaces.path(folder, namespaces.UTS)
-        config = sandbox.config
-        return spec.Place(
-            config.hostname,
-            shared,
-            os.path.join(folder, "shm"),
-            os.path.join(folder, "hostname"),
-            self._cgroups.path(record.cgroup),
-            {
-                "io.kubernetes.pod.namespace": config.pod_namespace,
-                "io.kubernetes.pod.name": config.pod_name,
-                "io.kubernetes.pod.uid": config.pod_uid,
-                "io.kubernetes.container.name": record.config.name,
-            },
+        place = sandbox_folder.place(
+            self._sandbox_path(sandbox.id), sandbox, record.config.name, self._cgroups.path(record.cgroup)
         )
+        layers = self._images.layer_paths(record.chain)
+        container_folder.create(self._container_path(record.id), record, layers, settings, place, self._host)
 
     async def start_container(self, container_id: str) -> None:
         await self._to_its_end(self._start_container(container_id))
@@ -352,7 +303,8 @@ class OciRuntime:
             await asyncio.to_thread(records.write, folder, record)
             try:
                 launched = await conmon.launch(self._launch(record))
-                await self._runtime("start", container_id, reason="RunContainerError")
+                await asyncio.to_thread(self._cgroups.adopt_monitor, launched.monitor.pid)
+                await self._command.run("start", container_id, reason="RunContainerError")
             except Exception as error:
                 await self._give_up_starting(held, str(error))
                 if isinstance(error, RuntimeFailure):
@@ -367,7 +319,7 @@ class OciRuntime:
     def _launch(self, record: ContainerRecord) -> conmon.Launch:
         return conmon.Launch(
             self._conmon,
-            self._binary,
+            self._command.binary,
             self._path("runtime"),
             record.id,
             self._container_path(record.id),
@@ -378,10 +330,15 @@ class OciRuntime:
             record.config.stdin_once,
         )
 
+    async def _forget(self, record: ContainerRecord) -> None:
+        """The OCI runtime and the kernel know nothing of the container any more; its folder stays."""
+        await self._command.delete(record.id)
+        await asyncio.to_thread(self._cgroups.remove, record.cgroup)
+
     async def _give_up_starting(self, held: _Held, message: str) -> None:
         """Whatever came of it goes, and the container counts as exited."""
         record = held.record
-        await self._delete_from_runtime(record.id)
+        await self._forget(record)
         record.phase = ContainerPhase.EXITED
         record.exit_code = EXIT_START_FAILED
         record.finished_at_s = self._clock.time_s()
@@ -428,13 +385,16 @@ class OciRuntime:
         async with held.lock:
             if container_id not in self._containers:
                 return
-            if held.watch is not None:
-                held.watch.close()
-            await self._delete_from_runtime(container_id)
-            await asyncio.to_thread(root_file_system.release, self._container_path(container_id))
+            self._unwatch(held)
+            await self._forget(held.record)
+            await asyncio.to_thread(container_folder.remove, self._container_path(container_id))
             await asyncio.to_thread(files.remove, self._path("exits", container_id))
             del self._containers[container_id]
             self._exits.pop(container_id, None)
+
+    async def reopen_log(self, container_id: str) -> None:
+        self._running(container_id)
+        await conmon.reopen_log(self._container_path(container_id))
 
     async def containers(self) -> list[Container]:
         return [held.record.seen() for held in self._containers.values()]
@@ -456,50 +416,51 @@ class OciRuntime:
 
     def _watch(self, held: _Held) -> None:
         assert held.record.monitor is not None
-        held.watch = conmon.Watch(held.record.monitor, partial(self._exit_noticed, held))
+        if not self._closing:
+            held.watch = conmon.Watch(held.record.monitor, partial(self._exit_noticed, held))
+
+    def _unwatch(self, held: _Held) -> None:
+        if held.watch is not None:
+            held.watch.close()
+            held.watch = None
 
     def _exit_noticed(self, held: _Held) -> None:
-        self._spawn(self._note_exit(held))
+        if not self._closing:
+            self._spawn(self._note_exit(held))
 
     async def _note_exit(self, held: _Held) -> None:
         async with held.lock:
             record = held.record
             if record.phase is not ContainerPhase.RUNNING:
                 return
-            await asyncio.to_thread(self._read_exit, record)
+            await asyncio.to_thread(self._fill_in_exit, record)
             record.phase = ContainerPhase.EXITED
-            await asyncio.to_thread(records.write, self._container_path(record.id), record)
+            try:
+                await asyncio.to_thread(records.write, self._container_path(record.id), record)
+            except OSError as error:  # the next agent learns it from conmon's file again
+                _log.warning("container %s: its exit is not recorded: %s", record.id, error)
         held.exited.set()
         self._exits[record.id] = None
         self._exits_changed.set()
 
-    def _read_exit(self, record: ContainerRecord) -> None:
-        path = self._path("exits", record.id)
-        text = files.read(path)
-        record.oom_killed = self._cgroups.oom_kills(record.cgroup) > 0
-        if text is not None:
-            record.exit_code = int(text)
-            record.finished_at_s = os.stat(path).st_mtime
-        elif record.boot_id != self._boot_id:
-            record.exit_code, record.message = EXIT_UNKNOWN, "the machine was restarted"
-        elif record.process is not None and record.process.kill(signal.SIGKILL):
-            record.exit_code, record.message = EXIT_KILLED, "its monitor (conmon) was killed"
-        else:
-            record.exit_code, record.message = EXIT_UNKNOWN, "its monitor (conmon) was killed"
-        if record.finished_at_s is None:
-            record.finished_at_s = self._clock.time_s()
-        record.oom_killed = record.oom_killed and record.exit_code != 0
+    def _fill_in_exit(self, record: ContainerRecord) -> None:
+        found = container_folder.read_exit(self._path("exits", record.id), record, self._boot_id)
+        record.exit_code, record.message = found.code, found.message
+        record.finished_at_s = found.at_s if found.at_s is not None else self._clock.time_s()
+        record.oom_killed = found.code != 0 and self._cgroups.oom_kills(record.cgroup) > 0
 
     # -- inside of containers
 
     async def exec_sync(self, container_id: str, command: Sequence[str], timeout_s: float) -> ExecResult:
         self._running(container_id)
-        return await processes.run_to_end(self._runtime_line(), container_id, command, timeout_s, self._clock)
+        return await processes.run_to_end(
+            self._command.line, self._path("exec"), container_id, command, timeout_s, self._clock
+        )
 
     async def exec(self, container_id: str, command: Sequence[str], *, tty: bool, stdin: bool) -> Streams:
         self._running(container_id)
         return await processes.ExecStreams.begin(
-            self._runtime_line(), container_id, command, self._clock, terminal=tty, stdin=stdin
+            self._command.line, self._path("exec"), container_id, command, self._clock, terminal=tty, stdin=stdin
         )
 
     async def attach(self, container_id: str) -> Streams:
@@ -507,7 +468,7 @@ class OciRuntime:
 
         async def exit_code() -> int:
             await held.exited.wait()
-            return held.record.exit_code if held.record.exit_code is not None else EXIT_UNKNOWN
+            return held.record.exit_code if held.record.exit_code is not None else container_folder.EXIT_UNKNOWN
 
         return await conmon.AttachedStreams.connect(self._container_path(container_id), exit_code)
 
@@ -550,29 +511,39 @@ class OciRuntime:
             self._sandboxes[sandbox.id] = sandbox
         for record in containers:
             self._containers[record.id] = _Held(record)
-        await asyncio.gather(*(self._take_up(held) for held in list(self._containers.values())))
+        taken_up = await asyncio.gather(
+            *(self._take_up(held) for held in list(self._containers.values())), return_exceptions=True
+        )
+        for failure in (result for result in taken_up if result is not None):
+            _log.warning("a container of an earlier run: %s", failure)
         for sandbox in sandboxes:
-            if sandbox.phase is SandboxPhase.CREATING:
-                await self._remove_sandbox(sandbox.id)
-            elif sandbox.phase is SandboxPhase.READY and not await asyncio.to_thread(self._whole, sandbox):
-                await self._stop_sandbox(sandbox.id)
+            try:
+                if sandbox.phase is SandboxPhase.CREATING:
+                    await self._remove_sandbox(sandbox.id)
+                elif sandbox.phase is SandboxPhase.READY and not await asyncio.to_thread(self._whole, sandbox):
+                    await self._stop_sandbox(sandbox.id)
+            except Exception as error:
+                # One that won't go must not keep the node from starting; it is not ready, and is tried again.
+                sandbox.phase = SandboxPhase.STOPPED
+                _log.warning("sandbox %s of an earlier run: %s", sandbox.id, error)
         await self._images.sweep(self._chains_in_use)
 
     async def _take_up(self, held: _Held) -> None:
         record = held.record
-        same_boot = record.boot_id == self._boot_id
-        if record.phase is ContainerPhase.CREATING or record.sandbox_id not in self._sandboxes:
-            await self._remove_container(record.id)
-        elif record.phase is ContainerPhase.STARTING:
-            await self._give_up_starting(held, "the node agent ended while the container was starting")
-            self._exits[record.id] = None
-        elif record.phase is ContainerPhase.RUNNING and same_boot:
-            self._watch(held)
-        elif record.phase is ContainerPhase.EXITED:
+        if record.phase is ContainerPhase.EXITED:
             held.exited.set()
-        elif not same_boot:
+        elif record.boot_id != self._boot_id and record.phase is not ContainerPhase.CREATING:
             record.phase = ContainerPhase.RUNNING
             await self._note_exit(held)
+        elif record.phase is ContainerPhase.STARTING:
+            # conmon and the OCI runtime may be at it still: they don't end with the agent that called them.
+            await asyncio.to_thread(conmon.kill_all_of, record.id)
+            await self._give_up_starting(held, "the node agent ended while the container was starting")
+            self._exits[record.id] = None
+        elif record.phase is ContainerPhase.RUNNING:
+            self._watch(held)
+        if record.phase is ContainerPhase.CREATING or record.sandbox_id not in self._sandboxes:
+            await self._remove_container(record.id)
 
     def _read_records(self) -> tuple[list[SandboxRecord], list[ContainerRecord]]:
         sandboxes, containers = [], []
@@ -581,50 +552,21 @@ class OciRuntime:
             if sandbox is not None:
                 sandboxes.append(sandbox)
             else:
-                namespaces.release(entry.path)
-                kernel.unmount(os.path.join(entry.path, "shm"))
-                shutil.rmtree(entry.path, ignore_errors=True)
+                sandbox_folder.remove(entry.path)
         for entry in os.scandir(self._path("containers")):
             container = records.read(entry.path, ContainerRecord)
             if container is not None:
                 containers.append(container)
             else:
-                root_file_system.release(entry.path)
+                container_folder.remove(entry.path)
         sandboxes.sort(key=lambda record: record.created_at_s)
         containers.sort(key=lambda record: record.created_at_s)
         return sandboxes, containers
 
     def _whole(self, sandbox: SandboxRecord) -> bool:
-        return sandbox.boot_id == self._boot_id and namespaces.IPC in namespaces.present(self._sandbox_path(sandbox.id))
-
-    # -- the OCI runtime
-
-    def _runtime_line(self) -> list[str]:
-        # With a log elsewhere, errors come to stderr as plain text: what the user of an exec session reads.
-        return [self._binary, f"--root={self._path('runtime')}", "--log=/dev/null"]
-
-    async def _runtime(self, *arguments: str, reason: str) -> None:
-        process = await asyncio.create_subprocess_exec(
-            *self._runtime_line(),
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        try:
-            async with self._clock.timeout(COMMAND_S_MAX):
-                _, said = await process.communicate()
-        except TimeoutError as error:
-            process.kill()
-            await process.wait()
-            raise RuntimeFailure(reason, f"{self._binary} {arguments[0]} does not end") from error
-        if process.returncode:
-            raise RuntimeFailure(reason, conmon.start_error(said.decode("utf-8", "replace")))
-
-    async def _delete_from_runtime(self, container_id: str) -> None:
-        if await asyncio.to_thread(os.path.isdir, self._path("runtime", container_id)):
-            await self._runtime("delete", "--force", container_id, reason="KillContainerError")
+        expected = set(namespaces.of_sandbox(host_network=sandbox.config.host_network))
+        present = set(namespaces.present(self._sandbox_path(sandbox.id)))
+        return sandbox.boot_id == self._boot_id and expected <= present
 
     # -- small things
 
@@ -633,6 +575,9 @@ class OciRuntime:
         for name in ("sandboxes", "containers", "exits", "runtime"):
             os.makedirs(self._path(name), mode=0o711, exist_ok=True)
         os.makedirs(self._path("images"), mode=0o711, exist_ok=True)
+        # Sessions end with the agent; what a killed one left of them is of no use.
+        shutil.rmtree(self._path("exec"), ignore_errors=True)
+        os.mkdir(self._path("exec"), 0o700)
 
     def _path(self, *parts: str) -> str:
         return os.path.join(self._root, *parts)
@@ -688,22 +633,6 @@ class OciRuntime:
         self._under_way.discard(task)
         if not task.cancelled():
             task.exception()  # the one who asked has it, if still there
-
-
-def signal_number(text: str) -> int:
-    """An image's StopSignal: SIGQUIT, QUIT, 3 or SIGRTMIN+3; SIGTERM when there is none."""
-    name = text.strip().upper()
-    if not name:
-        return signal.SIGTERM
-    if name.isdigit():
-        return int(name)
-    name = name if name.startswith("SIG") else f"SIG{name}"
-    base, sign, offset = name.partition("+") if "+" in name else name.partition("-")
-    try:
-        number = int(signal.Signals[base])
-        return number + int(f"{sign}{offset}") if sign else number
-    except (KeyError, ValueError) as error:
-        raise RuntimeFailure("CreateContainerError", f"unknown stop signal {text!r}") from error
 
 
 async def _all(*work: Awaitable[object]) -> None:

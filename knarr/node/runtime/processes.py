@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 import shutil
 import signal
 import struct
@@ -20,7 +21,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from knarr.clock import Clock
 from knarr.node.runtime import files
-from knarr.node.runtime.conmon import Process, process
+from knarr.node.runtime.conmon import Process, process, state_of
 from knarr.node.runtime.contract import ExecResult
 
 OUTPUT_BYTES_MAX = 16 << 10
@@ -31,6 +32,12 @@ QUEUE_PIECES_MAX = 64
 """Unread output of a session, at most 2 MiB; then the command waits for its reader."""
 DRAIN_S = 1.0
 """A child left in the background may hold the output open; it is not waited for longer."""
+LOOK_S = 0.002
+"""Between looks for a state that the kernel or the OCI runtime reaches in a moment, and tells no other way."""
+START_LOOKS_MAX = 5_000
+"""For the OCI runtime to have started a command that is to be killed; it takes tens of milliseconds."""
+STOP_LOOKS_MAX = 500
+"""For a process to have stopped after SIGSTOP, which it does at once unless it waits for a disk."""
 _CANNOT_START = 255
 """runc's own exit code when the command never ran."""
 
@@ -54,6 +61,7 @@ class ExecStreams:
     async def begin(
         cls,
         line: Sequence[str],
+        scratch_directory: str,
         container_id: str,
         command: Sequence[str],
         clock: Clock,
@@ -63,11 +71,11 @@ class ExecStreams:
     ) -> ExecStreams:
         """`line` is the OCI runtime with its global options."""
         streams = cls(clock, terminal)
+        streams._scratch = await asyncio.to_thread(tempfile.mkdtemp, dir=scratch_directory)
         await streams._begin(line, container_id, command, stdin=stdin)
         return streams
 
     async def _begin(self, line: Sequence[str], container_id: str, command: Sequence[str], *, stdin: bool) -> None:
-        self._scratch = await asyncio.to_thread(tempfile.mkdtemp, prefix="knarr-exec-")
         arguments = [*line, "exec", "--pid-file", self._pid_file]
         if self._terminal:
             arguments += ["--tty", "--env", "TERM=xterm"]
@@ -164,7 +172,12 @@ class ExecStreams:
         assert self._process is not None
         if self._process.returncode is not None:
             return
-        inside = await asyncio.to_thread(self._inside)
+        for _ in range(START_LOOKS_MAX):
+            inside = await asyncio.to_thread(self._inside)
+            if inside is not None or self._process.returncode is not None:
+                break
+            # The OCI runtime is still starting it. Killed now, it might leave the command running.
+            await self._clock.sleep(LOOK_S)
         await asyncio.to_thread(_kill_tree, inside)
         if inside is None and self._process.returncode is None:
             self._process.kill()
@@ -225,10 +238,17 @@ class ExecStreams:
 
 
 async def run_to_end(
-    line: Sequence[str], container_id: str, command: Sequence[str], timeout_s: float, clock: Clock
+    line: Sequence[str],
+    scratch_directory: str,
+    container_id: str,
+    command: Sequence[str],
+    timeout_s: float,
+    clock: Clock,
 ) -> ExecResult:
     """Run a command; TimeoutError after `timeout_s` (0: none), the command killed."""
-    streams = await ExecStreams.begin(line, container_id, command, clock, terminal=False, stdin=False)
+    streams = await ExecStreams.begin(
+        line, scratch_directory, container_id, command, clock, terminal=False, stdin=False
+    )
     output = bytearray()
 
     async def collect() -> None:
@@ -256,6 +276,14 @@ def code_of_start_error(said: bytes) -> int:
     return 126
 
 
+def _wait_until_stopped(pid: int) -> None:
+    """The signal takes effect when the process next comes out of the kernel: until then it may still fork."""
+    for _ in range(STOP_LOOKS_MAX):
+        if state_of(pid) not in (b"R", b"S", b"D"):
+            return
+        select.poll().poll(LOOK_S * 1000)
+
+
 def _kill_tree(root: Process | None) -> None:
     """Kill a process and its descendants; each is stopped while its children are listed: none slips away."""
     if root is None:
@@ -265,6 +293,7 @@ def _kill_tree(root: Process | None) -> None:
         victim = pending.pop()
         if not victim.kill(signal.SIGSTOP):
             continue
+        _wait_until_stopped(victim.pid)
         with contextlib.suppress(OSError):
             for thread in os.listdir(f"/proc/{victim.pid}/task"):
                 with open(f"/proc/{victim.pid}/task/{thread}/children", encoding="ascii") as file:

@@ -218,6 +218,9 @@ class SimRuntime:
             del self._containers[container_id], self._behaviours[container_id], self._exited[container_id]
             self._exits.pop(container_id, None)
 
+    async def reopen_log(self, container_id: str) -> None:
+        self._running(container_id)
+
     async def containers(self) -> list[Container]:
         return list(self._containers.values())
 

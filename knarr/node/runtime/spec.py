@@ -8,6 +8,7 @@ values: `Host` holds what depends on the machine.
 from __future__ import annotations
 
 import os
+import signal
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ class Host:
     """This process's own; lower is refused without CAP_SYS_RESOURCE."""
     recursive_read_only: bool
     """Linux 5.12 and later."""
+    bounds_swap: bool = False
+    """Whether memory and swap together can be bounded."""
 
     @property
     def may_lower_oom_score_adj(self) -> bool:
@@ -81,7 +84,7 @@ def build(config: ContainerConfig, settings: ImageSettings, user: User, place: P
     linux: dict[str, Any] = {
         "cgroupsPath": place.cgroups_path,
         "namespaces": _namespaces(place, host),
-        "resources": _resources(config.resources, privileged),
+        "resources": _resources(config.resources, privileged, host),
         "maskedPaths": [] if privileged else list(MASKED_PATHS),
         "readonlyPaths": [] if privileged else list(READ_ONLY_PATHS),
     }
@@ -108,6 +111,22 @@ def arguments(config: ContainerConfig, settings: ImageSettings) -> list[str]:
     if not line:
         raise RuntimeFailure("CreateContainerError", "no command specified")
     return line
+
+
+def stop_signal(settings: ImageSettings) -> int:
+    """An image's StopSignal: SIGQUIT, QUIT, 3 or SIGRTMIN+3; SIGTERM when there is none."""
+    text = (settings.stop_signal or "").strip().upper()
+    if not text:
+        return signal.SIGTERM
+    if text.isdigit():
+        return int(text)
+    name = text if text.startswith("SIG") else f"SIG{text}"
+    base, sign, offset = name.partition("+") if "+" in name else name.partition("-")
+    try:
+        number = int(signal.Signals[base])
+        return number + int(f"{sign}{offset}") if sign else number
+    except (KeyError, ValueError) as error:
+        raise RuntimeFailure("CreateContainerError", f"unknown stop signal {text!r}") from error
 
 
 def environment(config: ContainerConfig, settings: ImageSettings, hostname: str) -> list[str]:
@@ -176,7 +195,10 @@ def host_devices(folder: str = "/dev") -> list[dict[str, Any]]:
             if entry.name not in _DEVICE_FOLDERS_SKIPPED:
                 found.extend(host_devices(entry.path))
             continue
-        there = entry.stat(follow_symlinks=False)
+        try:
+            there = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:  # unplugged meanwhile
+            continue
         kind = {stat.S_IFCHR: "c", stat.S_IFBLK: "b"}.get(stat.S_IFMT(there.st_mode))
         if kind is None or entry.path == "/dev/console":
             continue
@@ -194,7 +216,7 @@ def host_devices(folder: str = "/dev") -> list[dict[str, Any]]:
     return found
 
 
-def this_host(*, cgroup_v2: bool) -> Host:
+def this_host(*, cgroup_v2: bool, bounds_swap: bool) -> Host:
     """Look at the machine once; blocks a moment."""
     with open("/proc/self/status", encoding="ascii") as file:
         fields = dict(line.split(":", 1) for line in file.read().splitlines() if ":" in line)
@@ -207,6 +229,7 @@ def this_host(*, cgroup_v2: bool) -> Host:
         frozenset(name for number, name in enumerate(ALL_CAPABILITIES) if bits >> number & 1),
         own,
         (major, minor) >= (5, 12),
+        bounds_swap,
     )
 
 
@@ -235,7 +258,7 @@ def _namespaces(place: Place, host: Host) -> list[dict[str, str]]:
     return new + [{"type": kind, "path": path} for kind, path in place.namespaces.items()]
 
 
-def _resources(resources: Resources, privileged: bool) -> dict[str, Any]:
+def _resources(resources: Resources, privileged: bool, host: Host) -> dict[str, Any]:
     cpu: dict[str, Any] = {}
     if resources.cpu_shares is not None:
         cpu["shares"] = resources.cpu_shares
@@ -246,6 +269,9 @@ def _resources(resources: Resources, privileged: bool) -> dict[str, Any]:
         answer["cpu"] = cpu
     if resources.memory_limit_bytes is not None:
         answer["memory"] = {"limit": resources.memory_limit_bytes}
+        if host.bounds_swap:
+            # "swap" is memory and swap together: the limit is a limit, none of it is swapped out instead.
+            answer["memory"]["swap"] = resources.memory_limit_bytes
     return answer
 
 

@@ -1,5 +1,7 @@
 """What the runtime's tests share: a clock that is moved by hand, and runtimes that leave nothing behind."""
 
+# ruff: noqa: ASYNC240  # a test has its loop for itself, and looks at files as they come
+
 from __future__ import annotations
 
 import asyncio

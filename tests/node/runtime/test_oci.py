@@ -1,9 +1,12 @@
 """Real containers: what is only true of the runtime that runs something."""
 
+# ruff: noqa: ASYNC110, ASYNC221, ASYNC240  # a test has its loop for itself, and looks at files as they come
+
 from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -23,7 +26,7 @@ from knarr.node.runtime.contract import (
 )
 from knarr.node.runtime.oci import OciRuntime
 from tests import images
-from tests.node.runtime.conftest import IMAGE, Node, exit_of, log_lines, runs, script, start
+from tests.node.runtime.conftest import IMAGE, Node, assert_nothing_left, exit_of, log_lines, runs, script, start
 
 pytestmark = pytest.mark.e2e
 
@@ -67,6 +70,27 @@ async def test_output_is_logged_in_cri_format_with_its_stream(oci: Node) -> None
         ("stdout", "P", "unended"),
     ]
     assert ("stderr", "F", "err") in said
+
+
+async def test_a_log_that_was_renamed_is_written_anew_when_reopened(oci: Node) -> None:
+    sandbox = await oci.runtime.run_sandbox(oci.sandbox())
+    container_id = await start(oci.runtime, sandbox.id, script("while read line; do echo $line; done", stdin=True))
+    container = await oci.runtime.container(container_id)
+    assert container is not None
+    streams = await oci.runtime.attach(container_id)
+    await streams.write(b"before\n")
+    await read_until(streams, b"before\n")
+    os.rename(container.log_path, f"{container.log_path}.1")
+    await oci.runtime.reopen_log(container_id)
+    async with asyncio.timeout(30):
+        while not Path(container.log_path).exists():
+            await asyncio.sleep(0.005)
+    await streams.write(b"after\n")
+    await read_until(streams, b"after\n")
+    await streams.close()
+    await oci.runtime.stop_container(container_id, 0)
+    assert log_lines(f"{container.log_path}.1") == [("stdout", "before")]
+    assert log_lines(container.log_path) == [("stdout", "after")]
 
 
 async def test_environment_command_and_working_folder_are_those_asked_for(oci: Node) -> None:
@@ -298,7 +322,7 @@ def _processes_in(pid_namespace: str) -> list[str]:
 
 async def test_containers_logs_and_exit_codes_survive_a_killed_agent(tmp_path: Path, archive: str) -> None:
     text = "trap 'echo end; exit 9' TERM; while :; do sleep 3600 & wait $!; done"
-    command = [sys.executable, "-m", "tests.node.runtime.agent", str(tmp_path), archive, text]
+    command = [sys.executable, "-m", "tests.node.runtime.agent", "run", str(tmp_path), archive, text]
     agent = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, start_new_session=True)
     assert agent.stdout is not None
     container_id = (await agent.stdout.readline()).decode().strip()
@@ -307,26 +331,59 @@ async def test_containers_logs_and_exit_codes_survive_a_killed_agent(tmp_path: P
 
     node = Node("oci", tmp_path)
     await node.runtime.start()
-    found = await node.runtime.container(container_id)
-    assert found is not None
-    assert found.state is ContainerState.RUNNING
-    assert found.pid is not None
-    assert Path(f"/proc/{found.pid}").exists()
-    assert (await node.runtime.exec_sync(container_id, ["echo", "still"], 10)).output == b"still\n"
+    try:
+        found = await node.runtime.container(container_id)
+        assert found is not None
+        assert found.state is ContainerState.RUNNING
+        assert found.pid is not None
+        assert Path(f"/proc/{found.pid}").exists()
+        assert (await node.runtime.exec_sync(container_id, ["echo", "still"], 10)).output == b"still\n"
 
-    # It ends while no agent is there; the next one tells.
-    await node.runtime.close()
-    os.kill(found.pid, signal.SIGTERM)
-    async with asyncio.timeout(30):
-        while not (tmp_path / "root" / "exits" / container_id).exists():
-            await asyncio.sleep(0.005)
-    runtime = await node.restart_agent()
-    ended = await exit_of(runtime, container_id)
-    assert ended.exit_code == 9
-    assert log_lines(ended.log_path) == [("stdout", "end")]
-    assert ended.finished_at_s >= ended.started_at_s
-    assert isinstance(runtime, OciRuntime)
-    await runtime.purge()
+        # It ends while no agent is there; the next one tells.
+        await node.runtime.close()
+        os.kill(found.pid, signal.SIGTERM)
+        async with asyncio.timeout(30):
+            while not (tmp_path / "root" / "exits" / container_id).exists():
+                await asyncio.sleep(0.005)
+        runtime = await node.restart_agent()
+        ended = await exit_of(runtime, container_id)
+        assert ended.exit_code == 9
+        assert log_lines(ended.log_path) == [("stdout", "end")]
+        assert ended.finished_at_s >= ended.started_at_s
+    finally:
+        assert isinstance(node.runtime, OciRuntime)
+        await node.runtime.purge()
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_an_agent_killed_at_any_moment_leaves_only_whole_things(tmp_path: Path, archive: str, seed: int) -> None:
+    command = [sys.executable, "-m", "tests.node.runtime.agent", "churn", str(tmp_path), archive]
+    agent = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, start_new_session=True)
+    assert agent.stdout is not None
+    for _ in range(seed + 1):
+        assert await agent.stdout.readline()
+    await asyncio.sleep(random.Random(seed).uniform(0, 0.06))  # not to wait for something: to hit any moment
+    os.killpg(agent.pid, signal.SIGKILL)
+    await agent.wait()
+
+    node = Node("oci", tmp_path)
+    await node.runtime.start()
+    assert isinstance(node.runtime, OciRuntime)
+    try:
+        ready = {sandbox.id for sandbox in await node.runtime.sandboxes() if sandbox.ready}
+        for container in await node.runtime.containers():
+            if container.state is ContainerState.RUNNING:
+                assert container.sandbox_id in ready
+                assert (await node.runtime.exec_sync(container.id, ["true"], 10)).exit_code == 0
+            elif container.state is ContainerState.CREATED:
+                await node.runtime.start_container(container.id)
+            else:
+                assert container.exit_code is not None
+    finally:
+        group = node.runtime._cgroups.root
+        await node.runtime.purge()
+    assert_nothing_left(tmp_path)
+    assert list(Path("/sys/fs/cgroup").glob(f"*{group}")) == []
 
 
 async def test_a_killed_monitor_ends_its_container(oci: Node) -> None:
@@ -391,6 +448,39 @@ async def test_what_a_crash_left_half_made_is_removed_at_start(oci: Node) -> Non
     assert str(root) not in Path("/proc/self/mountinfo").read_text()
 
 
+async def test_a_leftover_that_the_network_does_not_let_go_does_not_keep_the_node_from_starting(
+    oci: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(oci.runtime, OciRuntime)
+    sandbox = await oci.runtime.run_sandbox(oci.sandbox())
+    record = oci.runtime._sandboxes[sandbox.id]
+    record.phase = records.SandboxPhase.CREATING
+    records.write(str(oci.directory / "root" / "sandboxes" / sandbox.id), record)
+
+    async def refuse(sandbox_id: str, network_namespace: str) -> None:
+        raise OSError("not now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(oci.network, "detach", refuse)
+        runtime = await oci.restart_agent()
+    assert [left.ready for left in await runtime.sandboxes()] == [False]
+    await runtime.remove_sandbox(sandbox.id)
+    assert await runtime.sandboxes() == []
+
+
+async def test_a_container_whose_sandbox_is_lost_is_removed_at_start(oci: Node) -> None:
+    assert isinstance(oci.runtime, OciRuntime)
+    sandbox = await oci.runtime.run_sandbox(oci.sandbox())
+    container_id = await start(oci.runtime, sandbox.id, runs())
+    process = oci.runtime._containers[container_id].record.process
+    assert process is not None
+    (oci.directory / "root" / "sandboxes" / sandbox.id / "record.json").write_bytes(b"")
+    runtime = await oci.restart_agent()
+    assert await runtime.containers() == await runtime.sandboxes() == []
+    assert not process.exists()
+    assert os.listdir(oci.directory / "root" / "sandboxes") == []
+
+
 async def test_a_container_caught_while_starting_counts_as_failed(oci: Node) -> None:
     assert isinstance(oci.runtime, OciRuntime)
     sandbox = await oci.runtime.run_sandbox(oci.sandbox())
@@ -419,7 +509,7 @@ async def test_removing_a_sandbox_leaves_no_mount_group_or_namespace(oci: Node) 
         assert os.listdir(root / folder) == []
     assert str(root) not in Path("/proc/self/mountinfo").read_text()
     group = oci.runtime._cgroups.path("burstable/pod-pod")
-    assert [path for path in Path("/sys/fs/cgroup").glob(f"*{group}")] == []
+    assert list(Path("/sys/fs/cgroup").glob(f"*{group}")) == []
     assert oci.network.attached == {}
     assert Path(log).exists()
     assert await oci.runtime.container(container_id) is None
