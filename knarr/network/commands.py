@@ -40,7 +40,7 @@ async def run_command(clock: Clock, *command: str, stdin: str = "", network_name
     except BaseException as failure:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+        await process.communicate()  # closes its pipes
         if isinstance(failure, TimeoutError):
             raise CommandFailed(f"{' '.join(command)} took longer than {COMMAND_TIMEOUT_S:.0f} s") from None
         raise

@@ -1,0 +1,387 @@
+"""Both proxy modes, with real traffic between network namespaces."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from knarr.api.core.v1 import LoadBalancerIngress, LoadBalancerStatus, ServiceStatus
+from knarr.client.informer import Informers
+from knarr.network.proxy.service_proxy import ServiceProxy
+from tests.network.feed import Feed
+from tests.network.lab import CLIENT_ADDRESS, CLUSTER_CIDR, EXTERNAL_ADDRESS, NODE_ADDRESS, Lab, until
+from tests.network.proxy.objects import ELSEWHERE, NODE, endpoint, endpoint_slice, service
+
+pytestmark = pytest.mark.e2e
+
+SERVICE = "10.96.0.20"
+NODE_PORT = 30080
+
+
+class Rig:
+    """A lab with three pods that serve, a client pod, and a proxy that follows a feed."""
+
+    def __init__(self, lab: Lab, mode: Any) -> None:
+        self.lab = lab
+        self.mode = mode
+        self.feed = Feed()
+        self.informers = Informers(self.feed.client, lab.clock)
+        self.proxy = self.new_proxy()
+        self.pods: dict[str, str] = {}
+
+    def new_proxy(self, **options: Any) -> ServiceProxy:
+        return ServiceProxy(
+            self.informers,
+            self.lab.clock,
+            node_name=NODE,
+            cluster_cidrs=[CLUSTER_CIDR],
+            mode=self.mode,
+            network_namespace=self.lab.path("node"),
+            resync_period_s=0.05,
+            **options,
+        )
+
+    async def add_pods(self) -> None:
+        for name in ("a", "b", "c"):
+            self.pods[name] = await self.lab.add_pod(name)
+            await self.lab.serve(name)
+        self.pods["caller"] = await self.lab.add_pod("caller")
+
+    def endpoints(self, *names: str, **options: Any) -> Any:
+        return endpoint_slice(*(endpoint(self.pods[name]) for name in names), **options)
+
+    async def show(self, *objects: Any) -> None:
+        """Put objects, and wait until the kernel's rules know of them."""
+        for obj in objects:
+            await self.proxy.synced(self.feed.put(obj), type(obj))
+
+    async def answers(self, count: int, caller: str = "caller", address: str = SERVICE, port: int = 80) -> Counter[str]:
+        return Counter([(await self.lab.ask(caller, address, port))[0] for _ in range(count)])
+
+    def rules(self) -> str:
+        """All rules of the node's namespace but the pod network's, without counters."""
+        return "\n".join(
+            line
+            for line in self.lab.inside("node", "nft -s list ruleset").splitlines()
+            if not line.lstrip().startswith("#")
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as group:
+            informers = group.create_task(self.informers.run())
+            proxy = group.create_task(self.proxy.run())
+            try:
+                yield
+            finally:
+                proxy.cancel()
+                informers.cancel()
+        await self.proxy.close(remove=True)
+
+
+@pytest.fixture(params=["nftables", "iptables"])
+async def rig(lab: Lab, request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
+    rig = Rig(lab, request.param)
+    await rig.add_pods()
+    async with rig.running():
+        yield rig
+
+
+async def test_requests_are_spread_evenly(rig: Rig) -> None:
+    await rig.show(service(), rig.endpoints("a", "b", "c"))
+    counts = await rig.answers(300)
+    assert set(counts) == {"a", "b", "c"}
+    assert all(85 <= count <= 115 for count in counts.values()), counts
+    assert all(count > 0 for count in (await rig.answers(9, caller="node")).values())
+
+
+async def test_pods_keep_their_address_towards_a_service(rig: Rig) -> None:
+    await rig.show(service(), rig.endpoints("a"))
+    assert await rig.lab.ask("caller", SERVICE, 80) == ("a", rig.pods["caller"])
+
+
+async def test_a_pod_reaches_itself_through_its_service(rig: Rig) -> None:
+    await rig.show(service(), rig.endpoints("a"))
+    assert (await rig.lab.ask("a", SERVICE, 80))[0] == "a"
+
+
+async def test_node_port_on_every_address_of_the_node(rig: Rig) -> None:
+    await rig.show(service(node_port=NODE_PORT), rig.endpoints("a", "b"))
+    for caller, address in [
+        ("client", NODE_ADDRESS),
+        ("node", NODE_ADDRESS),
+        ("node", "127.0.0.1"),
+        ("node", "10.244.0.1"),
+        ("caller", NODE_ADDRESS),
+        ("a", NODE_ADDRESS),
+    ]:
+        assert set(await rig.answers(4, caller, address, NODE_PORT)) == {"a", "b"}, (caller, address)
+
+
+async def test_without_endpoints_connections_are_refused_at_once(rig: Rig) -> None:
+    await rig.show(service(node_port=NODE_PORT, external_ips=[EXTERNAL_ADDRESS]))
+    for caller, address, port in [
+        ("caller", SERVICE, 80),
+        ("node", SERVICE, 80),
+        ("client", NODE_ADDRESS, NODE_PORT),
+        ("node", "127.0.0.1", NODE_PORT),
+        ("client", EXTERNAL_ADDRESS, 80),
+    ]:
+        with pytest.raises(ConnectionRefusedError):
+            async with asyncio.timeout(0.9):  # less than what a repeated SYN would take
+                await rig.lab.connect(caller, address, port)
+    await rig.show(rig.endpoints("a"))
+    assert await rig.answers(3) == {"a": 3}
+    assert await rig.answers(3, "client", EXTERNAL_ADDRESS) == {"a": 3}
+    await rig.show(rig.endpoints())
+    with pytest.raises(ConnectionRefusedError):
+        await rig.lab.connect("caller", SERVICE, 80)
+
+
+async def test_session_affinity_keeps_a_client_at_its_endpoint(rig: Rig) -> None:
+    await rig.show(service(session_affinity="ClientIP"), rig.endpoints("a", "b", "c"))
+    (first,) = await rig.answers(10)
+    (second,) = await rig.answers(10, caller="node")
+    assert first != second, "another client is another turn"
+    # A change elsewhere, a full rewrite and a restart of the proxy keep it so.
+    await rig.show(rig.endpoints("a", "b", "c", "caller"))
+    assert set(await rig.answers(5)) == {first}
+    rewritten = rig.proxy.transactions
+    rig.lab.inside("node", "nft add table ip elsewhere")
+    await until(lambda: _is(rig.proxy.transactions > rewritten))
+    assert set(await rig.answers(5)) == {first}
+    # Its endpoint leaves: it finds another, and stays there.
+    await rig.show(rig.endpoints(*({"a", "b", "c"} - {first})))
+    (moved,) = await rig.answers(10)
+    assert moved != first
+
+
+async def test_a_removed_endpoint_gets_no_new_connection_and_keeps_the_old_ones(rig: Rig) -> None:
+    await rig.show(service(), rig.endpoints("a", "b", "c"))
+    open_connections = [await rig.lab.connect("caller", SERVICE, 80) for _ in range(6)]
+    leaving = [each for each in open_connections if (await each.ask())[0] == "a"]
+    assert leaving
+    await rig.show(rig.endpoints("b", "c"))
+    assert set(await rig.answers(30)) == {"b", "c"}
+    for connection in leaving:
+        assert (await connection.ask())[0] == "a"
+    for connection in open_connections:
+        connection.close()
+
+
+async def test_no_request_fails_while_endpoints_come_and_go(rig: Rig) -> None:
+    await rig.show(service(), rig.endpoints("a", "b"))
+    stop = asyncio.Event()
+
+    async def keep_asking() -> int:
+        count = 0
+        while not stop.is_set():
+            await rig.lab.ask("caller", SERVICE, 80)
+            count += 1
+        return count
+
+    async with asyncio.TaskGroup() as group:
+        asking = [group.create_task(keep_asking()) for _ in range(3)]
+        for names in ["ab", "bc", "c", "ca", "abc", "b", "a"] * 3:
+            await rig.show(rig.endpoints(*names))
+        stop.set()
+    assert sum(task.result() for task in asking) > 20
+
+
+async def test_external_traffic_policy_local_keeps_the_client_and_the_node(rig: Rig) -> None:
+    here, there = endpoint(rig.pods["a"]), endpoint(rig.pods["b"], node=ELSEWHERE)
+    await rig.show(service(node_port=NODE_PORT, external_traffic_policy="Local"), endpoint_slice(here, there))
+    answers = [await rig.lab.ask("client", NODE_ADDRESS, NODE_PORT) for _ in range(6)]
+    assert set(answers) == {("a", CLIENT_ADDRESS)}
+    assert set(await rig.answers(6)) == {"a", "b"}, "the cluster IP leads everywhere"
+    assert set(await rig.answers(6, "caller", NODE_ADDRESS, NODE_PORT)) == {"a", "b"}, "pods are short-circuited"
+    assert set(await rig.answers(6, "node", NODE_ADDRESS, NODE_PORT)) == {"a", "b"}
+    await rig.show(endpoint_slice(there))
+    assert await rig.lab.is_dropped("client", NODE_ADDRESS, NODE_PORT)
+    assert await rig.answers(3, "node", NODE_ADDRESS, NODE_PORT) == {"b": 3}
+
+
+async def test_external_traffic_policy_cluster_hides_the_client(rig: Rig) -> None:
+    await rig.show(service(node_port=NODE_PORT), rig.endpoints("a"))
+    _, seen = await rig.lab.ask("client", NODE_ADDRESS, NODE_PORT)
+    assert seen != CLIENT_ADDRESS
+
+
+async def test_internal_traffic_policy_local_uses_this_nodes_endpoints_only(rig: Rig) -> None:
+    here, there = endpoint(rig.pods["a"]), endpoint(rig.pods["b"], node=ELSEWHERE)
+    await rig.show(service(internal_traffic_policy="Local"), endpoint_slice(here, there))
+    assert await rig.answers(6) == {"a": 6}
+    await rig.show(endpoint_slice(there))
+    assert await rig.lab.is_dropped("caller", SERVICE, 80)
+    await rig.show(endpoint_slice())
+    with pytest.raises(ConnectionRefusedError):
+        await rig.lab.connect("caller", SERVICE, 80)
+
+
+async def test_endpoints_that_serve_while_terminating_are_the_last_resort(rig: Rig) -> None:
+    ending = endpoint(rig.pods["a"], ready=False, terminating=True)
+    await rig.show(service(), endpoint_slice(ending, endpoint(rig.pods["b"])))
+    assert await rig.answers(4) == {"b": 4}
+    await rig.show(endpoint_slice(ending, endpoint(rig.pods["b"], ready=False, serving=False)))
+    assert await rig.answers(4) == {"a": 4}
+
+
+async def test_load_balancer_addresses_admit_their_source_ranges_only(rig: Rig) -> None:
+    balanced = service(type="LoadBalancer", load_balancer_source_ranges=[f"{CLIENT_ADDRESS}/32"])
+    balanced.status = ServiceStatus(load_balancer=LoadBalancerStatus(ingress=[LoadBalancerIngress(ip=EXTERNAL_ADDRESS)]))
+    await rig.show(balanced, rig.endpoints("a"))
+    assert (await rig.answers(3, "client", EXTERNAL_ADDRESS)) == {"a": 3}
+    assert await rig.lab.is_dropped("caller", EXTERNAL_ADDRESS, 80)
+
+
+async def test_udp_flows_move_on_when_their_endpoint_goes(rig: Rig) -> None:
+    for name in ("a", "b"):
+        rig.lab.serve_udp(name)
+    await rig.show(
+        service(port=53, protocol="UDP", node_port=NODE_PORT),
+        rig.endpoints("a", port=5300, protocol="UDP"),
+    )
+    callers = {
+        ("caller", SERVICE, 53): rig.lab.socket("caller", socket.SOCK_DGRAM),
+        ("client", NODE_ADDRESS, NODE_PORT): rig.lab.socket("client", socket.SOCK_DGRAM),
+    }
+
+    async def ask(made: socket.socket, target: tuple[str, int]) -> str:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(5):
+            await loop.sock_sendto(made, b"who", target)
+            return (await loop.sock_recv(made, 100)).decode()
+
+    for (_, address, port), made in callers.items():
+        assert await ask(made, (address, port)) == "a"
+    await rig.show(rig.endpoints("b", port=5300, protocol="UDP"))
+    for (_, address, port), made in callers.items():
+        assert await ask(made, (address, port)) == "b"
+
+
+async def test_removed_rules_are_healed(rig: Rig) -> None:
+    await rig.show(service(), rig.endpoints("a"))
+
+    async def works() -> bool:
+        try:
+            async with asyncio.timeout(0.5):
+                return (await rig.lab.ask("caller", SERVICE, 80))[0] == "a"
+        except OSError:
+            return False
+
+    damages = {
+        "nftables": ["nft delete table ip knarr", "nft flush map ip knarr service-ips", "nft flush ruleset"],
+        "iptables": ["iptables -t nat -F KUBE-SERVICES", "iptables -t nat -F", "nft flush ruleset"],
+    }
+    for damage in damages[rig.mode]:
+        rig.lab.inside("node", damage)
+        await until(works)
+
+
+async def test_an_untouched_rule_set_is_not_written_again(rig: Rig) -> None:
+    await rig.show(service(), rig.endpoints("a"))
+    written = rig.proxy.transactions
+    await asyncio.sleep(0.2)  # four checks
+    assert rig.proxy.transactions == written
+
+
+async def test_rules_of_others_are_never_touched(rig: Rig) -> None:
+    for command in [
+        "nft add table ip theirs",
+        "nft add chain ip theirs input { type filter hook input priority 5 ; }",
+        "nft add rule ip theirs input tcp dport 9 drop",
+        "iptables -t nat -N THEIRS",
+        "iptables -t nat -A PREROUTING -p tcp --dport 9 -j THEIRS",
+        "iptables -A FORWARD -p udp --dport 9 -j DROP",
+    ]:
+        rig.lab.inside("node", command)
+
+    def theirs() -> list[str]:
+        kept = ("table ip theirs", "tcp dport 9", "udp dport 9", "THEIRS")
+        return [line.strip() for line in rig.rules().splitlines() if any(word in line for word in kept)]
+
+    before = theirs()
+    await rig.show(service(), rig.endpoints("a"))
+    rig.lab.inside("node", "nft add table ip poke")
+    await rig.show(rig.endpoints("a", "b"))
+    rig.feed.delete(service())
+    assert theirs() == before
+    await rig.proxy.close(remove=True)
+    assert theirs() == before
+
+
+async def test_removal_leaves_no_rule(lab: Lab) -> None:
+    for mode in ("nftables", "iptables"):
+        rig = Rig(lab, mode)
+        if mode == "nftables":
+            await rig.add_pods()
+        else:
+            rig.pods = {"a": "10.244.0.2"}
+        lab.inside("node", "iptables -t nat -L")
+        lab.inside("node", "iptables -t filter -L")
+        before = rig.rules()
+        async with rig.running():
+            await rig.show(service(node_port=NODE_PORT, session_affinity="ClientIP"), rig.endpoints("a"))
+            assert rig.rules() != before
+        assert rig.rules() == before
+        await rig.new_proxy().close(remove=True)
+
+
+async def test_a_restarted_proxy_takes_over_and_drops_what_is_gone(rig: Rig) -> None:
+    await rig.show(service(), rig.endpoints("a"), service("old", "10.96.0.21"), rig.endpoints("b", service="old", name="old"))
+    assert await rig.answers(1, address="10.96.0.21") == {"b": 1}
+    feed = Feed()
+    informers = Informers(feed.client, rig.lab.clock)
+    feed.put(service())
+    revision = feed.put(rig.endpoints("c"))
+    proxy = ServiceProxy(
+        informers,
+        rig.lab.clock,
+        node_name=NODE,
+        cluster_cidrs=[CLUSTER_CIDR],
+        mode=rig.mode,
+        network_namespace=rig.lab.path("node"),
+    )
+    rig.proxy._resync_period_s = 1e6
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(informers.run()), group.create_task(proxy.run())]
+        await proxy.synced(revision)
+        assert await rig.answers(3) == {"c": 3}
+        assert "old" not in rig.rules()
+        for task in tasks:
+            task.cancel()
+    await proxy.close(remove=False)
+    assert await rig.answers(3) == {"c": 3}, "the rules stay while nobody looks"
+
+
+async def test_own_addresses_get_no_rule(lab: Lab) -> None:
+    rig = Rig(lab, "nftables")
+    await rig.add_pods()
+    rig.proxy = rig.new_proxy(own_addresses=[SERVICE])
+    await lab.network.add_node_address(SERVICE)
+    await lab.serve("node", 80)
+    async with rig.running():
+        await rig.show(service(), rig.endpoints("a"))
+        assert await rig.answers(3) == {"node": 3}
+
+
+async def test_a_burst_of_changes_shares_transactions(rig: Rig) -> None:
+    await rig.show(service())
+    before = rig.proxy.transactions
+    revision = 0
+    for number in range(100):
+        rig.feed.put(service(f"web{number}", f"10.96.1.{number}"))
+        revision = rig.feed.put(rig.endpoints("a", service=f"web{number}", name=f"web{number}"))
+    await rig.proxy.synced(revision)
+    assert await rig.answers(1, address="10.96.1.99") == {"a": 1}
+    assert rig.proxy.transactions - before <= 5
+
+
+async def _is(value: bool) -> bool:
+    return value
