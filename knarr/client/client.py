@@ -142,6 +142,13 @@ class Client:
             if answered.get("kind") == resource.kind:
                 self.on_write(resource, msgspec.convert(answered, kind))
 
+    async def delete_collection(
+        self, kind: type[Any], namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
+    ) -> None:
+        """Delete all that match, each as `delete` would."""
+        query = _present(labelSelector=label_selector, fieldSelector=field_selector)
+        await self._send("DELETE", self.registry.of(kind).path(namespace), query)
+
     async def post(self, kind: type[Any], name: str, namespace: str | None, subresource: str, body: Any) -> Any:
         """POST to a subresource (binding, eviction, token); answers plain JSON data."""
         path = self.registry.of(kind).path(namespace, name, subresource)
