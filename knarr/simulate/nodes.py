@@ -128,8 +128,17 @@ class HollowNodes(Controller):
         """Make the nodes and their Leases known."""
         await _create(self.client, Namespace(metadata=ObjectMeta(name=LEASE_NAMESPACE)))
         for batch in _batches(list(enumerate(self.names))):
-            await together(_create(self.client, self._node(number, name)) for number, name in batch)
+            await together(self._register_node(number, name) for number, name in batch)
             await together(_create(self.client, self._lease(name)) for _, name in batch)
+
+    async def _register_node(self, number: int, name: str) -> None:
+        node = self._node(number, name)
+        try:
+            created = await self.client.create(node)
+        except AlreadyExists:
+            return
+        if created.status != node.status:
+            await self.client.update_status(replace(created, status=node.status))
 
     async def reconcile(self, key: str) -> float | None:
         pod = self.pods.get(key)
@@ -140,7 +149,10 @@ class HollowNodes(Controller):
         if pod.metadata.deletion_timestamp is not None:
             if life.gone_s is None:
                 life.gone_s = now_s + self.clock.random.uniform(*self.stop_s)
-            return life.gone_s - now_s if now_s < life.gone_s else await self._delete(pod)
+            if now_s < life.gone_s:
+                return life.gone_s - now_s
+            await self._delete(pod)
+            return None
         if now_s < life.ready_s:
             return life.ready_s - now_s
         return await self._bring_up(pod, life)
@@ -325,7 +337,7 @@ class HollowNodes(Controller):
         )
 
 
-async def _create(client: Client, obj: Namespace | Node | Lease) -> None:
+async def _create(client: Client, obj: Namespace | Lease) -> None:
     try:
         await client.create(obj)
     except AlreadyExists:
