@@ -200,9 +200,7 @@ def test_a_hard_spread_constraint_holds() -> None:
         "whenUnsatisfiable": "DoNotSchedule",
         "labelSelector": {"matchLabels": {"app": "web"}},
     }
-    world = World(
-        node("a", labels={"zone": "1"}), node("b", labels={"zone": "2"}, cpu="1", memory="1Gi"), node("c")
-    )
+    world = World(node("a", labels={"zone": "1"}), node("b", labels={"zone": "2"}, cpu="1", memory="1Gi"), node("c"))
     placed = [
         world.place(pod(f"p{i}", cpu="400m", labels={"app": "web"}, topologySpreadConstraints=[constraint]))
         for i in range(4)
