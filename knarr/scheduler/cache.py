@@ -123,6 +123,8 @@ class Cache:
         self._assumed: dict[str, str] = {}
         """Pods that nobody but the scheduler knows the node of: key → uid."""
         self._listeners: list[Listener] = []
+        self.priorities: Counter[int] = Counter()
+        """How many pods on nodes have each priority."""
         self.topology = 0
         """Rises when nodes come, go, or change their labels."""
 
@@ -205,6 +207,7 @@ class Cache:
         self._take(pod.key)
         self._info(node_name).add(pod)
         self._places[pod.key] = node_name
+        self.priorities[pod.priority] += 1
         for listener in self._listeners:
             listener(pod, node_name, 1)
 
@@ -216,6 +219,9 @@ class Cache:
         info = self._infos[place]
         pod = info.pods[key]
         info.remove(key)
+        self.priorities[pod.priority] -= 1
+        if not self.priorities[pod.priority]:
+            del self.priorities[pod.priority]
         if info.node is None and not info.pods:
             del self._infos[place]
         for listener in self._listeners:

@@ -137,7 +137,7 @@ class Choice:
 
     def _has_victims(self, pod: PodInfo) -> bool:
         """Some pod has a lower priority."""
-        return any(other.priority < pod.priority for other, _ in self._cache.pods())
+        return any(priority < pod.priority for priority in self._cache.priorities)
 
 
 def _judge(pod_class: PodClass, node: NodeInfo) -> Verdict:
