@@ -57,6 +57,8 @@ class Client:
     field_manager: str = "knarr"
     on_write: Callable[[Resource, Any], None] | None = None
     """Told of each object that a write answered: the loop's way to read its own writes."""
+    on_delete: Callable[[Resource, str, str], None] | None = None
+    """Told of each object that was deleted for good, where the server doesn't answer its last form: key and uid."""
     _headers: Mapping[str, str] = field(default_factory=lambda: {"accept": "application/json"})
 
     async def get(self, kind: type[T], name: str, namespace: str | None = None) -> T:
@@ -137,10 +139,21 @@ class Client:
             options["preconditions"] = preconditions
         resource = self.registry.of(kind)
         body = await self._send("DELETE", resource.path(namespace, name), None, json.dumps(options).encode())
-        if self.on_write:
-            answered = msgspec.json.decode(body)
-            if answered.get("kind") == resource.kind:
-                self.on_write(resource, msgspec.convert(answered, kind))
+        if self.on_write is None and self.on_delete is None:
+            return
+        answered = msgspec.json.decode(body, type=_Deleted)
+        if answered.kind == resource.kind and self.on_write:
+            self.on_write(resource, _decode(kind, body))
+        elif answered.kind == "Status" and self.on_delete:
+            gone = str(answered.details.get("uid") or "")
+            self.on_delete(resource, f"{namespace}/{name}" if namespace else name, gone)
+
+    async def delete_collection(
+        self, kind: type[Any], namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
+    ) -> None:
+        """Delete all that match, each as `delete` would."""
+        query = _present(labelSelector=label_selector, fieldSelector=field_selector)
+        await self._send("DELETE", self.registry.of(kind).path(namespace), query)
 
     async def post(self, kind: type[Any], name: str, namespace: str | None, subresource: str, body: Any) -> Any:
         """POST to a subresource (binding, eviction, token); answers plain JSON data."""
@@ -218,6 +231,13 @@ def _event(kind: type[T], line: bytes) -> WatchEvent[T]:
 class _RawEvent(msgspec.Struct):
     type: str
     object: msgspec.Raw
+
+
+class _Deleted(msgspec.Struct):
+    """Of what a DELETE answers: a Status, or the object as it was or still is."""
+
+    kind: str = ""
+    details: dict[str, Any] = {}
 
 
 class _ListMeta(msgspec.Struct):

@@ -24,7 +24,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from knarr.api.errors import APIError, Conflict
@@ -40,8 +40,19 @@ T = TypeVar("T")
 CATCH_UP_MAX_S = 30.0
 """A cache that doesn't show a write for so long is broken off from the server: its own retries come first."""
 
-_writes: ContextVar[dict[type[Any], int] | None] = ContextVar("writes", default=None)
-"""What the running reconcile has written: the newest revision for each kind."""
+
+@dataclass(slots=True)
+class _Written:
+    """What a reconcile has written, and so must be able to read."""
+
+    revisions: dict[type[Any], int] = field(default_factory=dict)
+    """The newest for each kind."""
+    deleted: list[tuple[type[Any], str, str]] = field(default_factory=list)
+    """Kind, key and uid of what is gone for good."""
+
+
+_written: ContextVar[_Written | None] = ContextVar("written", default=None)
+"""What the running reconcile has written so far."""
 
 
 class Controller:
@@ -56,14 +67,14 @@ class Controller:
 
     def __init__(self, client: Client, informers: Informers, clock: Clock) -> None:
         self.clock = clock
-        self.client = replace(client, on_write=self._note_write, field_manager=self.name)
+        self.client = replace(client, on_write=self._note_write, on_delete=self._note_delete, field_manager=self.name)
         self.events = EventRecorder(client, clock, self.name)
         self.queue = WorkQueue(clock, self.min_interval_s)
         self.log = logging.getLogger(f"knarr.{self.name}")
         self._informers = informers
         self._reads: list[Informer[Any]] = []
         self._read: dict[type[Any], Informer[Any]] = {}
-        self._must_show: dict[str, dict[type[Any], int]] = {}
+        self._must_show: dict[str, _Written] = {}
         self.watch()
 
     def watch(self) -> None:
@@ -122,8 +133,8 @@ class Controller:
 
     async def _reconcile(self, key: str) -> None:
         await self._catch_up(key)
-        writes: dict[type[Any], int] = {}
-        token = _writes.set(writes)
+        written = _Written()
+        token = _written.set(written)
         try:
             again_s = await self.reconcile(key)
         except Conflict as error:
@@ -140,27 +151,30 @@ class Controller:
             if again_s is not None:
                 self.queue.add_after(key, again_s)
         finally:
-            _writes.reset(token)
-            if writes:
-                self._must_show[key] = writes
+            _written.reset(token)
+            if written.revisions or written.deleted:
+                self._must_show[key] = written
 
     async def _catch_up(self, key: str) -> None:
         """Wait until the caches show what the last reconcile of `key` wrote."""
-        behind = {
-            kind: revision
-            for kind, revision in self._must_show.pop(key, {}).items()
-            if self._read[kind].revision < revision
-        }
-        if not behind:
+        written = self._must_show.pop(key, None)
+        if written is None:
             return
         try:
             async with self.clock.timeout(CATCH_UP_MAX_S):
-                for kind, revision in behind.items():
+                for kind, revision in written.revisions.items():
                     await self._read[kind].reached(revision)
+                for kind, gone, uid in written.deleted:
+                    await self._read[kind].parted(gone, uid)
         except TimeoutError:
             self.log.warning("%s: a cache has not shown a write for %.0f s", key, CATCH_UP_MAX_S)
 
     def _note_write(self, resource: Resource, obj: Any) -> None:
-        writes = _writes.get()
-        if writes is not None and resource.type in self._read:
-            writes[resource.type] = max(writes.get(resource.type, 0), version_of(obj))
+        written = _written.get()
+        if written is not None and resource.type in self._read:
+            written.revisions[resource.type] = max(written.revisions.get(resource.type, 0), version_of(obj))
+
+    def _note_delete(self, resource: Resource, key: str, uid: str) -> None:
+        written = _written.get()
+        if written is not None and uid and resource.type in self._read:
+            written.deleted.append((resource.type, key, uid))

@@ -34,6 +34,11 @@ BURST_MAX = 25
 REFILL_S = 300.0
 MESSAGE_LENGTH_MAX = 1024
 COMBINED = "(combined from similar events): "
+BATCH_MAX = 50
+"""Events written at once, so that they share the store's commits."""
+
+_Pending = tuple[float, Any, str, str, str, str]
+"""When, about what, type, reason, message, field path."""
 
 
 @dataclass(slots=True)
@@ -71,7 +76,7 @@ class EventRecorder:
         self._known: OrderedDict[tuple[str, ...], _Known] = OrderedDict()
         self._similar: OrderedDict[tuple[str, ...], _Similar] = OrderedDict()
         self._allowances: OrderedDict[str, _Allowance] = OrderedDict()
-        self._pending: deque[tuple[float, Any, str, str, str, str]] = deque(maxlen=QUEUE_MAX)
+        self._pending: deque[_Pending] = deque(maxlen=QUEUE_MAX)
         self._recorded = asyncio.Event()
         self._named_ns = 0
 
@@ -85,13 +90,23 @@ class EventRecorder:
         """Write what is recorded, until cancelled."""
         while True:
             while self._pending:
-                now_s, obj, type_, reason, message, field_path = self._pending.popleft()
-                try:
-                    await self._write(now_s, obj, type_, reason, message[:MESSAGE_LENGTH_MAX], field_path)
-                except APIError as error:
-                    log.debug("event %s on %s was refused: %s", reason, obj.metadata.name, error)
+                batch: dict[str, list[_Pending]] = {}
+                for _ in range(min(len(self._pending), BATCH_MAX)):
+                    pending = self._pending.popleft()
+                    batch.setdefault(pending[1].metadata.uid or pending[1].metadata.name, []).append(pending)
+                async with asyncio.TaskGroup() as group:
+                    for events in batch.values():
+                        group.create_task(self._write_in_order(events))
             self._recorded.clear()
             await self._recorded.wait()
+
+    async def _write_in_order(self, events: list[_Pending]) -> None:
+        """The events of one object: a repeat must find the one that it repeats."""
+        for now_s, obj, type_, reason, message, field_path in events:
+            try:
+                await self._write(now_s, obj, type_, reason, message[:MESSAGE_LENGTH_MAX], field_path)
+            except APIError as error:
+                log.debug("event %s on %s was refused: %s", reason, obj.metadata.name, error)
 
     def _record(self, obj: Any, type_: str, reason: str, message: str, field_path: str) -> None:
         about = obj.metadata.uid or obj.metadata.name

@@ -59,6 +59,7 @@ class Informer(Generic[T]):
         self._revision = 0
         self._expired = False
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self._parting: dict[str, list[asyncio.Future[None]]] = {}
         self.synced = asyncio.Event()
 
     def add_handler(self, handler: Handler[T]) -> None:
@@ -104,6 +105,13 @@ class Informer(Generic[T]):
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((revision, future))
         await future
+
+    async def parted(self, key: str, uid: str) -> None:
+        """Wait until the copy no longer shows the object that was deleted."""
+        while (obj := self._objects.get(key)) is not None and cast(Any, obj).metadata.uid == uid:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._parting.setdefault(key, []).append(future)
+            await future
 
     async def run(self) -> None:
         """Follow the server until cancelled."""
@@ -155,6 +163,8 @@ class Informer(Generic[T]):
         self._objects[key] = obj
         self._reindex(key, old, obj)
         self._tell(old, obj)
+        if self._parting:
+            self._part(key)
 
     def _remove(self, key: str, last: T | None = None) -> None:
         old = self._objects.pop(key, None)
@@ -162,6 +172,8 @@ class Informer(Generic[T]):
             return
         self._reindex(key, old, None)
         self._tell(last if last is not None else old, None)
+        if self._parting:
+            self._part(key)
 
     def _reindex(self, key: str, old: T | None, new: T | None) -> None:
         for index, places in self._indices.values():
@@ -174,6 +186,11 @@ class Informer(Generic[T]):
             if new is not None:
                 for place in after:
                     places.setdefault(place, {})[key] = new
+
+    def _part(self, key: str) -> None:
+        for future in self._parting.pop(key, ()):
+            if not future.done():
+                future.set_result(None)
 
     def _tell(self, old: T | None, new: T | None) -> None:
         for handler in self._handlers:

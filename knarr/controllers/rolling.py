@@ -151,7 +151,10 @@ def is_saturated(deployment: Deployment, new: ReplicaSet) -> bool:
 
 
 def proportionally(deployment: Deployment, new: ReplicaSet | None, old: Sequence[ReplicaSet]) -> list[Scale]:
-    """Share what is to be added or removed by size; what rounding leaves over goes to the largest."""
+    """Share what is to be added or removed by size; what rounding leaves over goes to the largest.
+
+    Upstream stops when the largest has come to nothing, and keeps a pod too many; here the next one takes the rest.
+    """
     active = [rs for rs in ([*old, new] if new else old) if replicas_of(rs)]
     allowed = wanted(deployment) + max_surge(deployment) if wanted(deployment) else 0
     change = allowed - sum(replicas_of(replica_set) for replica_set in active)
@@ -165,8 +168,10 @@ def proportionally(deployment: Deployment, new: ReplicaSet | None, old: Sequence
         share = _share(deployment, replica_set, change, change - done) if change else 0
         sizes.append(replicas_of(replica_set) + share)
         done += share
-    if sizes and change:
-        sizes[0] = max(0, sizes[0] + change - done)
+    left = change - done
+    for place, size in enumerate(sizes):
+        sizes[place] = max(0, size + left)
+        left -= sizes[place] - size
     return [Scale(replica_set, size) for replica_set, size in zip(active, sizes, strict=True)]
 
 

@@ -1,0 +1,281 @@
+"""EndpointSlices: where the traffic of a Service can go, for proxies and DNS to follow.
+
+The endpoints of a Service lie in slices of at most ENDPOINTS_MAX (KEP-752). A change rewrites as few slices as
+possible: an endpoint stays in its slice, new ones fill slices that change anyway. Pods on their way out stay until they
+are gone, as terminating, and as serving while they are ready (KEP-1672).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from knarr.api.core.v1 import Node, Pod, Service
+from knarr.api.discovery.v1 import Endpoint, EndpointConditions, EndpointPort, EndpointSlice
+from knarr.api.errors import NotFound
+from knarr.api.meta.v1 import ObjectMeta
+from knarr.api.types import replace
+from knarr.client.controller import Controller
+from knarr.client.informer import key_of
+from knarr.controllers import pods as of_pods
+from knarr.controllers.ownership import owner_reference
+from knarr.controllers.service_pods import (
+    HEADLESS,
+    counts,
+    has_pods,
+    hostname_for,
+    is_headless,
+    namespace_index,
+    reference_to,
+    selects,
+    services_woken,
+    target_port,
+)
+from knarr.controllers.together import together
+
+ENDPOINTS_MAX = 100
+"""Endpoints of one slice, as upstream's --max-endpoints-per-slice."""
+SERVICE_NAME = "kubernetes.io/service-name"
+MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
+MANAGER = "endpointslice-controller.k8s.io"
+ZONE = "topology.kubernetes.io/zone"
+
+Ports = tuple[tuple[str | None, int | None, str | None, str | None], ...]
+"""The ports of a slice: name, number, protocol, application protocol."""
+
+
+@dataclass(slots=True)
+class Changes:
+    """What to do with the slices of a Service."""
+
+    create: list[EndpointSlice] = field(default_factory=list)
+    update: list[EndpointSlice] = field(default_factory=list)
+    delete: list[EndpointSlice] = field(default_factory=list)
+
+
+class EndpointSlices(Controller):
+    """discovery.k8s.io/v1 EndpointSlice, for Services with a selector."""
+
+    name = "endpointslice-controller"
+    min_interval_s = 0.02
+
+    def watch(self) -> None:
+        self.services = self.informer(Service)
+        self.services.add_index("namespace", namespace_index)
+        self.pods = self.informer(Pod)
+        self.pods.add_index("namespace", namespace_index)
+        self.nodes = self.informer(Node)
+        self.slices = self.informer(EndpointSlice)
+        self.slices.add_index("service", lambda slice_: filter(None, (_key_of_slice(slice_),)))
+        self.on(self.services, key_of)
+        self.on(self.slices, _key_of_slice)
+        self.on_change(self.pods, lambda old, new: services_woken(self.services, old, new))
+        self.on_change(self.nodes, self._keys_of_node)
+
+    async def reconcile(self, key: str) -> None:
+        service = self.services.get(key)
+        if service is None or not has_pods(service) or service.metadata.deletion_timestamp is not None:
+            return  # slices go with their Service, by their owner reference
+        pods = [
+            pod
+            for pod in self.pods.by_index("namespace", service.metadata.namespace or "")
+            if selects(service, pod.metadata.labels) and counts(service, pod, terminating=True)
+        ]
+        zones = {pod.spec.node_name or "": self._zone(pod.spec.node_name or "") for pod in pods if pod.spec}
+        existing = [slice_ for slice_ in self.slices.by_index("service", key) if not _is_going(slice_)]
+        changes = Changes()
+        for family in families(service):
+            same = [slice_ for slice_ in existing if slice_.address_type == family]
+            plan(service, family, desired(service, family, pods, zones), same, changes)
+        changes.delete += [slice_ for slice_ in existing if slice_.address_type not in families(service)]
+        await self._carry_out(changes)
+
+    async def _carry_out(self, changes: Changes) -> None:
+        await together(self.client.create(slice_) for slice_ in changes.create)
+        await together(self.client.update(slice_) for slice_ in changes.update)
+        await together(self._delete(slice_) for slice_ in changes.delete)
+
+    async def _delete(self, slice_: EndpointSlice) -> None:
+        try:
+            await self.client.delete(EndpointSlice, slice_.metadata.name or "", slice_.metadata.namespace)
+        except NotFound:
+            pass
+
+    def _zone(self, node_name: str) -> str | None:
+        node = self.nodes.get(node_name)
+        return node.metadata.labels.get(ZONE) if node else None
+
+    def _keys_of_node(self, old: Node | None, new: Node | None) -> Iterable[str]:
+        """A node that changes its zone moves all its pods."""
+        before = old.metadata.labels.get(ZONE) if old else None
+        after = new.metadata.labels.get(ZONE) if new else before
+        return map(key_of, self.services.all()) if before != after else ()
+
+
+def families(service: Service) -> list[str]:
+    """The address types of a Service's slices."""
+    spec = service.spec
+    if spec is None:
+        return []
+    if spec.ip_families:
+        return spec.ip_families
+    return ["IPv6"] if spec.cluster_ip and ":" in spec.cluster_ip else ["IPv4"]
+
+
+def desired(
+    service: Service, family: str, pods: Sequence[Pod], zones: Mapping[str, str | None]
+) -> dict[Ports, list[Endpoint]]:
+    """The endpoints that there should be, by the ports that they offer."""
+    found: dict[Ports, list[Endpoint]] = {}
+    for pod in pods:
+        addresses = _addresses(pod, family)
+        if addresses:
+            zone = zones.get((pod.spec.node_name if pod.spec else None) or "")
+            found.setdefault(_ports_of(service, pod), []).append(_endpoint(service, pod, addresses, zone))
+    return found
+
+
+def plan(
+    service: Service,
+    family: str,
+    wanted: Mapping[Ports, list[Endpoint]],
+    existing: Sequence[EndpointSlice],
+    changes: Changes,
+) -> None:
+    """The fewest writes that make the slices of one address type hold what is wanted."""
+    by_ports: dict[Ports, list[EndpointSlice]] = {}
+    for slice_ in sorted(existing, key=key_of):
+        by_ports.setdefault(_ports_in(slice_), []).append(slice_)
+    # A Service always has a slice, so that its readers can tell "no endpoints" from "not known yet".
+    wanted = wanted or {next(iter(by_ports), ()): []}
+    for ports, endpoints in wanted.items():
+        _plan_ports(service, family, ports, endpoints, by_ports.pop(ports, []), changes)
+    for leftover in by_ports.values():
+        changes.delete += leftover
+
+
+def _plan_ports(
+    service: Service,
+    family: str,
+    ports: Ports,
+    endpoints: Sequence[Endpoint],
+    existing: Sequence[EndpointSlice],
+    changes: Changes,
+) -> None:
+    missing = {_identity(endpoint): endpoint for endpoint in endpoints}
+    empty_ports = () if not endpoints else ports
+    kept: list[tuple[EndpointSlice, list[Endpoint]]] = []
+    for slice_ in existing:
+        stay = [missing.pop(_identity(endpoint), None) for endpoint in slice_.endpoints]
+        kept.append((slice_, [endpoint for endpoint in stay if endpoint is not None]))
+
+    rest = list(missing.values())
+    for slice_, inside in kept:
+        if inside != slice_.endpoints:
+            _fill(inside, rest)
+    fits = [inside for _, inside in kept if rest and len(inside) + len(rest) <= ENDPOINTS_MAX]
+    if fits:
+        _fill(max(fits, key=len), rest)
+
+    has_one = False
+    for slice_, inside in kept:
+        if not inside and (endpoints or has_one):
+            changes.delete.append(slice_)
+            continue
+        has_one = True
+        renewed = _slice(service, family, empty_ports, inside, slice_)
+        if renewed != slice_:
+            changes.update.append(renewed)
+    while rest or not has_one:
+        inside = []
+        _fill(inside, rest)
+        changes.create.append(_slice(service, family, empty_ports, inside, None))
+        has_one = True
+
+
+def _fill(inside: list[Endpoint], rest: list[Endpoint]) -> None:
+    """Move from `rest` what there is room for."""
+    room = ENDPOINTS_MAX - len(inside)
+    inside += rest[:room]
+    del rest[:room]
+
+
+def _slice(
+    service: Service, family: str, ports: Ports, endpoints: list[Endpoint], old: EndpointSlice | None
+) -> EndpointSlice:
+    """A slice of the service, new or as `old` should become."""
+    own = {SERVICE_NAME: service.metadata.name or "", MANAGED_BY: MANAGER}
+    labels = {key: value for key, value in service.metadata.labels.items() if key != HEADLESS} | own
+    if is_headless(service):
+        labels[HEADLESS] = ""
+    if old is not None:
+        metadata = replace(old.metadata, labels=labels, owner_references=[owner_reference(service)])
+    else:
+        metadata = ObjectMeta(
+            generate_name=f"{service.metadata.name}-",
+            namespace=service.metadata.namespace,
+            labels=labels,
+            owner_references=[owner_reference(service)],
+        )
+    return EndpointSlice(
+        metadata=metadata,
+        address_type=family,
+        endpoints=endpoints,
+        ports=[
+            EndpointPort(name=name, port=number, protocol=protocol, app_protocol=application)
+            for name, number, protocol, application in ports
+        ],
+    )
+
+
+def _endpoint(service: Service, pod: Pod, addresses: list[str], zone: str | None) -> Endpoint:
+    serving = of_pods.is_ready(pod)
+    terminating = pod.metadata.deletion_timestamp is not None
+    publish = bool(service.spec and service.spec.publish_not_ready_addresses)
+    return Endpoint(
+        addresses=addresses,
+        conditions=EndpointConditions(
+            ready=publish or (serving and not terminating), serving=serving, terminating=terminating
+        ),
+        hostname=hostname_for(service, pod),
+        node_name=(pod.spec.node_name if pod.spec else None) or None,
+        target_ref=reference_to(pod),
+        zone=zone,
+    )
+
+
+def _ports_of(service: Service, pod: Pod) -> Ports:
+    assert service.spec is not None
+    return tuple(
+        (port.name or "", number, port.protocol or "TCP", port.app_protocol)
+        for port in service.spec.ports
+        if (number := target_port(pod, port)) is not None
+    )
+
+
+def _ports_in(slice_: EndpointSlice) -> Ports:
+    return tuple((port.name or "", port.port, port.protocol or "TCP", port.app_protocol) for port in slice_.ports)
+
+
+def _addresses(pod: Pod, family: str) -> list[str]:
+    assert pod.status is not None
+    all_ = [ip.ip for ip in pod.status.pod_ips] or [pod.status.pod_ip or ""]
+    version = 6 if family == "IPv6" else 4
+    return [address for address in all_ if ip_address(address).version == version]
+
+
+def _identity(endpoint: Endpoint) -> tuple[object, ...]:
+    """Which endpoint it is, whatever its conditions."""
+    return (*endpoint.addresses, endpoint.target_ref.uid if endpoint.target_ref else None, endpoint.node_name)
+
+
+def _key_of_slice(slice_: EndpointSlice) -> str | None:
+    labels = slice_.metadata.labels
+    if labels.get(MANAGED_BY) != MANAGER or SERVICE_NAME not in labels:
+        return None
+    return f"{slice_.metadata.namespace}/{labels[SERVICE_NAME]}"
+
+
+def _is_going(slice_: EndpointSlice) -> bool:
+    return slice_.metadata.deletion_timestamp is not None

@@ -1,0 +1,30 @@
+"""Whether a toleration lets a pod bear a taint (core/v1 Toleration)."""
+
+from __future__ import annotations
+
+from knarr.api.core.v1 import Taint, Toleration
+
+
+def tolerates(toleration: Toleration, taint: Taint) -> bool:
+    """An empty effect or key of the toleration means any; an empty key needs the operator Exists."""
+    if toleration.effect and toleration.effect != taint.effect:
+        return False
+    if toleration.key and toleration.key != taint.key:
+        return False
+    match toleration.operator or "Equal":
+        case "Equal":
+            return bool(toleration.key) and (toleration.value or "") == (taint.value or "")
+        case "Exists":
+            return True
+        case "Lt" | "Gt":
+            return _compares(toleration, taint)
+    return False
+
+
+def _compares(toleration: Toleration, taint: Taint) -> bool:
+    """KEP-5471: the taint's value lies below (Lt) or above (Gt) the toleration's."""
+    try:
+        limit, value = int(toleration.value or ""), int(taint.value or "")
+    except ValueError:
+        return False
+    return value < limit if toleration.operator == "Lt" else value > limit

@@ -1,0 +1,260 @@
+"""What the scheduler knows of nodes: what each offers, and what the pods on it take.
+
+A pod is *assumed* on its node as soon as the scheduler has chosen it, long before the API server says so: the next
+choice counts on it. What the API server says replaces the assumption; a binding that failed takes it back.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import count
+
+from knarr.api.core.v1 import Node, Pod, Taint
+from knarr.client.informer import key_of
+from knarr.controllers.pods import is_terminal
+from knarr.scheduler.requests import PODS, Amounts, Port, amounts, host_ports, pod_requests, pod_weight
+
+PODS_UNSAID = 110
+"""Pods of a node that doesn't say how many it takes."""
+
+
+_generations = count(1)
+"""Shared by all nodes, so that one that comes again under its old name is never taken for what it was."""
+
+
+class PodInfo:
+    """A pod and what it asks, computed once."""
+
+    __slots__ = ("cpu", "key", "memory", "pod", "ports", "priority", "requests")
+
+    def __init__(self, pod: Pod) -> None:
+        assert pod.spec is not None
+        self.pod = pod
+        self.key = key_of(pod)
+        self.requests = pod_requests(pod.spec)
+        self.cpu, self.memory = pod_weight(pod.spec)
+        self.ports = host_ports(pod.spec)
+        self.priority = pod.spec.priority or 0
+
+
+class NodeInfo:
+    """A node, and the sum of its pods. `generation` changes with every change."""
+
+    __slots__ = (
+        "allocatable",
+        "cpu",
+        "generation",
+        "hard_taints",
+        "memory",
+        "name",
+        "node",
+        "pods",
+        "pods_max",
+        "ports",
+        "requested",
+        "soft_taints",
+        "unschedulable",
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.node: Node | None = None
+        self.pods: dict[str, PodInfo] = {}
+        self.requested: Amounts = {}
+        self.cpu = 0
+        self.memory = 0
+        self.ports: Counter[Port] = Counter()
+        self.allocatable: Amounts = {}
+        self.pods_max = 0
+        self.hard_taints: list[Taint] = []
+        self.soft_taints: list[Taint] = []
+        self.unschedulable = False
+        self.generation = next(_generations)
+
+    def set_node(self, node: Node | None) -> None:
+        self.node = node
+        self.generation = next(_generations)
+        offered = amounts(node.status.allocatable or node.status.capacity) if node and node.status else {}
+        self.pods_max = offered.pop(PODS, PODS_UNSAID)
+        self.allocatable = offered
+        taints = node.spec.taints if node and node.spec else []
+        self.hard_taints = [taint for taint in taints if taint.effect in ("NoSchedule", "NoExecute")]
+        self.soft_taints = [taint for taint in taints if taint.effect == "PreferNoSchedule"]
+        self.unschedulable = bool(node and node.spec and node.spec.unschedulable)
+
+    def add(self, pod: PodInfo) -> None:
+        self.generation = next(_generations)
+        self.pods[pod.key] = pod
+        for resource, amount in pod.requests.items():
+            self.requested[resource] = self.requested.get(resource, 0) + amount
+        self.cpu += pod.cpu
+        self.memory += pod.memory
+        self.ports.update(pod.ports)
+
+    def remove(self, key: str) -> None:
+        pod = self.pods.pop(key, None)
+        if pod is None:
+            return
+        self.generation = next(_generations)
+        for resource, amount in pod.requests.items():
+            self.requested[resource] -= amount
+        self.cpu -= pod.cpu
+        self.memory -= pod.memory
+        self.ports.subtract(pod.ports)
+        self.ports += Counter()  # drops what has come to zero
+
+    def free(self, resource: str) -> int:
+        return self.allocatable.get(resource, 0) - self.requested.get(resource, 0)
+
+
+Listener = Callable[[PodInfo, str, int], None]
+"""listener(pod, node, +1 or −1): a pod came to a node, or left it."""
+
+
+class Cache:
+    """All nodes, and where each pod is."""
+
+    def __init__(self) -> None:
+        self.nodes: list[NodeInfo] = []
+        """Those that exist, in the order in which they came."""
+        self._infos: dict[str, NodeInfo] = {}
+        self._places: dict[str, str] = {}
+        self._assumed: dict[str, str] = {}
+        """Pods that nobody but the scheduler knows the node of: key → uid."""
+        self._listeners: list[Listener] = []
+        self.priorities: Counter[int] = Counter()
+        """How many pods on nodes have each priority."""
+        self.topology = 0
+        """Rises when nodes come, go, or change their labels."""
+
+    def listen(self, listener: Listener) -> None:
+        self._listeners.append(listener)
+
+    def get(self, name: str) -> NodeInfo | None:
+        info = self._infos.get(name)
+        return info if info and info.node is not None else None
+
+    def pods(self) -> Iterator[tuple[PodInfo, str]]:
+        for info in self._infos.values():
+            for pod in info.pods.values():
+                yield pod, info.name
+
+    def node_changed(self, node: Node) -> NodeInfo | None:
+        """The node, when something changed that a pod may care about; a mere heartbeat is not."""
+        info = self._info(node.metadata.name or "")
+        if info.node is None:
+            self.nodes.append(info)
+        elif _offers(info.node) == _offers(node):
+            info.node = node
+            return None
+        if info.node is None or info.node.metadata.labels != node.metadata.labels:
+            self.topology += 1
+        info.set_node(node)
+        return info
+
+    def node_gone(self, name: str) -> None:
+        info = self._infos.get(name)
+        if info is None or info.node is None:
+            return
+        self.topology += 1
+        info.set_node(None)
+        self.nodes.remove(info)
+        if not info.pods:
+            del self._infos[name]
+
+    def assume(self, pod: PodInfo, node_name: str) -> None:
+        self._put(pod, node_name)
+        self._assumed[pod.key] = pod.pod.metadata.uid or ""
+
+    def forget(self, pod: PodInfo) -> None:
+        """The binding failed."""
+        if self._assumed.get(pod.key) == pod.pod.metadata.uid:
+            self._take(pod.key)
+
+    def is_assumed(self, key: str) -> bool:
+        return key in self._assumed
+
+    def pod_changed(self, pod: Pod) -> bool:
+        """What the API server says of a pod; True when it takes up less of its node than before."""
+        key = key_of(pod)
+        node_name = pod.spec.node_name if pod.spec else None
+        if is_terminal(pod):
+            return self._take(key) is not None
+        if not node_name:
+            if self._assumed.get(key) not in (None, pod.metadata.uid):
+                self._take(key)
+            return False
+        before = self._pod(key)
+        if before is not None and self._places[key] == node_name and before.pod.metadata.uid == pod.metadata.uid:
+            self._assumed.pop(key, None)
+            if _is_same(before.pod, pod):
+                before.pod = pod
+                return False
+        self._put(PodInfo(pod), node_name)
+        self._assumed.pop(key, None)
+        return before is not None
+
+    def pod_gone(self, key: str) -> str | None:
+        """The node that it was on."""
+        return self._take(key)
+
+    def _pod(self, key: str) -> PodInfo | None:
+        place = self._places.get(key)
+        return self._infos[place].pods.get(key) if place is not None else None
+
+    def _put(self, pod: PodInfo, node_name: str) -> None:
+        self._take(pod.key)
+        self._info(node_name).add(pod)
+        self._places[pod.key] = node_name
+        self.priorities[pod.priority] += 1
+        for listener in self._listeners:
+            listener(pod, node_name, 1)
+
+    def _take(self, key: str) -> str | None:
+        self._assumed.pop(key, None)
+        place = self._places.pop(key, None)
+        if place is None:
+            return None
+        info = self._infos[place]
+        pod = info.pods[key]
+        info.remove(key)
+        self.priorities[pod.priority] -= 1
+        if not self.priorities[pod.priority]:
+            del self.priorities[pod.priority]
+        if info.node is None and not info.pods:
+            del self._infos[place]
+        for listener in self._listeners:
+            listener(pod, place, -1)
+        return place
+
+    def _info(self, name: str) -> NodeInfo:
+        info = self._infos.get(name)
+        if info is None:
+            info = self._infos[name] = NodeInfo(name)
+        return info
+
+
+def _is_same(before: Pod, after: Pod) -> bool:
+    """Nothing changed that others count on. (A pod may be resized in place.)"""
+    assert before.spec is not None
+    assert after.spec is not None
+    if before.metadata.labels != after.metadata.labels:
+        return False
+    if (before.metadata.deletion_timestamp is None) != (after.metadata.deletion_timestamp is None):
+        return False
+    if before.spec.containers == after.spec.containers:
+        return True
+    asked = pod_requests(before.spec), host_ports(before.spec)
+    return asked == (pod_requests(after.spec), host_ports(after.spec))
+
+
+def _offers(node: Node) -> tuple[object, ...]:
+    """All of a node that the choice depends on."""
+    status, spec = node.status, node.spec
+    return (
+        node.metadata.uid,
+        node.metadata.labels,
+        (status.allocatable, status.capacity, status.images) if status else None,
+        (spec.taints, spec.unschedulable) if spec else None,
+    )

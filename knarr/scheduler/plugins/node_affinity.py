@@ -1,0 +1,81 @@
+"""Which nodes a pod wants by their labels: nodeSelector, required and preferred node affinity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from knarr.api.core.v1 import Node, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, PreferredSchedulingTerm
+from knarr.scheduler.cache import NodeInfo, PodInfo
+from knarr.scheduler.framework import Plugin, Refusal, by_most
+
+REFUSAL = Refusal("NodeAffinity", ("node(s) didn't match Pod's node affinity/selector",), curable=False)
+
+
+class NodeAffinity(Plugin):
+    name = "NodeAffinity"
+    weight = 2
+    comparing = True
+
+    def prepare(self, pod: PodInfo) -> PodSpec | None:
+        assert pod.pod.spec is not None
+        return pod.pod.spec if asks(pod.pod.spec) else None
+
+    def filter(self, prepared: PodSpec, node: NodeInfo) -> Refusal | None:
+        assert node.node is not None
+        return None if matches(prepared, node.node) else REFUSAL
+
+    def prepare_score(self, pod: PodInfo) -> list[PreferredSchedulingTerm] | None:
+        assert pod.pod.spec is not None
+        affinity = pod.pod.spec.affinity and pod.pod.spec.affinity.node_affinity
+        preferred = affinity.preferred_during_scheduling_ignored_during_execution if affinity else None
+        return preferred or None
+
+    def score(self, prepared: list[PreferredSchedulingTerm], node: NodeInfo) -> float:
+        assert node.node is not None
+        return sum(term.weight for term in prepared if term.weight and term_matches(term.preference, node.node))
+
+    def normalize(self, prepared: list[PreferredSchedulingTerm], scores: Sequence[float]) -> Sequence[float]:
+        return by_most(scores)
+
+
+def asks(spec: PodSpec) -> bool:
+    """Whether the pod cares at all."""
+    affinity = spec.affinity and spec.affinity.node_affinity
+    return bool(spec.node_selector or (affinity and affinity.required_during_scheduling_ignored_during_execution))
+
+
+def matches(spec: PodSpec, node: Node) -> bool:
+    """nodeSelector and required affinity must both hold; of the affinity's terms, one."""
+    if not spec.node_selector.items() <= node.metadata.labels.items():
+        return False
+    affinity = spec.affinity and spec.affinity.node_affinity
+    required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
+    return required is None or any(term_matches(term, node) for term in required.node_selector_terms)
+
+
+def term_matches(term: NodeSelectorTerm, node: Node) -> bool:
+    """All its expressions must hold; an empty term matches nothing."""
+    if not term.match_expressions and not term.match_fields:
+        return False
+    return all(_holds(one, node.metadata.labels.get(one.key)) for one in term.match_expressions) and all(
+        _holds(one, node.metadata.name if one.key == "metadata.name" else None) for one in term.match_fields
+    )
+
+
+def _holds(requirement: NodeSelectorRequirement, value: str | None) -> bool:
+    match requirement.operator:
+        case "In":
+            return value is not None and value in requirement.values
+        case "NotIn":
+            return value is None or value not in requirement.values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case "Gt" | "Lt" if value is not None and requirement.values:
+            try:
+                left, right = int(value), int(requirement.values[0])
+            except ValueError:
+                return False
+            return left > right if requirement.operator == "Gt" else left < right
+    return False

@@ -1,0 +1,23 @@
+"""Cordoned nodes take no new pods, but those that tolerate the taint unschedulable."""
+
+from __future__ import annotations
+
+from knarr.api.core.v1 import Taint
+from knarr.controllers.nodelifecycle import UNSCHEDULABLE
+from knarr.controllers.tolerations import tolerates
+from knarr.scheduler.cache import NodeInfo, PodInfo
+from knarr.scheduler.framework import Plugin, Refusal
+
+TAINT = Taint(key=UNSCHEDULABLE, effect="NoSchedule")
+REFUSAL = Refusal("NodeUnschedulable", ("node(s) were unschedulable",), curable=False)
+
+
+class NodeUnschedulable(Plugin):
+    name = "NodeUnschedulable"
+
+    def prepare(self, pod: PodInfo) -> bool | None:
+        assert pod.pod.spec is not None
+        return None if any(tolerates(toleration, TAINT) for toleration in pod.pod.spec.tolerations) else True
+
+    def filter(self, prepared: bool, node: NodeInfo) -> Refusal | None:
+        return REFUSAL if node.unschedulable else None

@@ -1,0 +1,111 @@
+"""The pods that wait for a node.
+
+*Active* ones are tried next, by priority, then by age. One that fits nowhere is *parked* until something happens that
+could help it, and longer after each failure (BACKOFF_MIN_S, doubled, at most BACKOFF_MAX_S), or until PARKED_MAX_S
+have passed in case something was missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from knarr.client.workqueue import WorkQueue
+from knarr.clock import Clock
+from knarr.scheduler.cache import PodInfo
+
+BACKOFF_MIN_S = 1.0
+BACKOFF_MAX_S = 10.0
+PARKED_MAX_S = 300.0
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A pod that waits."""
+
+    pod: PodInfo
+    order: tuple[int, float, int]
+    failures: int = 0
+    failed_s: float = 0.0
+    parked: bool = False
+    plugins: frozenset[str] = frozenset()
+    """Those that refused it."""
+    message: str = ""
+
+
+class SchedulingQueue:
+    """Waiting pods by key."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._waiting: dict[str, Waiting] = {}
+        self._active: list[tuple[tuple[int, float, int], str]] = []
+        self._timers = WorkQueue(clock)
+        self._added = asyncio.Event()
+        self._number = 0
+
+    def add(self, pod: PodInfo) -> None:
+        """A new pod, or one that changed so that it may fit now."""
+        self._number += 1
+        waiting = Waiting(pod, (-pod.priority, self._clock.monotonic_s(), self._number))
+        self._waiting[pod.key] = waiting
+        self._activate(waiting)
+
+    def remove(self, key: str) -> None:
+        self._waiting.pop(key, None)
+
+    def get(self, key: str) -> Waiting | None:
+        return self._waiting.get(key)
+
+    async def take(self) -> Waiting:
+        """The next pod to try; it stays known until it is removed."""
+        while True:
+            while self._active:
+                order, key = heapq.heappop(self._active)
+                waiting = self._waiting.get(key)
+                if waiting is not None and waiting.order == order and not waiting.parked:
+                    return waiting
+            self._added.clear()
+            await self._added.wait()
+
+    def park(self, waiting: Waiting, plugins: frozenset[str] = frozenset()) -> None:
+        """It fits nowhere now. Without plugins to blame, it is tried again after its backoff."""
+        if self._waiting.get(waiting.pod.key) is not waiting:
+            return
+        waiting.failures += 1
+        waiting.failed_s = self._clock.monotonic_s()
+        waiting.parked = True
+        waiting.plugins = plugins
+        self._timers.add_after(waiting.pod.key, PARKED_MAX_S if plugins else self._backoff_s(waiting))
+
+    def parked(self) -> Iterator[Waiting]:
+        return iter([waiting for waiting in self._waiting.values() if waiting.parked])
+
+    def wake(self, waiting: Waiting, *, sure: bool) -> None:
+        """Something happened that helps it; unless that is `sure`, its backoff is waited for."""
+        left_s = 0.0 if sure else waiting.failed_s + self._backoff_s(waiting) - self._clock.monotonic_s()
+        if left_s > 0:
+            self._timers.add_after(waiting.pod.key, left_s)
+        else:
+            self._activate(waiting)
+
+    async def run_timers(self) -> None:
+        """Wake pods whose time has come, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._timers.run_timers())
+            while True:
+                key = await self._timers.take()
+                self._timers.done(key)
+                waiting = self._waiting.get(key)
+                if waiting is not None and waiting.parked:
+                    self._activate(waiting)
+
+    def _activate(self, waiting: Waiting) -> None:
+        waiting.parked = False
+        heapq.heappush(self._active, (waiting.order, waiting.pod.key))
+        self._added.set()
+
+    def _backoff_s(self, waiting: Waiting) -> float:
+        return min(BACKOFF_MIN_S * 2.0 ** min(waiting.failures - 1, 10), BACKOFF_MAX_S)
