@@ -245,10 +245,7 @@ class APIServer:
 
     async def _subresource(self, call: _Call) -> Answer:
         name, method = call.path.subresource, call.request.method
-        allowed = (
-            (*call.resource.subresources, "portforward") if call.resource.type is Pod else call.resource.subresources
-        )
-        if name not in allowed or call.path.rest:
+        if name not in call.resource.subresources or call.path.rest:
             raise _not_served()
         if name in ("status", "finalize"):
             return await self._one(call) if method in ("GET", "PUT", "PATCH") else _refuse_method()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from knarr.api.apps import v1
+from knarr.api.apps import v1, workloads
 from knarr.api.resources import Resource
 
 RESOURCES = (
@@ -17,6 +17,8 @@ RESOURCES = (
         short_names=("deploy",),
         categories=("all",),
         subresources=("scale", "status"),
+        strategy=workloads.DeploymentRules(),
+        columns=workloads.DEPLOYMENT_COLUMNS,
     ),
     Resource(
         v1.ReplicaSet,
@@ -29,5 +31,7 @@ RESOURCES = (
         short_names=("rs",),
         categories=("all",),
         subresources=("scale", "status"),
+        strategy=workloads.ReplicaSetRules(),
+        columns=workloads.REPLICA_SET_COLUMNS,
     ),
 )

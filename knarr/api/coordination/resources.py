@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from knarr.api.coordination import v1
-from knarr.api.resources import Resource
+from knarr.api.printing import age
+from knarr.api.resources import Column, Resource
 
-RESOURCES = (Resource(v1.Lease, "coordination.k8s.io", "v1", "Lease", "leases", "lease", True),)
+COLUMNS = (
+    Column("Holder", lambda lease, now_s: (lease.spec.holder_identity if lease.spec else None) or ""),
+    Column("Age", lambda lease, now_s: age(lease.metadata.creation_timestamp, now_s)),
+)
+
+RESOURCES = (Resource(v1.Lease, "coordination.k8s.io", "v1", "Lease", "leases", "lease", True, columns=COLUMNS),)

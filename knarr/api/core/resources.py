@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
-from knarr.api.core import v1
+from knarr.api.core import pods, services, simple, v1
 from knarr.api.resources import Resource
 
 RESOURCES = (
-    Resource(v1.ConfigMap, "", "v1", "ConfigMap", "configmaps", "configmap", True, short_names=("cm",)),
-    Resource(v1.Endpoints, "", "v1", "Endpoints", "endpoints", "endpoints", True, short_names=("ep",)),
-    Resource(v1.Event, "", "v1", "Event", "events", "event", True, short_names=("ev",)),
+    Resource(
+        v1.ConfigMap,
+        "",
+        "v1",
+        "ConfigMap",
+        "configmaps",
+        "configmap",
+        True,
+        short_names=("cm",),
+        strategy=simple.ConfigMapStrategy(),
+        columns=simple.CONFIG_MAP_COLUMNS,
+    ),
+    Resource(
+        v1.Endpoints,
+        "",
+        "v1",
+        "Endpoints",
+        "endpoints",
+        "endpoints",
+        True,
+        short_names=("ep",),
+        strategy=services.EndpointsStrategy(),
+        columns=services.ENDPOINTS_COLUMNS,
+    ),
+    Resource(
+        v1.Event,
+        "",
+        "v1",
+        "Event",
+        "events",
+        "event",
+        True,
+        short_names=("ev",),
+        strategy=simple.EventStrategy(),
+        columns=simple.EVENT_COLUMNS,
+    ),
     Resource(
         v1.Namespace,
         "",
@@ -20,6 +53,8 @@ RESOURCES = (
         short_names=("ns",),
         subresources=("finalize", "status"),
         verbs=("create", "delete", "get", "list", "patch", "update", "watch"),
+        strategy=simple.NamespaceStrategy(),
+        columns=simple.NAMESPACE_COLUMNS,
     ),
     Resource(
         v1.Node,
@@ -31,6 +66,8 @@ RESOURCES = (
         False,
         short_names=("no",),
         subresources=("status",),
+        strategy=simple.NodeStrategy(),
+        columns=simple.NODE_COLUMNS,
     ),
     Resource(
         v1.Pod,
@@ -42,9 +79,21 @@ RESOURCES = (
         True,
         short_names=("po",),
         categories=("all",),
-        subresources=("attach", "binding", "exec", "log", "status"),
+        subresources=("attach", "binding", "exec", "log", "portforward", "status"),
+        strategy=pods.PodStrategy(),
+        columns=pods.COLUMNS,
     ),
-    Resource(v1.Secret, "", "v1", "Secret", "secrets", "secret", True),
+    Resource(
+        v1.Secret,
+        "",
+        "v1",
+        "Secret",
+        "secrets",
+        "secret",
+        True,
+        strategy=simple.SecretStrategy(),
+        columns=simple.SECRET_COLUMNS,
+    ),
     Resource(
         v1.Service,
         "",
@@ -56,6 +105,8 @@ RESOURCES = (
         short_names=("svc",),
         categories=("all",),
         subresources=("status",),
+        strategy=services.ServiceStrategy(),
+        columns=services.COLUMNS,
     ),
     Resource(
         v1.ServiceAccount,
@@ -67,5 +118,6 @@ RESOURCES = (
         True,
         short_names=("sa",),
         subresources=("token",),
+        columns=simple.SERVICE_ACCOUNT_COLUMNS,
     ),
 )

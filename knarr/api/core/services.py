@@ -1,0 +1,210 @@
+"""Services and their endpoints: defaults, what may change, and how they are shown. Addresses are the API server's."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from knarr.api import names
+from knarr.api.core.podspec import validate_port
+from knarr.api.core.v1 import ClientIPConfig, Endpoints, Service, ServiceSpec, SessionAffinityConfig
+from knarr.api.errors import Cause, duplicate, forbidden, invalid, not_supported, required
+from knarr.api.metadata import validate_labels
+from knarr.api.printing import NONE, age, labels
+from knarr.api.resources import Column, Strategy
+
+AFFINITY_TIMEOUT_S = 10800
+TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
+
+
+class ServiceStrategy(Strategy[Service]):
+    name_faults = staticmethod(names.dns1035_label_faults)
+    has_status = True
+    returns_deleted = True
+    field_names = ("spec.clusterIP", "spec.type")
+
+    def default(self, obj: Service) -> None:
+        spec = obj.spec = obj.spec or ServiceSpec()
+        spec.type = spec.type or "ClusterIP"
+        spec.session_affinity = spec.session_affinity or "None"
+        if spec.session_affinity == "ClientIP":
+            config = spec.session_affinity_config = spec.session_affinity_config or SessionAffinityConfig()
+            config.client_ip = config.client_ip or ClientIPConfig()
+            config.client_ip.timeout_seconds = config.client_ip.timeout_seconds or AFFINITY_TIMEOUT_S
+        elif spec.session_affinity == "None":
+            spec.session_affinity_config = None
+        for port in spec.ports:
+            port.protocol = port.protocol or "TCP"
+            if port.target_port in (None, 0, ""):
+                port.target_port = port.port
+        if spec.type in ("NodePort", "LoadBalancer"):
+            spec.external_traffic_policy = spec.external_traffic_policy or "Cluster"
+        if spec.type == "LoadBalancer" and spec.allocate_load_balancer_node_ports is None:
+            spec.allocate_load_balancer_node_ports = True
+        if spec.type != "ExternalName":
+            spec.internal_traffic_policy = spec.internal_traffic_policy or "Cluster"
+
+    def prepare_for_update(self, obj: Service, old: Service) -> None:
+        """What the API server allocated stays when an update leaves it out (patchAllocatedValues)."""
+        new_spec, old_spec = obj.spec, old.spec
+        assert new_spec
+        assert old_spec
+        if new_spec.type == "ExternalName":
+            return
+        if old_spec.type != "ExternalName":
+            new_spec.cluster_ip = new_spec.cluster_ip or old_spec.cluster_ip
+            new_spec.cluster_ips = new_spec.cluster_ips or list(old_spec.cluster_ips)
+            new_spec.ip_families = new_spec.ip_families or list(old_spec.ip_families)
+            new_spec.ip_family_policy = new_spec.ip_family_policy or old_spec.ip_family_policy
+        if new_spec.type in ("NodePort", "LoadBalancer") and old_spec.type in ("NodePort", "LoadBalancer"):
+            held = {(port.protocol, port.port): port.node_port for port in old_spec.ports}
+            for port in new_spec.ports:
+                port.node_port = port.node_port or held.get((port.protocol, port.port))
+            if new_spec.health_check_node_port is None:
+                new_spec.health_check_node_port = old_spec.health_check_node_port
+
+    def validate(self, obj: Service) -> Iterable[Cause]:
+        spec = obj.spec
+        assert spec
+        if not spec.ports and spec.cluster_ip != "None" and spec.type != "ExternalName":
+            yield required("spec.ports")
+        if spec.type not in TYPES:
+            yield not_supported("spec.type", spec.type, TYPES)
+        if spec.session_affinity not in ("ClientIP", "None"):
+            yield not_supported("spec.sessionAffinity", spec.session_affinity, ("ClientIP", "None"))
+        if spec.type == "ExternalName":
+            if not spec.external_name:
+                yield required("spec.externalName")
+            else:
+                for fault in names.dns1123_subdomain_faults(spec.external_name.rstrip(".")):
+                    yield invalid("spec.externalName", spec.external_name, fault)
+        if spec.type in ("NodePort", "LoadBalancer") and spec.cluster_ip == "None":
+            yield invalid("spec.clusterIPs[0]", "None", f"may not be set to 'None' for {spec.type} services")
+        for policy, value in (
+            ("internalTrafficPolicy", spec.internal_traffic_policy),
+            ("externalTrafficPolicy", spec.external_traffic_policy),
+        ):
+            if value not in (None, "Cluster", "Local"):
+                yield not_supported(f"spec.{policy}", value, ("Cluster", "Local"))
+        yield from _validate_ports(spec)
+        yield from validate_labels(spec.selector, "spec.selector")
+        for index, address in enumerate(spec.external_ips):
+            try:
+                ipaddress.ip_address(address)
+            except ValueError:
+                yield invalid(f"spec.externalIPs[{index}]", address, "must be a valid IP address")
+        for index, source in enumerate(spec.load_balancer_source_ranges):
+            try:
+                ipaddress.ip_network(source.strip(), strict=False)
+            except ValueError:
+                detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+                yield invalid(f"spec.loadBalancerSourceRanges[{index}]", source, detail)
+
+    def validate_update(self, obj: Service, old: Service) -> Iterable[Cause]:
+        assert obj.spec
+        assert old.spec
+        if "ExternalName" in (obj.spec.type, old.spec.type) or not old.spec.cluster_ip:
+            return
+        if obj.spec.cluster_ip != old.spec.cluster_ip:
+            yield invalid("spec.clusterIPs[0]", obj.spec.cluster_ip, "may not change once set")
+
+    def fields(self, obj: Service) -> Mapping[str, str]:
+        spec = obj.spec or ServiceSpec()
+        return {"spec.clusterIP": spec.cluster_ip or "", "spec.type": spec.type or ""}
+
+
+def _validate_ports(spec: ServiceSpec) -> Iterable[Cause]:
+    seen_names: set[str] = set()
+    seen_ports: set[tuple[int, str | None]] = set()
+    seen_node_ports: set[tuple[int, str | None]] = set()
+    for index, port in enumerate(spec.ports):
+        place = f"spec.ports[{index}]"
+        if not port.name and len(spec.ports) > 1:
+            yield required(f"{place}.name")
+        elif port.name:
+            for fault in names.dns1123_label_faults(port.name):
+                yield invalid(f"{place}.name", port.name, fault)
+            if port.name in seen_names:
+                yield duplicate(f"{place}.name", port.name)
+            seen_names.add(port.name)
+        yield from validate_port(port.port, f"{place}.port")
+        if port.protocol not in ("TCP", "UDP", "SCTP"):
+            yield not_supported(f"{place}.protocol", port.protocol, ("SCTP", "TCP", "UDP"))
+        if isinstance(port.target_port, int):
+            yield from validate_port(port.target_port, f"{place}.targetPort")
+        if port.node_port and spec.type not in ("NodePort", "LoadBalancer"):
+            yield forbidden(f"{place}.nodePort", "may not be used when `type` is 'ClusterIP'")
+        key = (port.port, port.protocol)
+        if key in seen_ports:
+            yield duplicate(place, {"port": port.port, "protocol": port.protocol})
+        seen_ports.add(key)
+        if port.node_port:
+            if (port.node_port, port.protocol) in seen_node_ports:
+                yield duplicate(f"{place}.nodePort", port.node_port)
+            seen_node_ports.add((port.node_port, port.protocol))
+
+
+def _external_ip(service: Service, now_s: float) -> str:
+    spec = service.spec or ServiceSpec()
+    if spec.type == "ExternalName":
+        return spec.external_name or NONE
+    found = list(spec.external_ips)
+    if spec.type == "LoadBalancer":
+        balancer = service.status.load_balancer if service.status else None
+        found = [each.ip or each.hostname or "" for each in (balancer.ingress if balancer else ())] + found
+        return ",".join(found) or "<pending>"
+    return ",".join(found) or NONE
+
+
+def _ports(service: Service, now_s: float) -> str:
+    shown = []
+    for port in service.spec.ports if service.spec else ():
+        node = f":{port.node_port}" if port.node_port else ""
+        shown.append(f"{port.port}{node}/{port.protocol}")
+    return ",".join(shown) or NONE
+
+
+def _spec(service: Service) -> ServiceSpec:
+    return service.spec or ServiceSpec()
+
+
+COLUMNS = (
+    Column("Type", lambda service, now_s: _spec(service).type),
+    Column("Cluster-IP", lambda service, now_s: _spec(service).cluster_ip or NONE),
+    Column("External-IP", _external_ip),
+    Column("Port(s)", _ports),
+    Column("Age", lambda service, now_s: age(service.metadata.creation_timestamp, now_s)),
+    Column("Selector", lambda service, now_s: labels(_spec(service).selector), priority=1),
+)
+
+
+class EndpointsStrategy(Strategy[Endpoints]):
+    def default(self, obj: Endpoints) -> None:
+        for subset in obj.subsets:
+            for port in subset.ports:
+                port.protocol = port.protocol or "TCP"
+
+
+SHOWN_MAX = 3
+"""Endpoints that a row shows before it says how many more there are."""
+
+
+def _addresses(endpoints: Endpoints, now_s: float) -> str:
+    found = []
+    for subset in endpoints.subsets:
+        for address in subset.addresses:
+            found += [f"{address.ip}:{port.port}" for port in subset.ports] or [address.ip]
+    return some(found)
+
+
+def some(found: list[Any]) -> str:
+    """The first few, and how many more."""
+    more = f" + {len(found) - SHOWN_MAX} more..." if len(found) > SHOWN_MAX else ""
+    return ",".join(str(each) for each in found[:SHOWN_MAX]) + more or NONE
+
+
+ENDPOINTS_COLUMNS = (
+    Column("Endpoints", _addresses),
+    Column("Age", lambda endpoints, now_s: age(endpoints.metadata.creation_timestamp, now_s)),
+)

@@ -1,0 +1,247 @@
+"""The plainer kinds of the core group: namespaces, nodes, config maps, secrets, service accounts, events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from knarr.api import names
+from knarr.api.core.podspec import canonical_or_same
+from knarr.api.core.v1 import (
+    ConfigMap,
+    Event,
+    Namespace,
+    NamespaceSpec,
+    NamespaceStatus,
+    Node,
+    NodeSpec,
+    NodeStatus,
+    Secret,
+)
+from knarr.api.errors import Cause, forbidden, invalid, required, too_long
+from knarr.api.printing import NONE, UNKNOWN, age
+from knarr.api.resources import Column, Strategy
+
+CONTENT_MAX_BYTES = 1 << 20
+"""Of a ConfigMap or a Secret."""
+NAME_LABEL = "kubernetes.io/metadata.name"
+ROLE_PREFIX = "node-role.kubernetes.io/"
+
+
+def _age(obj: Any, now_s: float) -> str:
+    return age(obj.metadata.creation_timestamp, now_s)
+
+
+AGE = Column("Age", _age)
+
+
+class NamespaceStrategy(Strategy[Namespace]):
+    name_faults = staticmethod(names.dns1123_label_faults)
+    has_status = True
+    field_names = ("status.phase",)
+
+    def default(self, obj: Namespace) -> None:
+        if obj.metadata.name:
+            obj.metadata.labels[NAME_LABEL] = obj.metadata.name
+
+    def prepare_for_create(self, obj: Namespace) -> None:
+        obj.status = NamespaceStatus(phase="Active")
+        obj.spec = obj.spec or NamespaceSpec()
+        if "kubernetes" not in obj.spec.finalizers:
+            obj.spec.finalizers.append("kubernetes")
+
+    def prepare_for_update(self, obj: Namespace, old: Namespace) -> None:
+        obj.spec = old.spec
+
+    def fields(self, obj: Namespace) -> Mapping[str, str]:
+        return {"status.phase": (obj.status.phase if obj.status else None) or ""}
+
+
+NAMESPACE_COLUMNS = (Column("Status", lambda obj, now_s: obj.status.phase if obj.status else ""), AGE)
+
+
+class NodeStrategy(Strategy[Node]):
+    has_status = True
+    field_names = ("spec.unschedulable",)
+
+    def default(self, obj: Node) -> None:
+        obj.spec = obj.spec or NodeSpec()
+        if obj.status:
+            obj.status.capacity = {name: canonical_or_same(value) for name, value in obj.status.capacity.items()}
+            allocatable = {name: canonical_or_same(value) for name, value in obj.status.allocatable.items()}
+            obj.status.allocatable = allocatable or dict(obj.status.capacity)
+
+    def fields(self, obj: Node) -> Mapping[str, str]:
+        return {"spec.unschedulable": str(bool(obj.spec and obj.spec.unschedulable)).lower()}
+
+
+def _node_status(node: Node, now_s: float) -> str:
+    ready = next(
+        (each.status for each in (node.status.conditions if node.status else ()) if each.type == "Ready"), None
+    )
+    word = {"True": "Ready", None: "Unknown"}.get(ready, "NotReady")
+    return f"{word},SchedulingDisabled" if node.spec and node.spec.unschedulable else word
+
+
+def _roles(node: Node, now_s: float) -> str:
+    found = {key.removeprefix(ROLE_PREFIX) for key in node.metadata.labels if key.startswith(ROLE_PREFIX)}
+    return ",".join(sorted(found - {""})) or NONE
+
+
+def _node_info(name: str) -> Any:
+    def cell(node: Node, now_s: float) -> str:
+        info = (node.status or NodeStatus()).node_info
+        return (getattr(info, name) if info else "") or UNKNOWN
+
+    return cell
+
+
+def _node_address(kind: str) -> Any:
+    def cell(node: Node, now_s: float) -> str:
+        addresses = node.status.addresses if node.status else ()
+        return next((each.address for each in addresses if each.type == kind), NONE)
+
+    return cell
+
+
+NODE_COLUMNS = (
+    Column("Status", _node_status),
+    Column("Roles", _roles),
+    AGE,
+    Column("Version", _node_info("kubelet_version")),
+    Column("Internal-IP", _node_address("InternalIP"), priority=1),
+    Column("External-IP", _node_address("ExternalIP"), priority=1),
+    Column("OS-Image", _node_info("os_image"), priority=1),
+    Column("Kernel-Version", _node_info("kernel_version"), priority=1),
+    Column("Container-Runtime", _node_info("container_runtime_version"), priority=1),
+)
+
+
+def _content_faults(data: Mapping[str, Any], path: str) -> Iterable[Cause]:
+    for key in data:
+        if len(key) > 253:
+            yield invalid(f"{path}[{key}]", key, "must be no more than 253 characters")
+        elif not key or any(not (each.isascii() and (each.isalnum() or each in "-_.")) for each in key):
+            detail = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'"
+            yield invalid(f"{path}[{key}]", key, detail)
+        elif key in (".", "..") or key.startswith(".."):
+            yield invalid(f"{path}[{key}]", key, "must not start with '..'")
+
+
+class ConfigMapStrategy(Strategy[ConfigMap]):
+    def validate(self, obj: ConfigMap) -> Iterable[Cause]:
+        yield from _content_faults(obj.data, "data")
+        yield from _content_faults(obj.binary_data, "binaryData")
+        for key in sorted(set(obj.data) & set(obj.binary_data)):
+            yield invalid(f"data[{key}]", key, "duplicate of key present in binaryData")
+        size = sum(len(value.encode("utf-8", "surrogatepass")) for value in obj.data.values())
+        if size + sum(len(value) for value in obj.binary_data.values()) > CONTENT_MAX_BYTES:
+            yield too_long("", CONTENT_MAX_BYTES)
+
+    def validate_update(self, obj: ConfigMap, old: ConfigMap) -> Iterable[Cause]:
+        if not old.immutable:
+            return
+        if not obj.immutable:
+            yield forbidden("immutable", "field is immutable when `immutable` is set")
+        for field, new, before in (("data", obj.data, old.data), ("binaryData", obj.binary_data, old.binary_data)):
+            if new != before:
+                yield forbidden(field, "field is immutable when `immutable` is set")
+
+
+class SecretStrategy(Strategy[Secret]):
+    field_names = ("type",)
+
+    def default(self, obj: Secret) -> None:
+        obj.type = obj.type or "Opaque"
+        for key, text in obj.string_data.items():
+            obj.data[key] = text.encode("utf-8", "surrogatepass")
+        obj.string_data = {}
+
+    def validate(self, obj: Secret) -> Iterable[Cause]:
+        yield from _content_faults(obj.data, "data")
+        if sum(len(value) for value in obj.data.values()) > CONTENT_MAX_BYTES:
+            yield too_long("data", CONTENT_MAX_BYTES)
+        if obj.type == "kubernetes.io/tls":
+            for key in ("tls.crt", "tls.key"):
+                if key not in obj.data:
+                    yield required(f"data[{key}]")
+
+    def validate_update(self, obj: Secret, old: Secret) -> Iterable[Cause]:
+        if obj.type != old.type:
+            yield invalid("type", obj.type, "field is immutable")
+        if not old.immutable:
+            return
+        if not obj.immutable:
+            yield forbidden("immutable", "field is immutable when `immutable` is set")
+        if obj.data != old.data:
+            yield forbidden("data", "field is immutable when `immutable` is set")
+
+    def fields(self, obj: Secret) -> Mapping[str, str]:
+        return {"type": obj.type or ""}
+
+
+CONFIG_MAP_COLUMNS = (Column("Data", lambda obj, now_s: len(obj.data) + len(obj.binary_data), type="integer"), AGE)
+SECRET_COLUMNS = (
+    Column("Type", lambda obj, now_s: obj.type),
+    Column("Data", lambda obj, now_s: len(obj.data), type="integer"),
+    AGE,
+)
+SERVICE_ACCOUNT_COLUMNS = (Column("Secrets", lambda obj, now_s: len(obj.secrets), type="integer"), AGE)
+
+
+class EventStrategy(Strategy[Event]):
+    field_names = (
+        "involvedObject.kind",
+        "involvedObject.namespace",
+        "involvedObject.name",
+        "involvedObject.uid",
+        "involvedObject.apiVersion",
+        "involvedObject.resourceVersion",
+        "involvedObject.fieldPath",
+        "reason",
+        "reportingComponent",
+        "source",
+        "type",
+    )
+
+    def fields(self, obj: Event) -> Mapping[str, str]:
+        about = obj.involved_object
+        return {
+            "involvedObject.kind": about.kind or "",
+            "involvedObject.namespace": about.namespace or "",
+            "involvedObject.name": about.name or "",
+            "involvedObject.uid": about.uid or "",
+            "involvedObject.apiVersion": about.api_version or "",
+            "involvedObject.resourceVersion": about.resource_version or "",
+            "involvedObject.fieldPath": about.field_path or "",
+            "reason": obj.reason or "",
+            "reportingComponent": obj.reporting_component or "",
+            "source": (obj.source.component if obj.source else None) or obj.reporting_component or "",
+            "type": obj.type or "",
+        }
+
+
+def _last_seen(event: Event, now_s: float) -> str:
+    if event.last_timestamp:
+        return age(event.last_timestamp, now_s)
+    return age(event.first_timestamp or event.metadata.creation_timestamp, now_s)
+
+
+def _source(event: Event, now_s: float) -> str:
+    source = event.source
+    parts = [source.component, source.host] if source else [event.reporting_component]
+    return ", ".join(part for part in parts if part)
+
+
+EVENT_COLUMNS = (
+    Column("Last Seen", _last_seen),
+    Column("Type", lambda event, now_s: event.type),
+    Column("Reason", lambda event, now_s: event.reason),
+    Column("Object", lambda event, now_s: f"{(event.involved_object.kind or '').lower()}/{event.involved_object.name}"),
+    Column("Subobject", lambda event, now_s: event.involved_object.field_path or "", priority=1),
+    Column("Source", _source, priority=1),
+    Column("Message", lambda event, now_s: (event.message or "").strip()),
+    Column("First Seen", lambda event, now_s: age(event.first_timestamp, now_s), priority=1),
+    Column("Count", lambda event, now_s: event.count or 1, priority=1),
+    Column("Name", lambda event, now_s: event.metadata.name, priority=1),
+)
