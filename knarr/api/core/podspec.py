@@ -205,8 +205,8 @@ def _validate_container(container: Container, path: str, volumes: set[str], *, i
         policies = ("Always", "IfNotPresent", "Never")
         yield not_supported(f"{path}.imagePullPolicy", container.image_pull_policy, policies)
     if container.termination_message_policy not in ("File", "FallbackToLogsOnError"):
-        policies = ("FallbackToLogsOnError", "File")
-        yield not_supported(f"{path}.terminationMessagePolicy", container.termination_message_policy, policies)
+        offered = ("FallbackToLogsOnError", "File")
+        yield not_supported(f"{path}.terminationMessagePolicy", container.termination_message_policy, offered)
     yield from _validate_ports(container.ports, f"{path}.ports")
     yield from _validate_env(container.env, f"{path}.env")
     yield from _validate_mounts(container.volume_mounts, f"{path}.volumeMounts", volumes)
