@@ -1,0 +1,59 @@
+"""What the API server asks of the node that runs a pod: its logs, and streams into its containers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from knarr.api.core.v1 import Pod
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """Which part of a container's log is wanted (core/v1 PodLogOptions)."""
+
+    container: str
+    follow: bool = False
+    previous: bool = False
+    tail_lines: int | None = None
+    since_s: float | None = None
+    """Only lines from this moment on, in seconds since the epoch."""
+    timestamps: bool = False
+    limit_bytes: int | None = None
+
+
+class Streams(Protocol):
+    """The two ends of an exec or attach session."""
+
+    async def write(self, data: bytes) -> None:
+        """Send to the process's stdin."""
+
+    async def close_stdin(self) -> None:
+        """End of input."""
+
+    async def resize(self, width: int, height: int) -> None:
+        """New size of the terminal, in characters."""
+
+    def output(self) -> AsyncIterator[tuple[int, bytes]]:
+        """(1, …) for stdout and (2, …) for stderr, until both end."""
+
+    async def exit_code(self) -> int:
+        """Wait for the end of an exec'd process; for an attach, of the container."""
+
+    async def close(self) -> None:
+        """Let go; an exec'd process that still runs is killed, an attached container is not."""
+
+
+class NodeBackend(Protocol):
+    """The nodes, as the API server reaches them. Faults are those of knarr.api.errors."""
+
+    def logs(self, pod: Pod, options: LogOptions) -> AsyncIterator[bytes]: ...
+
+    async def exec(self, pod: Pod, container: str, command: Sequence[str], *, tty: bool, stdin: bool) -> Streams: ...
+
+    async def attach(self, pod: Pod, container: str) -> Streams: ...
+
+    async def port_forward(self, pod: Pod, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to a port of the pod, from within its network namespace."""
