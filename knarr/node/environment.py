@@ -166,9 +166,10 @@ def _referred(pod: Pod, container: Container, source: EnvVarSource, around: Surr
     raise ConfigurationError("fileKeyRef is not served by this node")
 
 
-def _none(optional: bool | None, message: str) -> None:
+def _none(optional: bool | None, message: str) -> str | None:
     if not optional:
         raise ConfigurationError(message)
+    return None
 
 
 def _absent(optional: bool | None, message: str) -> dict[str, str]:
