@@ -82,9 +82,9 @@ class Probes:
     async def run(self) -> None:
         """Until the container has failed or the task is cancelled."""
         container = self._container
-        if container.startup_probe is not None and not self.health.started:
-            if not await self._start_up(container.startup_probe):
-                return
+        probe = container.startup_probe
+        if probe is not None and not self.health.started and not await self._start_up(probe):
+            return
         self.health.started = True
         if container.readiness_probe is None:
             self.health.ready = True
