@@ -1,0 +1,217 @@
+"""The node agent: makes this machine a node of the cluster, and runs the pods that the scheduler gives to it.
+
+    Node object and lease     node_object.py
+    pods of this node    ──►  one PodWorker each (pod_worker.py), woken by changes in the API and by exits
+    containers without a pod  ended and removed
+
+It reads and writes through the client only, and works through the `Runtime` contract only: the same agent runs real
+containers and hollow ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from knarr.api.core.v1 import Pod, Service
+from knarr.api.quantity import whole
+from knarr.client.client import Client
+from knarr.client.events import EventRecorder
+from knarr.client.informer import Informer, Informers
+from knarr.clock import Clock
+from knarr.node.config import NodeConfig
+from knarr.node.environment import MASTER_SERVICE
+from knarr.node.handlers import Handlers, HollowHandlers, HostHandlers
+from knarr.node.node_object import NodeObject
+from knarr.node.node_services import NodeServices
+from knarr.node.pod_worker import PodWorker
+from knarr.node.pulls import Pulls
+from knarr.node.references import References
+from knarr.node.runtime.contract import Runtime, RuntimeFailure
+from knarr.node.tokens import Tokens
+from knarr.node.volumes import HollowVolumes, HostVolumes, Volumes
+
+log = logging.getLogger(__name__)
+
+RELIST_S = 60.0
+"""All pods look again so often: a net under the exits that the runtime tells."""
+WORKER_RETRY_S = 5.0
+"""A worker that failed begins anew after so long."""
+
+
+class NodeAgent:
+    """One node. `run` is its life; what still runs when it ends, runs on."""
+
+    def __init__(
+        self,
+        client: Client,
+        clock: Clock,
+        runtime: Runtime,
+        config: NodeConfig,
+        informers: Informers | None = None,
+    ) -> None:
+        """`informers`: those of the process, when it has some already (they are run by their owner)."""
+        self._client = client
+        self._clock = clock
+        self._runtime = runtime
+        self.config = config
+        self._owns_informers = informers is None
+        self._informers = informers or Informers(client, clock)
+        self._pods: Informer[Pod] = Informer(client, Pod, clock, field_selector=f"spec.nodeName={config.name}")
+        self._services = self._informers.of(Service)
+        self._services.add_index("namespace", lambda service: [service.metadata.namespace or ""])
+        self._object = NodeObject(client, clock, runtime, config)
+        self._events = EventRecorder(client, clock, "kubelet", config.name)
+        self._references = References(client, clock, self._references_changed)
+        tokens = Tokens(client, clock)
+        volumes: Volumes = HollowVolumes() if config.hollow else HostVolumes(config.root / "pods", clock, tokens.token)
+        handlers: Handlers = HollowHandlers(runtime, clock) if config.hollow else HostHandlers(runtime, clock)
+        self._node = NodeServices(
+            client,
+            clock,
+            runtime,
+            config,
+            self._events,
+            volumes,
+            self._references,
+            Pulls(runtime, clock),
+            tokens,
+            handlers,
+            self._services_of,
+            allocatable=self._object.capacity,
+            memory_bytes=whole(self._object.capacity.get("memory", 1)),
+        )
+        self._workers: dict[str, PodWorker] = {}
+        self._owners: dict[str, str] = {}
+        """The pod of each container that has been seen."""
+        self._group: asyncio.TaskGroup | None = None
+        self.ready = asyncio.Event()
+        """The node is registered and its pods are known."""
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                watching = asyncio.Event()
+                if self._owns_informers:
+                    group.create_task(self._informers.run(), name="informers")
+                group.create_task(self._events.run(), name="node events")
+                group.create_task(self._references.run(watching), name="references")
+                group.create_task(self._object.run(), name="node")
+                await watching.wait()
+                group.create_task(self._pods.run(), name="informer Pod of this node")
+                await asyncio.gather(self._pods.synced.wait(), self._services.synced.wait())
+                self._pods.add_handler(self._pod_changed)
+                await self._remove_orphans()
+                group.create_task(self._watch_exits(), name="exits")
+                group.create_task(self._relist(), name="relist")
+                self.ready.set()
+        finally:
+            await self._node.handlers.close()
+
+    def worker(self, uid: str) -> PodWorker | None:
+        """The worker of a pod, for logs and streams."""
+        return self._workers.get(uid)
+
+    # -- pods
+
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
+            worker = self._workers.get(old.metadata.uid or "")
+            if worker is not None:
+                worker.vanish()
+        if new is None:
+            return
+        worker = self._workers.get(new.metadata.uid or "")
+        if worker is not None:
+            worker.update(new)
+        else:
+            self._begin(PodWorker(new, self._node))
+
+    def _begin(self, worker: PodWorker) -> None:
+        assert self._group is not None
+        self._workers[worker.uid] = worker
+        self._group.create_task(self._work(worker), name=f"pod {worker.uid}")
+
+    async def _work(self, worker: PodWorker) -> None:
+        """Run a worker to its end; one that fails is replaced, and fails alone."""
+        while True:
+            try:
+                await worker.run()
+            except Exception:
+                log.exception("the worker of pod %s/%s failed", worker.pod.metadata.namespace, worker.pod.metadata.name)
+                await self._clock.sleep(WORKER_RETRY_S)
+                fresh = PodWorker(worker.pod, self._node)
+                if worker.is_gone:
+                    fresh.vanish()
+                worker = self._workers[worker.uid] = fresh
+            else:
+                del self._workers[worker.uid]
+                for container_id in [each for each, uid in self._owners.items() if uid == worker.uid]:
+                    del self._owners[container_id]
+                return
+
+    # -- what the runtime tells
+
+    async def _watch_exits(self) -> None:
+        async for container_id in self._runtime.exits():
+            uid = self._owners.get(container_id)
+            if uid is None:
+                await self._find_owners()
+                uid = self._owners.get(container_id)
+            worker = self._workers.get(uid or "")
+            if worker is not None:
+                worker.wake()
+
+    async def _find_owners(self) -> None:
+        pods = {sandbox.id: sandbox.config.pod_uid for sandbox in await self._runtime.sandboxes()}
+        self._owners = {
+            container.id: pods[container.sandbox_id]
+            for container in await self._runtime.containers()
+            if container.sandbox_id in pods
+        }
+
+    async def _relist(self) -> None:
+        while True:
+            await self._clock.sleep(RELIST_S)
+            for worker in list(self._workers.values()):
+                worker.wake()
+            with suppress(RuntimeFailure):
+                await self._remove_orphans()
+
+    async def _remove_orphans(self) -> None:
+        """Sandboxes whose pods are no longer in the API, as after a time in which the agent didn't run."""
+        known = {pod.metadata.uid for pod in self._pods.all()}
+        for sandbox in await self._runtime.sandboxes():
+            uid = sandbox.config.pod_uid
+            if uid not in known and uid not in self._workers:
+                log.info(
+                    "pod %s/%s is gone: removing its containers", sandbox.config.pod_namespace, sandbox.config.pod_name
+                )
+                assert self._group is not None
+                self._group.create_task(self._remove_orphan(sandbox.id, uid), name=f"orphan {uid}")
+
+    async def _remove_orphan(self, sandbox_id: str, uid: str) -> None:
+        try:
+            for container in await self._runtime.containers():
+                if container.sandbox_id == sandbox_id:
+                    await self._runtime.stop_container(container.id, 2.0)
+            await self._runtime.remove_sandbox(sandbox_id)
+            await self._node.volumes.remove(uid)
+        except (RuntimeFailure, OSError) as failure:
+            log.warning("removing what is left of pod %s: %s", uid, failure)
+
+    # -- what pods read
+
+    def _references_changed(self, uids: set[str]) -> None:
+        for uid in uids:
+            worker = self._workers.get(uid)
+            if worker is not None:
+                worker.references_changed()
+
+    def _services_of(self, namespace: str) -> list[Service]:
+        found = self._services.by_index("namespace", namespace)
+        master = self._services.get("/".join(MASTER_SERVICE))
+        return [*found, master] if master is not None and namespace != MASTER_SERVICE[0] else found

@@ -1,0 +1,39 @@
+"""What a node agent is told: its name, its folders, and how its pods find names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+KUBELET_VERSION = "v1.36.0"
+"""The API level that the node claims, in nodeInfo.kubeletVersion."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """One node. With `hollow` no file, mount or connection is made for pods: for the simulated runtime."""
+
+    name: str
+    root: Path
+    """Folder for volumes and the pods' own files, below <root>/pods/<uid>."""
+    log_root: Path
+    """Folder for container logs, <log_root>/<namespace>_<name>_<uid>/<container>/<restart count>.log."""
+    internal_ip: str
+    pod_cidr: str = ""
+    cluster_dns: tuple[str, ...] = ()
+    cluster_domain: str = "cluster.local"
+    resolv_conf: str = "/etc/resolv.conf"
+    """The node's own, for dnsPolicy Default, and the upstream of ClusterFirst without a cluster DNS."""
+    pods_max: int = 110
+    """Pods that the scheduler may put here: upstream's default."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    capacity: Mapping[str, str] = field(default_factory=dict)
+    """In place of what the machine has (cpu, memory, ephemeral-storage, …)."""
+    hollow: bool = False
+
+    def pod_folder(self, uid: str) -> Path:
+        return self.root / "pods" / uid
+
+    def log_folder(self, namespace: str, name: str, uid: str) -> Path:
+        return self.log_root / f"{namespace}_{name}_{uid}"

@@ -1,0 +1,318 @@
+"""The Node object: what this machine is and has, whether it is well, and the heartbeat that says it lives.
+
+The Lease in kube-node-lease is renewed every 10 s (KEP-589); the status is written when it changes, and every 5 minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from knarr.api import types
+from knarr.api.coordination.v1 import Lease, LeaseSpec
+from knarr.api.core.v1 import (
+    ContainerImage,
+    Node,
+    NodeAddress,
+    NodeCondition,
+    NodeSpec,
+    NodeStatus,
+    NodeSystemInfo,
+)
+from knarr.api.errors import AlreadyExists, APIError, NotFound
+from knarr.api.meta.v1 import ObjectMeta, OwnerReference
+from knarr.client.client import Client
+from knarr.clock import Clock, micro_time, utc
+from knarr.node.config import KUBELET_VERSION, NodeConfig
+from knarr.node.runtime.contract import Image, Runtime
+
+log = logging.getLogger(__name__)
+
+LEASE_NAMESPACE = "kube-node-lease"
+LEASE_S = 40
+RENEW_S = 10.0
+STATUS_S = 10.0
+"""Between two looks at the machine."""
+REPORT_S = 300.0
+"""A status that hasn't changed is written that often."""
+RETRY_MIN_S = 0.05
+RETRY_MAX_S = 7.0
+IMAGES_MAX = 50
+"""Images that the status lists, the largest first: upstream's bound."""
+MEMORY_LOW_BYTES = 100 << 20
+DISK_LOW = 0.10
+"""Free share of the disk under which it is short: upstream's nodefs.available."""
+PIDS_LOW = 0.10
+
+
+class NodeObject:
+    """Registers the node, then keeps its status and its lease."""
+
+    def __init__(self, client: Client, clock: Clock, runtime: Runtime, config: NodeConfig) -> None:
+        self._client = client
+        self._clock = clock
+        self._runtime = runtime
+        self._config = config
+        self.capacity = dict(config.capacity) or machine_capacity(config)
+        self.node: Node | None = None
+        """As the server answered last."""
+        self._conditions: list[NodeCondition] = []
+
+    async def run(self) -> None:
+        await self.register()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._renew(), name="node lease")
+            group.create_task(self._report(), name="node status")
+
+    async def register(self) -> None:
+        """The Node is there, and says that it is ready. Tries until it has gone well."""
+        delay_s = RETRY_MIN_S
+        while True:
+            try:
+                await self._ensure()
+                return
+            except APIError as error:
+                log.warning("registering node %s: %s; trying again", self._config.name, error)
+            await self._clock.sleep(delay_s * (0.5 + self._clock.random.random()))
+            delay_s = min(delay_s * 2, RETRY_MAX_S)
+
+    async def _ensure(self) -> None:
+        status = await self._status()
+        wanted = self._object(status)
+        try:
+            self.node = await self._client.create(wanted)
+            if self.node.status is not None and self.node.status.conditions:
+                return
+        except AlreadyExists:
+            self.node = await self._client.get(Node, self._config.name)
+            await self._bring_labels(wanted)
+        await self._write(status)
+
+    async def _bring_labels(self, wanted: Node) -> None:
+        assert self.node is not None
+        metadata = self.node.metadata
+        missing = {key: value for key, value in wanted.metadata.labels.items() if metadata.labels.get(key) != value}
+        patch: dict[str, Any] = {"metadata": {"labels": missing}} if missing else {}
+        if self._config.pod_cidr and not (self.node.spec and self.node.spec.pod_cidr):
+            patch["spec"] = {"podCIDR": self._config.pod_cidr, "podCIDRs": [self._config.pod_cidr]}
+        if patch:
+            self.node = await self._client.patch(Node, self._config.name, patch)
+
+    def _object(self, status: NodeStatus) -> Node:
+        config = self._config
+        arch = architecture()
+        labels = {
+            "kubernetes.io/hostname": config.name,
+            "kubernetes.io/os": "linux",
+            "kubernetes.io/arch": arch,
+            "beta.kubernetes.io/os": "linux",
+            "beta.kubernetes.io/arch": arch,
+            **config.labels,
+        }
+        spec = NodeSpec(pod_cidr=config.pod_cidr or None, pod_cidrs=[config.pod_cidr] if config.pod_cidr else [])
+        return Node(metadata=ObjectMeta(name=config.name, labels=labels), spec=spec, status=status)
+
+    async def _report(self) -> None:
+        """Look at the machine now and then; write what has changed."""
+        written_s = self._clock.monotonic_s()
+        while True:
+            await self._clock.sleep(STATUS_S)
+            status = await self._status()
+            due = self._clock.monotonic_s() - written_s >= REPORT_S
+            if not due and not self._changed(status):
+                continue
+            try:
+                await self._write(status)
+                written_s = self._clock.monotonic_s()
+            except NotFound:
+                await self.register()
+            except APIError as error:
+                log.warning("status of node %s: %s", self._config.name, error)
+
+    def _changed(self, status: NodeStatus) -> bool:
+        """Whether more than the heartbeat differs from what the server has."""
+        shown = self.node.status if self.node is not None else None
+        return shown is None or _essence(shown) != _essence(status)
+
+    async def _write(self, status: NodeStatus) -> None:
+        plain = msgspec.json.decode(msgspec.json.encode(status))
+        shown = self.node.status if self.node is not None else None
+        if shown is not None and shown.addresses and shown.addresses != status.addresses:
+            plain["addresses"] = [{"$patch": "replace"}, *plain["addresses"]]
+        self.node = await self._client.patch(Node, self._config.name, {"status": plain}, subresource="status")
+
+    async def _status(self) -> NodeStatus:
+        config = self._config
+        images = listed(await self._runtime.images())
+        now = utc(self._clock.time_s())
+        pressure = (False, False, False) if config.hollow else await asyncio.to_thread(pressures, config.root)
+        conditions = self._conditions = conditions_of(pressure, self._conditions, now)
+        info = system_info(f"{self._runtime.name}://{self._runtime.version}")
+        return NodeStatus(
+            capacity=self.capacity,
+            allocatable=self.capacity,
+            addresses=[
+                NodeAddress(type="InternalIP", address=config.internal_ip),
+                NodeAddress(type="Hostname", address=config.name),
+            ],
+            conditions=conditions,
+            node_info=info,
+            images=images,
+        )
+
+    # -- the lease
+
+    async def _renew(self) -> None:
+        lease: Lease | None = None
+        while True:
+            try:
+                lease = await self._renewed(lease)
+            except NotFound:
+                lease = None
+            except APIError as error:
+                log.warning("lease of node %s: %s", self._config.name, error)
+                lease = None
+            await self._clock.sleep(RENEW_S)
+
+    async def _renewed(self, lease: Lease | None) -> Lease:
+        name, now = self._config.name, micro_time(self._clock.time_s())
+        if lease is None:
+            try:
+                lease = await self._client.get(Lease, name, LEASE_NAMESPACE)
+            except NotFound:
+                return await self._client.create(self._new_lease(now))
+        spec = types.replace(
+            lease.spec or LeaseSpec(), holder_identity=name, lease_duration_seconds=LEASE_S, renew_time=now
+        )
+        return await self._client.update(types.replace(lease, spec=spec))
+
+    def _new_lease(self, now: str) -> Lease:
+        name = self._config.name
+        owners = []
+        if self.node is not None and self.node.metadata.uid:
+            owners = [OwnerReference(api_version="v1", kind="Node", name=name, uid=self.node.metadata.uid)]
+        return Lease(
+            metadata=ObjectMeta(name=name, namespace=LEASE_NAMESPACE, owner_references=owners),
+            spec=LeaseSpec(holder_identity=name, lease_duration_seconds=LEASE_S, renew_time=now),
+        )
+
+
+def conditions_of(
+    pressure: tuple[bool, bool, bool], before: Sequence[NodeCondition], now: datetime
+) -> list[NodeCondition]:
+    """MemoryPressure, DiskPressure, PIDPressure and Ready, with upstream's reasons."""
+    names = (("Memory", "memory"), ("Disk", "disk"), ("PID", "PID"))
+    texts = {
+        "Memory": ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        "Disk": ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        "PID": ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+    }
+    bad = {
+        "Memory": ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+        "Disk": ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+        "PID": ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+    }
+    answer = []
+    for (name, _), is_short in zip(names, pressure, strict=True):
+        reason, message = (bad if is_short else texts)[name]
+        answer.append(
+            NodeCondition(
+                type=f"{name}Pressure", status="True" if is_short else "False", reason=reason, message=message
+            )
+        )
+    answer.append(
+        NodeCondition(type="Ready", status="True", reason="KubeletReady", message="kubelet is posting ready status")
+    )
+    known = {condition.type: condition for condition in before}
+    for condition in answer:
+        old = known.get(condition.type)
+        kept = old.last_transition_time if old is not None and old.status == condition.status else None
+        condition.last_transition_time = kept or now
+        condition.last_heartbeat_time = now
+    return answer
+
+
+def _essence(status: NodeStatus) -> Any:
+    conditions = [types.replace(each, last_heartbeat_time=None) for each in status.conditions]
+    conditions.sort(key=lambda each: each.type)
+    return (conditions, status.capacity, status.allocatable, status.addresses, status.images, status.node_info)
+
+
+def listed(images: Iterable[Image]) -> list[ContainerImage]:
+    """The largest images, by their names."""
+    largest = sorted(images, key=lambda image: -image.size_bytes)[:IMAGES_MAX]
+    return [
+        ContainerImage(names=[*image.repo_digests, *image.repo_tags], size_bytes=image.size_bytes) for image in largest
+    ]
+
+
+def machine_capacity(config: NodeConfig) -> dict[str, str]:
+    """What this machine has."""
+    disk = shutil.disk_usage(_existing(config.root))
+    return {
+        "cpu": str(len(os.sched_getaffinity(0))),
+        "memory": f"{_memory('MemTotal') // 1024}Ki",
+        "ephemeral-storage": f"{disk.total // 1024}Ki",
+        "hugepages-1Gi": "0",
+        "hugepages-2Mi": "0",
+        "pods": str(config.pods_max),
+    }
+
+
+def pressures(root: Path) -> tuple[bool, bool, bool]:
+    """Whether memory, disk and process numbers are short. Meant for a thread."""
+    disk = shutil.disk_usage(_existing(root))
+    processes = sum(1 for name in os.listdir("/proc") if name.isdigit())
+    pids_max = int(_text("/proc/sys/kernel/pid_max") or 32768)
+    return (
+        _memory("MemAvailable") < MEMORY_LOW_BYTES,
+        disk.free < disk.total * DISK_LOW,
+        pids_max - processes < pids_max * PIDS_LOW,
+    )
+
+
+def system_info(runtime_version: str) -> NodeSystemInfo:
+    release = dict(line.split("=", 1) for line in _text("/etc/os-release").splitlines() if "=" in line)
+    return NodeSystemInfo(
+        architecture=architecture(),
+        boot_id=_text("/proc/sys/kernel/random/boot_id"),
+        container_runtime_version=runtime_version,
+        kernel_version=platform.release(),
+        kubelet_version=KUBELET_VERSION,
+        machine_id=_text("/etc/machine-id"),
+        operating_system="linux",
+        os_image=release.get("PRETTY_NAME", "Linux").strip('"'),
+        system_uuid=_text("/sys/class/dmi/id/product_uuid") or _text("/etc/machine-id"),
+    )
+
+
+def architecture() -> str:
+    """As Go names it."""
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _memory(name: str) -> int:
+    fields: Mapping[str, str] = dict(line.split(":", 1) for line in _text("/proc/meminfo").splitlines() if ":" in line)
+    return int(fields.get(name, "0 kB").split()[0]) * 1024
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,52 @@
+"""What all pods of a node share: handed to each pod's worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from knarr.api.core.v1 import Pod, Service
+from knarr.client.client import Client
+from knarr.client.events import EventRecorder
+from knarr.clock import Clock
+from knarr.node.config import NodeConfig
+from knarr.node.environment import Surroundings
+from knarr.node.handlers import Handlers
+from knarr.node.pulls import Pulls
+from knarr.node.references import References
+from knarr.node.runtime.contract import Runtime
+from knarr.node.tokens import Tokens
+from knarr.node.volumes import Volumes
+
+
+@dataclass(slots=True)
+class NodeServices:
+    """The parts of the node agent that a pod uses."""
+
+    client: Client
+    clock: Clock
+    runtime: Runtime
+    config: NodeConfig
+    events: EventRecorder
+    volumes: Volumes
+    references: References
+    pulls: Pulls
+    tokens: Tokens
+    handlers: Handlers
+    services: Callable[[str], list[Service]]
+    """The Services of a namespace, and the API server's own."""
+    allocatable: Mapping[str, Any] = field(default_factory=dict)
+    memory_bytes: int = 1
+
+    def surroundings(self, pod: Pod, pod_ips: tuple[str, ...]) -> Surroundings:
+        """What the configuration of the pod's containers may refer to."""
+        namespace = pod.metadata.namespace or ""
+        return Surroundings(
+            config_map=lambda name: self.references.config_map(namespace, name),
+            secret=lambda name: self.references.secret(namespace, name),
+            services=self.services(namespace),
+            pod_ips=pod_ips,
+            host_ip=self.config.internal_ip,
+            allocatable=self.allocatable,
+        )

@@ -1,0 +1,757 @@
+"""One pod on its node: from the moment that it is given to the node until nothing of it is left.
+
+A worker looks at what there is, lets `plan` say what is next, starts that, publishes the status, and waits until
+something changes: the pod, an exit, a probe's verdict, a referenced object, a back-off that is over. It keeps nothing
+that it can't find again: after a restart of the agent a new worker goes on with the containers that still run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+
+from knarr.api import types
+from knarr.api.core.v1 import Container, LifecycleHandler, Pod, PodCondition, PodSpec, PodStatus
+from knarr.api.errors import APIError, Conflict, NotFound
+from knarr.node import pod_files
+from knarr.node.back_off import BackOff, shown
+from knarr.node.containers import container_config, sandbox_config
+from knarr.node.environment import ConfigurationError, environment
+from knarr.node.node_services import NodeServices
+from knarr.node.plan import Plan, Seen, done, plan, restarts
+from knarr.node.probes import Health, Probes
+from knarr.node.pulls import ImageProblem
+from knarr.node.resources import is_sidecar
+from knarr.node.runtime import contract
+from knarr.node.runtime.contract import ContainerState, RuntimeFailure, Sandbox
+from knarr.node.status import CONTAINER_SCHEME, OWN_CONDITIONS, Ending, Observed, Waiting, pod_status
+from knarr.node.status_writer import StatusWriter
+from knarr.node.volumes import VolumeFailure
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 30
+"""terminationGracePeriodSeconds where nothing says otherwise."""
+GRACE_MIN_S = 2.0
+"""That a container always gets between SIGTERM and SIGKILL, however long its preStop hook took (upstream's rule)."""
+HOOK_S_MAX = 3600.0
+"""A postStart hook has no bound of its own; the pod's end cancels it."""
+RETRY_S = 2.0
+"""Before a sandbox, a volume or a container that could not be made is tried again; doubles up to 5 minutes."""
+RUNS_KEPT = 2
+"""Runs of each container that are kept: the newest, and the one before it for `kubectl logs --previous`."""
+
+
+class PodWorker:
+    """The worker of one pod. `run` ends when nothing of the pod is left."""
+
+    def __init__(self, pod: Pod, node: NodeServices) -> None:
+        self.pod = pod
+        self.uid = pod.metadata.uid or ""
+        self._node = node
+        self._clock = node.clock
+        self._status = pod.status or PodStatus()
+        self._before = {
+            status.name: status for status in (*self._status.init_container_statuses, *self._status.container_statuses)
+        }
+        self._writer = StatusWriter(node.client, node.clock, pod)
+        self._changed = asyncio.Event()
+        self._group: asyncio.TaskGroup | None = None
+        self._sandbox: Sandbox | None = None
+        self._sandboxes: list[Sandbox] = []
+        self._runs: dict[str, list[contract.Container]] = {}
+        self._last: dict[str, contract.Container] = {}
+        """The last run of each container that has ended: outlives its sandbox."""
+        self._messages: dict[str, str] = {}
+        self._health: dict[str, Health] = {}
+        """By container id."""
+        self._probing: dict[str, asyncio.Task[None]] = {}
+        self._waiting: dict[str, Waiting] = {}
+        self._back_offs: dict[str, BackOff] = {}
+        self._not_before_s: dict[str, float] = {}
+        self._busy: set[str] = set()
+        self._making: asyncio.Task[None] | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._publishing: asyncio.Task[None] | None = None
+        self._published = False
+        self._publish_again = False
+        self._retry_at_s = 0.0
+        self._retry_delay_s = RETRY_S
+        self._ending: Ending | None = None
+        self._end_grace_s: float | None = None
+        """The grace period that the running end was begun with."""
+        self._ended = False
+        self._removing: asyncio.Task[None] | None = None
+        self._gone = False
+        """The API no longer has the pod."""
+        self._removed = asyncio.Event()
+
+    # -- what others tell
+
+    def update(self, pod: Pod) -> None:
+        """The pod has changed in the API."""
+        before, self.pod = self.pod, pod
+        if pod.status is not None:
+            self._writer.found(pod.status)
+        if before.metadata.labels != pod.metadata.labels or before.metadata.annotations != pod.metadata.annotations:
+            self._publish_again = True
+        self._changed.set()
+
+    def vanish(self) -> None:
+        """The pod is no longer in the API."""
+        self._gone = True
+        self._writer.give_up()
+        self._changed.set()
+
+    def wake(self) -> None:
+        """Look again: a container has exited, or time has passed."""
+        self._changed.set()
+
+    def references_changed(self) -> None:
+        """A ConfigMap or Secret that the pod names has changed."""
+        self._publish_again = True
+        self._retry_at_s = 0.0
+        for name, waiting in self._waiting.items():
+            if waiting.reason == "CreateContainerConfigError":
+                self._not_before_s.pop(name, None)
+        self._changed.set()
+
+    @property
+    def is_gone(self) -> bool:
+        return self._gone
+
+    @property
+    def status(self) -> PodStatus:
+        """The newest status, written already or not."""
+        return self._status
+
+    def run_of(self, container: str, *, previous: bool) -> contract.Container | None:
+        """The newest run of a container, or the one before it."""
+        runs = self._runs.get(container, [])
+        at = -2 if previous else -1
+        return runs[at] if len(runs) >= -at else None
+
+    # -- the loop
+
+    async def run(self) -> None:
+        """Until nothing of the pod is left."""
+        self._node.references.hold(self.pod)
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                writer = group.create_task(self._writer.run(), name=f"status {self._name}")
+                await self._work()
+                for task in (writer, *self._probing.values(), self._starting, self._making, self._publishing):
+                    if task is not None:
+                        task.cancel()
+        finally:
+            self._node.references.release(self.uid)
+            self._node.tokens.forget(self.uid)
+            self._node.pulls.forget(self.uid)
+
+    async def _work(self) -> None:
+        while not self._removed.is_set():
+            self._changed.clear()
+            await self._look()
+            again_s = self._step()
+            self._publish_status()
+            with suppress(TimeoutError):
+                async with self._clock.timeout(again_s):
+                    await self._changed.wait()
+
+    async def _look(self) -> None:
+        """See what the runtime has of this pod."""
+        runtime = self._node.runtime
+        self._sandboxes = sorted(
+            (sandbox for sandbox in await runtime.sandboxes() if sandbox.config.pod_uid == self.uid),
+            key=lambda sandbox: sandbox.config.attempt,
+        )
+        self._sandbox = next((sandbox for sandbox in reversed(self._sandboxes) if sandbox.ready), None)
+        ours = {sandbox.id for sandbox in self._sandboxes}
+        runs: dict[str, list[contract.Container]] = {}
+        for container in await runtime.containers():
+            if container.sandbox_id in ours:
+                runs.setdefault(container.name, []).append(container)
+        self._runs = runs
+        for name, of_one in runs.items():
+            of_one.sort(key=lambda run: (run.attempt, run.created_at_s))
+            for run in of_one:
+                if run.state is ContainerState.EXITED:
+                    self._last[name] = run
+                    await self._read_message(name, run)
+        self._watch_health()
+
+    async def _read_message(self, name: str, run: contract.Container) -> None:
+        if run.id in self._messages or self._node.config.hollow:
+            return
+        container = self._container(name)
+        if container is not None:
+            self._messages[run.id] = await asyncio.to_thread(
+                pod_files.termination_message, self.pod, container, run, self._node.config
+            )
+
+    def _step(self) -> float | None:
+        """Begin what is next; answers in how many seconds to look again if nothing happens."""
+        spec, now_s = self._spec, self._clock.time_s()
+        deadline_s = self._check_deadline(now_s)
+        if self._is_to_end():
+            self._end()
+            return None
+        seen = self._seen()
+        steps = plan(spec, seen, has_sandbox=self._sandbox is not None and self._published, now_s=now_s)
+        if steps.over:
+            self._end()
+            return None
+        self._refresh_volumes(now_s)
+        if steps.sandbox:
+            self._make(now_s)
+        for name, why in steps.kill.items():
+            self._spawn(self._kill(name, why))
+        if steps.start and self._sandbox is not None:
+            self._busy.add(steps.start)
+            self._starting = self._spawn(self._start(steps.start, self._sandbox))
+        self._note_back_offs(steps, seen, now_s)
+        self._sweep()
+        times_s = [*steps.wait_until_s.values(), *([deadline_s] if deadline_s else [])]
+        if self._retry_at_s > now_s:
+            times_s.append(self._retry_at_s)
+        renewal_s = self._node.tokens.renewal_s(self.uid)
+        if renewal_s is not None and self._published:
+            times_s.append(renewal_s)
+        return max(min(times_s) - now_s, 0.01) if times_s else None
+
+    def _seen(self) -> dict[str, Seen]:
+        spec, answer = self._spec, {}
+        for container in (*spec.init_containers, *spec.containers):
+            name = container.name
+            newest = self._newest(name)
+            here = newest is not None and self._sandbox is not None and newest.sandbox_id == self._sandbox.id
+            health = self._health.get(newest.id) if newest is not None else None
+            kill = health.kill if health is not None else ""
+            if newest is not None and newest.image != (container.image or ""):
+                kill = kill or f"Container {name} definition changed, will be restarted"
+            one = Seen(
+                newest=newest,
+                here=here,
+                started=health is not None and health.started,
+                kill=kill,
+                busy=name in self._busy,
+                not_before_s=self._not_before_s.get(name, 0.0),
+            )
+            if done(one) and restarts(spec, container, one) and newest is not None:
+                back_off = self._back_offs.get(name)
+                if back_off is not None:
+                    due_s = back_off.until_s(newest.finished_at_s or 0.0, self._clock.time_s())
+                    one = replace(one, not_before_s=max(one.not_before_s, due_s))
+            answer[name] = one
+        return answer
+
+    def _newest(self, name: str) -> contract.Container | None:
+        runs = self._runs.get(name)
+        return runs[-1] if runs else self._last.get(name)
+
+    def _note_back_offs(self, steps: Plan, seen: dict[str, Seen], now_s: float) -> None:
+        """CrashLoopBackOff of those that have to wait after an exit."""
+        for name in steps.wait_until_s:
+            one = seen[name]
+            if not done(one) or name in self._waiting:
+                continue
+            delay = shown(self._back_offs[name].delay_s) if name in self._back_offs else shown(0)
+            metadata = self.pod.metadata
+            pod = f"{metadata.name}_{metadata.namespace}({self.uid})"
+            self._waiting[name] = Waiting(
+                "CrashLoopBackOff", f"back-off {delay} restarting failed container={name} pod={pod}"
+            )
+            self._tell("Warning", "BackOff", f"Back-off restarting failed container {name} in pod {pod}", name)
+
+    # -- sandbox and volumes
+
+    def _make(self, now_s: float) -> None:
+        """A sandbox and the volumes, side by side."""
+        if self._sandbox is None and self._making is None and self._retry_at_s <= now_s:
+            self._making = self._spawn(self._make_sandbox())
+        if not self._published:
+            self._publish(now_s)
+
+    async def _make_sandbox(self) -> None:
+        try:
+            attempt = max((sandbox.config.attempt for sandbox in self._sandboxes), default=-1) + 1
+            for old in self._sandboxes:
+                await self._node.runtime.stop_sandbox(old.id)
+            await self._node.runtime.run_sandbox(sandbox_config(self.pod, attempt, self._node.config))
+            for old in self._sandboxes:
+                await self._node.runtime.remove_sandbox(old.id)
+            self._retry_delay_s = RETRY_S
+        except RuntimeFailure as failure:
+            self._tell("Warning", "FailedCreatePodSandBox", failure.message)
+            self._retry_later()
+        finally:
+            self._making = None
+            self._changed.set()
+
+    def _refresh_volumes(self, now_s: float) -> None:
+        """Publish again what has changed."""
+        renewal_s = self._node.tokens.renewal_s(self.uid)
+        if self._published and (self._publish_again or (renewal_s is not None and renewal_s <= now_s)):
+            self._publish(now_s)
+
+    def _publish(self, now_s: float) -> None:
+        if self._publishing is None and self._retry_at_s <= now_s:
+            self._publish_again = False
+            self._publishing = self._spawn(self._publish_volumes())
+
+    async def _publish_volumes(self) -> None:
+        try:
+            await self._node.references.known(self.pod)
+            if not self._published and not self._node.config.hollow:
+                await asyncio.to_thread(pod_files.write_resolver_configuration, self.pod, self._node.config)
+            await self._node.volumes.publish(self.pod, self._node.surroundings(self.pod, self._ips()))
+            self._published = True
+            self._retry_delay_s = RETRY_S
+        except VolumeFailure as failure:
+            text = f'MountVolume.SetUp failed for volume "{failure.volume}" : {failure}'
+            self._tell("Warning", "FailedMount", text)
+            self._retry_later()
+        except OSError as error:
+            self._tell("Warning", "FailedMount", str(error))
+            self._retry_later()
+        finally:
+            self._publishing = None
+            self._changed.set()
+
+    def _retry_later(self) -> None:
+        self._retry_at_s = self._clock.time_s() + self._retry_delay_s
+        self._retry_delay_s = min(self._retry_delay_s * 2, 300.0)
+
+    # -- starting a container
+
+    async def _start(self, name: str, sandbox: Sandbox) -> None:
+        container = self._container(name)
+        assert container is not None
+        newest = self._newest(name)
+        try:
+            await self._node.pulls.ensure(self.pod, container, lambda *event: self._tell_of(name, *event))
+            if newest is not None:
+                self._back_offs.setdefault(name, BackOff()).tried(self._clock.time_s())
+            await self._create(container, sandbox, newest)
+            self._not_before_s.pop(name, None)
+        except ImageProblem as problem:
+            self._refuse(name, problem.reason, problem.message, problem.again_s)
+        except (ConfigurationError, VolumeFailure) as error:
+            self._tell("Warning", "Failed", f"Error: {error}", name)
+            self._refuse(name, "CreateContainerConfigError", str(error), self._later_s(name))
+        except RuntimeFailure as failure:
+            self._tell("Warning", "Failed", f"Error: {failure.message}", name)
+            self._refuse(name, failure.reason, failure.message, self._later_s(name))
+        except OSError as error:
+            self._refuse(name, "CreateContainerError", str(error), self._later_s(name))
+        finally:
+            self._busy.discard(name)
+            self._changed.set()
+
+    async def _create(self, container: Container, sandbox: Sandbox, newest: contract.Container | None) -> None:
+        node, name = self._node, container.name
+        await node.references.known(self.pod)
+        attempt = self._next_attempt(name, newest)
+        ips = self._ips()
+        variables = environment(self.pod, container, node.surroundings(self.pod, ips))
+        mounts = await node.volumes.mounts(self.pod, container, variables)
+        if not node.config.hollow:
+            await asyncio.to_thread(pod_files.write_hosts, self.pod, ips, node.config)
+            mounts += await asyncio.to_thread(pod_files.mounts, self.pod, container, attempt, node.config)
+        if newest is not None and newest.state is ContainerState.CREATED:
+            await node.runtime.remove_container(newest.id)
+        wanted = container_config(self.pod, container, attempt, variables, mounts, node.memory_bytes)
+        container_id = await node.runtime.create_container(sandbox.id, wanted)
+        self._tell("Normal", "Created", "Container created", name)
+        await node.runtime.start_container(container_id)
+        self._tell("Normal", "Started", "Container started", name)
+        self._waiting.pop(name, None)
+        if container.lifecycle is not None and container.lifecycle.post_start is not None:
+            await self._post_start(container, container.lifecycle.post_start, container_id)
+
+    async def _post_start(self, container: Container, hook: LifecycleHandler, container_id: str) -> None:
+        outcome = await self._node.handlers.run(hook, container, container_id, self._address(), HOOK_S_MAX)
+        if not outcome.success:
+            self._tell("Warning", "FailedPostStartHook", f"PostStartHook failed: {outcome.message}", container.name)
+            self._tell("Normal", "Killing", "FailedPostStartHook", container.name)
+            await self._stop(container, container_id, self._grace_s(), hook=False)
+
+    def _next_attempt(self, name: str, newest: contract.Container | None) -> int:
+        if newest is not None:
+            return newest.attempt + (newest.state is not ContainerState.CREATED)
+        before = self._before.get(name)
+        return before.restart_count + 1 if before is not None and before.container_id else 0
+
+    def _refuse(self, name: str, reason: str, message: str, again_s: float) -> None:
+        self._waiting[name] = Waiting(reason, message)
+        self._not_before_s[name] = again_s
+
+    def _later_s(self, name: str) -> float:
+        """When a container that could not be made is tried again."""
+        now_s = self._clock.time_s()
+        back_off = self._back_offs.setdefault(name, BackOff())
+        back_off.tried(now_s)
+        return now_s + back_off.delay_s
+
+    # -- probes
+
+    def _watch_health(self) -> None:
+        """Each running container has its probes, no other has."""
+        alive = set()
+        for name, runs in self._runs.items():
+            run, container = runs[-1], self._container(name)
+            if run.state is not ContainerState.RUNNING or container is None:
+                continue
+            alive.add(run.id)
+            if run.id not in self._health:
+                self._health[run.id] = self._found_health(name, run)
+            if run.id not in self._probing and name not in self._busy:
+                self._probe(container, run)
+        for container_id in [each for each in self._probing if each not in alive]:
+            self._probing.pop(container_id).cancel()
+        for container_id in [each for each in self._health if each not in alive]:
+            del self._health[container_id]
+
+    def _found_health(self, name: str, run: contract.Container) -> Health:
+        """As the API has it, for a container that ran before the agent did."""
+        before = self._before.get(name)
+        if before is not None and before.container_id == f"{CONTAINER_SCHEME}{run.id}":
+            return Health(started=bool(before.started), ready=before.ready)
+        return Health()
+
+    def _probe(self, container: Container, run: contract.Container) -> None:
+        health, name = self._health[run.id], container.name
+        if not (container.startup_probe or container.liveness_probe or container.readiness_probe):
+            health.started = health.ready = True
+            return
+        probes = Probes(
+            container,
+            run.id,
+            run.started_at_s or 0.0,
+            self._address(),
+            health,
+            self._clock,
+            self._node.handlers,
+            self._changed.set,
+            lambda text: self._tell("Warning", "Unhealthy", text, name),
+        )
+        self._probing[run.id] = self._spawn(probes.run())
+
+    # -- ending containers
+
+    async def _kill(self, name: str, why: str) -> None:
+        """End one container, which will be started again."""
+        container, run = self._container(name), self._newest(name)
+        if container is None or run is None or name in self._busy:
+            return
+        self._busy.add(name)
+        try:
+            self._tell("Normal", "Killing", why, name)
+            health = self._health.get(run.id)
+            grace_s = float(health.grace_s) if health is not None and health.grace_s is not None else self._grace_s()
+            await self._stop(container, run.id, grace_s)
+        except RuntimeFailure as failure:
+            log.warning("pod %s: container %s: %s", self._name, name, failure)
+        finally:
+            self._busy.discard(name)
+            self._changed.set()
+
+    async def _stop(
+        self,
+        container: Container,
+        container_id: str,
+        grace_s: float,
+        *,
+        hook: bool = True,
+        turn: Callable[[float], Awaitable[None]] | None = None,
+    ) -> None:
+        """preStop, then SIGTERM, then SIGKILL: all inside of the grace period."""
+        ends_s = self._clock.monotonic_s() + grace_s
+        health = self._health.get(container_id)
+        if health is not None:
+            health.ending = True
+        if hook and container.lifecycle is not None and container.lifecycle.pre_stop is not None and grace_s > 0:
+            with suppress(TimeoutError):
+                async with self._clock.timeout(grace_s):
+                    outcome = await self._node.handlers.run(
+                        container.lifecycle.pre_stop, container, container_id, self._address(), grace_s
+                    )
+                    if not outcome.success:
+                        text = f"PreStopHook failed: {outcome.message}"
+                        self._tell("Warning", "FailedPreStopHook", text, container.name)
+        if turn is not None:
+            await turn(ends_s - self._clock.monotonic_s())
+        left_s = max(ends_s - self._clock.monotonic_s(), GRACE_MIN_S) if grace_s > 0 else 0.0
+        await self._node.runtime.stop_container(container_id, left_s)
+
+    def _sweep(self) -> None:
+        """Remove runs that nobody can ask for any more."""
+        for name, runs in self._runs.items():
+            for run in runs[:-RUNS_KEPT]:
+                if run.state is ContainerState.EXITED and f"sweep {run.id}" not in self._busy:
+                    self._busy.add(f"sweep {run.id}")
+                    self._spawn(self._remove_run(name, run))
+
+    async def _remove_run(self, name: str, run: contract.Container) -> None:
+        try:
+            await self._node.runtime.remove_container(run.id)
+            self._messages.pop(run.id, None)
+            if not self._node.config.hollow:
+                await asyncio.to_thread(pod_files.forget_run, self.uid, name, run, self._node.config)
+        except RuntimeFailure as failure:
+            log.warning("pod %s: %s", self._name, failure)
+        finally:
+            self._busy.discard(f"sweep {run.id}")
+
+    # -- ending the pod
+
+    def _check_deadline(self, now_s: float) -> float | None:
+        """When the pod's time is over; ends it when that is now."""
+        allowed_s, began = self._spec.active_deadline_seconds, self._status.start_time
+        if allowed_s is None or began is None or self._ending is not None or self._ended or self._is_terminal():
+            return None
+        deadline_s = began.timestamp() + allowed_s
+        if now_s < deadline_s:
+            return deadline_s
+        text = "Pod was active on the node longer than the specified deadline"
+        self._ending = Ending("DeadlineExceeded", text)
+        self._tell("Normal", "DeadlineExceeded", text)
+        return None
+
+    def _is_terminal(self) -> bool:
+        """The pod is over already, says its status, and nothing can change that."""
+        return self._status.phase in ("Succeeded", "Failed")
+
+    def _is_to_end(self) -> bool:
+        return (
+            self._gone
+            or self.pod.metadata.deletion_timestamp is not None
+            or self._ending is not None
+            or self._is_terminal()
+            or self._ended
+        )
+
+    def _end(self) -> None:
+        """End all containers and the sandbox; when the pod is deleted, remove everything."""
+        grace_s = self._grace_s()
+        if not self._ended and (self._end_grace_s is None or grace_s < self._end_grace_s):
+            begun = self._end_grace_s is not None
+            self._end_grace_s = grace_s
+            self._spawn(self._shorten(grace_s) if begun else self._end_all(grace_s))
+        deleted = self._gone or self.pod.metadata.deletion_timestamp is not None
+        if self._ended and deleted and self._removing is None:
+            self._removing = self._spawn(self._remove())
+
+    async def _end_all(self, grace_s: float) -> None:
+        try:
+            await self._stop_beginnings()
+            await self._look()
+            await self._stop_containers(grace_s)
+            for sandbox in self._sandboxes:
+                await self._node.runtime.stop_sandbox(sandbox.id)
+            await self._look()
+            self._ended = True
+        except RuntimeFailure as failure:
+            log.warning("pod %s: %s; trying again", self._name, failure)
+            await self._clock.sleep(RETRY_S)
+            self._end_grace_s = None
+        finally:
+            self._changed.set()
+
+    async def _shorten(self, grace_s: float) -> None:
+        """A second request to delete, with less time: it holds from now on."""
+        runs = [runs[-1] for runs in self._runs.values() if runs[-1].state is ContainerState.RUNNING]
+        await asyncio.gather(*(self._node.runtime.stop_container(run.id, grace_s) for run in runs))
+
+    async def _stop_beginnings(self) -> None:
+        """Nothing more is started; what can't be broken off is waited for."""
+        for task in (self._starting, self._publishing):
+            if task is not None and not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+        if self._making is not None:
+            await asyncio.wait([self._making])
+
+    async def _stop_containers(self, grace_s: float) -> None:
+        """All at once; but a sidecar stays until those after it have ended (KEP-753)."""
+        spec = self._spec
+        ended: dict[str, asyncio.Event] = {}
+        order = [*(each for each in spec.init_containers if is_sidecar(each)), *spec.containers]
+        live = {name: runs[-1] for name, runs in self._runs.items() if runs[-1].state is not ContainerState.EXITED}
+        for container in (*spec.init_containers, *spec.containers):
+            if container.name in live:
+                ended[container.name] = asyncio.Event()
+
+        async def stop(container: Container) -> None:
+            names = [each.name for each in order]
+            later: list[asyncio.Event] = []
+            if is_sidecar(container) and container.name in names:
+                later = [ended[name] for name in names[names.index(container.name) + 1 :] if name in ended]
+
+            async def turn(left_s: float) -> None:
+                with suppress(TimeoutError):
+                    async with self._clock.timeout(max(left_s, 0.0)):
+                        for event in later:
+                            await event.wait()
+
+            self._tell("Normal", "Killing", f"Stopping container {container.name}", container.name)
+            try:
+                await self._stop(container, live[container.name].id, grace_s, turn=turn)
+            finally:
+                ended[container.name].set()
+
+        stops = [stop(each) for each in (*spec.init_containers, *spec.containers) if each.name in live]
+        results = await asyncio.gather(*stops, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _remove(self) -> None:
+        """The last of it: sandbox, folders, and the object in the API."""
+        node = self._node
+        try:
+            await self._writer.settled()
+            for sandbox in self._sandboxes:
+                await node.runtime.remove_sandbox(sandbox.id)
+            await node.volumes.remove(self.uid)
+            if not node.config.hollow:
+                await asyncio.to_thread(pod_files.remove_logs, self.pod, node.config)
+            if not self._gone:
+                await self._delete()
+            self._removed.set()
+        except (RuntimeFailure, OSError) as failure:
+            log.warning("pod %s: %s; trying again", self._name, failure)
+            await self._clock.sleep(RETRY_S)
+            self._removing = None
+        finally:
+            self._changed.set()
+
+    async def _delete(self) -> None:
+        metadata, delay_s = self.pod.metadata, 0.1
+        while not self._gone:
+            try:
+                await self._node.client.delete(
+                    Pod, metadata.name or "", metadata.namespace, grace_period_s=0, uid=self.uid
+                )
+            except (NotFound, Conflict):
+                return
+            except APIError as error:
+                log.warning("deleting pod %s: %s; trying again", self._name, error)
+                await self._clock.sleep(delay_s)
+                delay_s = min(delay_s * 2, 10.0)
+            else:
+                return
+
+    def _grace_s(self) -> float:
+        """What the pod's containers get to end by themselves."""
+        metadata = self.pod.metadata
+        if metadata.deletion_grace_period_seconds is not None:
+            return float(max(metadata.deletion_grace_period_seconds, 1))
+        given = self._spec.termination_grace_period_seconds
+        return float(given if given is not None else GRACE_S)
+
+    # -- status
+
+    def _publish_status(self) -> None:
+        if self._gone:
+            return
+        if self._is_terminal() and not self._runs and self._ended:
+            return  # it was over before this agent came; there is nothing to add
+        spec = self._spec
+        observed = {container.name: self._observe(container) for container in (*spec.init_containers, *spec.containers)}
+        terminal = self._is_terminal()
+        base = types.replace(self._status, conditions=self._conditions())
+        status = pod_status(
+            self.pod,
+            base,
+            observed,
+            ips=self._ips(),
+            host_ip=self._node.config.internal_ip,
+            has_sandbox=self._sandbox is not None,
+            over=self._ended,
+            ending=self._ending,
+            now_s=self._clock.time_s(),
+        )
+        if terminal:
+            status.phase, status.reason, status.message = base.phase, base.reason, base.message
+        self._status = status
+        quiet = not self._runs and not self._waiting and not self._is_to_end()
+        self._writer.write(status, urgent=not quiet)
+
+    def _observe(self, container: Container) -> Observed:
+        name = container.name
+        runs = self._runs.get(name, [])
+        newest = self._newest(name)
+        previous = runs[-2] if len(runs) > 1 else None
+        if previous is None and newest is not None and self._last.get(name) is not newest:
+            previous = self._last.get(name)
+        if previous is not None and newest is not None and previous.id == newest.id:
+            previous = None
+        health = self._health.get(newest.id) if newest is not None else None
+        is_running = newest is not None and newest.state is ContainerState.RUNNING
+        before = self._before.get(name)
+        return Observed(
+            newest=newest,
+            previous=previous,
+            waiting=None if is_running or self._is_to_end() else self._waiting.get(name),
+            started=is_running and health is not None and health.started,
+            ready=is_running and health is not None and health.started and health.ready,
+            restarts=newest.attempt if newest is not None else before.restart_count if before is not None else 0,
+            messages=self._messages,
+            before=before,
+        )
+
+    def _conditions(self) -> list[PodCondition]:
+        """Our conditions as we know them, others' as the API has them."""
+        known = self.pod.status.conditions if self.pod.status is not None else []
+        ours = {each.type: each for each in self._status.conditions if each.type in OWN_CONDITIONS}
+        theirs = [each for each in known if each.type not in OWN_CONDITIONS]
+        missing = {each.type: each for each in known if each.type in OWN_CONDITIONS}
+        return [*{**missing, **ours}.values(), *theirs]
+
+    # -- small things
+
+    def _tell_of(self, container: str, kind: str, reason: str, message: str) -> None:
+        self._tell(kind, reason, message, container)
+
+    def _tell(self, kind: str, reason: str, message: str, container: str = "") -> None:
+        path = ""
+        if container:
+            inits = {each.name for each in self._spec.init_containers}
+            path = f"spec.{'initContainers' if container in inits else 'containers'}{{{container}}}"
+        record = self._node.events.normal if kind == "Normal" else self._node.events.warning
+        record(self.pod, reason, message, field_path=path)
+
+    def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
+        assert self._group is not None
+
+        async def doing() -> None:
+            await work
+
+        return self._group.create_task(doing(), name=f"pod {self._name}")
+
+    def _container(self, name: str) -> Container | None:
+        every = (*self._spec.init_containers, *self._spec.containers)
+        return next((container for container in every if container.name == name), None)
+
+    def _ips(self) -> tuple[str, ...]:
+        if self._spec.host_network:
+            return (self._node.config.internal_ip,)
+        return self._sandbox.ips if self._sandbox is not None else ()
+
+    def _address(self) -> str:
+        ips = self._ips()
+        return ips[0] if ips else self._status.pod_ip or ""
+
+    @property
+    def _spec(self) -> PodSpec:
+        assert self.pod.spec
+        return self.pod.spec
+
+    @property
+    def _name(self) -> str:
+        return f"{self.pod.metadata.namespace}/{self.pod.metadata.name}"

@@ -1,0 +1,133 @@
+"""Brings a pod's status to the API server: one write at a time, always the newest, until it is there.
+
+A write is a patch of what changed, so it never collides with those who write other parts of the pod. While the server
+can't be reached the pod runs on, and the newest status is written when it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+
+from knarr.api.core.v1 import Pod, PodStatus
+from knarr.api.errors import APIError, Conflict, NotFound
+from knarr.client.client import Client
+from knarr.clock import Clock
+from knarr.node.status import OWN_CONDITIONS
+
+log = logging.getLogger(__name__)
+
+RETRY_MIN_S = 0.1
+RETRY_MAX_S = 10.0
+FIRST_STATUS_DELAY_S = 0.1
+"""A pod that has just been given to the node has nothing to say; most are running before this is over."""
+_REPLACED_WHOLE = ("podIPs", "hostIPs")
+"""Lists that a strategic merge patch would add to."""
+
+
+class StatusWriter:
+    """The writer of one pod's status."""
+
+    def __init__(self, client: Client, clock: Clock, pod: Pod) -> None:
+        self._client = client
+        self._clock = clock
+        self._name, self._namespace = pod.metadata.name or "", pod.metadata.namespace
+        self._uid = pod.metadata.uid
+        self._written: dict[str, Any] = plain(pod.status or PodStatus())
+        self._wanted: dict[str, Any] | None = None
+        self._urgent = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._settled = asyncio.Event()
+        self.gone = False
+        """The API server no longer has this pod."""
+
+    def write(self, status: PodStatus, *, urgent: bool) -> None:
+        """Have `status` written. What isn't urgent may wait a moment for more to come."""
+        wanted = plain(status)
+        if not patch_of(self._written, wanted) and self._wanted is None:
+            return
+        self._wanted = wanted
+        self._settled.clear()
+        self._changed.set()
+        if urgent:
+            self._urgent.set()
+
+    def found(self, status: PodStatus) -> None:
+        """Others' conditions, as the cache shows them, are not ours to take away."""
+        theirs = [each for each in plain(status).get("conditions", ()) if each["type"] not in OWN_CONDITIONS]
+        ours = [each for each in self._written.get("conditions", ()) if each["type"] in OWN_CONDITIONS]
+        self._written["conditions"] = [*ours, *theirs]
+
+    async def settled(self) -> None:
+        """Wait until the newest status is written, or the pod is gone."""
+        while self._wanted is not None and not self.gone:
+            await self._settled.wait()
+
+    def give_up(self) -> None:
+        """The pod is no longer in the API: there is nothing to write to."""
+        self.gone = True
+        self._settled.set()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        delay_s = RETRY_MIN_S
+        while True:
+            await self._changed.wait()
+            if not self._urgent.is_set():
+                try:
+                    async with self._clock.timeout(FIRST_STATUS_DELAY_S):
+                        await self._urgent.wait()
+                except TimeoutError:
+                    pass
+            self._changed.clear()
+            wanted = self._wanted
+            if wanted is None:
+                continue
+            try:
+                await self._write(wanted)
+            except (NotFound, Conflict):
+                self.give_up()
+                return
+            except APIError as error:
+                log.warning("status of pod %s/%s: %s; trying again", self._namespace, self._name, error)
+                self._changed.set()
+                await self._clock.sleep(delay_s * (0.5 + self._clock.random.random()))
+                delay_s = min(delay_s * 2, RETRY_MAX_S)
+                continue
+            delay_s = RETRY_MIN_S
+            self._written = wanted
+            if self._wanted is wanted:
+                self._wanted = None
+                self._settled.set()
+
+    async def _write(self, wanted: dict[str, Any]) -> None:
+        changes = patch_of(self._written, wanted)
+        if changes:
+            # The uid makes the server refuse when another pod has the name by now.
+            patch = {"metadata": {"uid": self._uid}, "status": changes}
+            await self._client.patch(Pod, self._name, patch, self._namespace, subresource="status")
+
+
+def plain(status: PodStatus) -> dict[str, Any]:
+    """The status as JSON data."""
+    data: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(status))
+    return data
+
+
+def patch_of(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """The strategic merge patch from one status to another; empty when they are the same."""
+    changes: dict[str, Any] = {key: None for key in before if key not in after and key != "conditions"}
+    for key, value in after.items():
+        if key == "conditions":
+            known = {each["type"]: each for each in before.get("conditions", ())}
+            fresh = [each for each in value if each["type"] in OWN_CONDITIONS and known.get(each["type"]) != each]
+            if fresh:
+                # What a condition no longer says (reason, message) must go, too.
+                changes[key] = [{**dict.fromkeys(known.get(each["type"], {}), None), **each} for each in fresh]
+        elif before.get(key) != value:
+            whole = key in _REPLACED_WHOLE and before.get(key)
+            changes[key] = [{"$patch": "replace"}, *value] if whole else value
+    return changes
