@@ -82,6 +82,8 @@ class Lab:
         for server in self._servers:
             server.close()
         for each in self._sockets:
+            if each.fileno() >= 0:
+                asyncio.get_running_loop().remove_reader(each)
             each.close()
         await self.network.close(remove=True)
         for name in self._namespaces:

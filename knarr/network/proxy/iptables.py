@@ -68,7 +68,7 @@ class Iptables:
         self._services: dict[str, _ServiceLines] = {}
         self._written: _Tables = {"nat": {}, "filter": {}}
 
-    async def apply(self, rules: Rules, changed: Collection[str] | None) -> None:
+    async def apply(self, rules: Rules, changed: Collection[str] | None) -> int:
         names = rules.keys() if changed is None else changed
         services = {} if changed is None else dict(self._services)
         for name in names:
@@ -86,6 +86,7 @@ class Iptables:
         if text:
             await self._restore(text)
         self._services, self._written = services, wanted
+        return text.count("\nCOMMIT\n")
 
     async def remove(self) -> None:
         parts = []

@@ -69,10 +69,10 @@ class Nftables:
         self._claims: dict[tuple[str, str], dict[str, str]] = {}
         """(map, key) to the services that want it and their verdicts: the first by name has it."""
 
-    async def apply(self, rules: Rules, changed: Collection[str] | None) -> None:
+    async def apply(self, rules: Rules, changed: Collection[str] | None) -> int:
         if changed is None:
             await self._rewrite(rules)
-            return
+            return 1
         wanted = {name: self._render(rules.get(name, ())) for name in changed}
         lines, claims = self._difference(wanted)
         if lines:
@@ -87,6 +87,7 @@ class Nftables:
                 self._claims[place] = claimants
             else:
                 self._claims.pop(place, None)
+        return 1 if lines else 0
 
     async def remove(self) -> None:
         await self._nft(f"add table {self._table}\ndelete table {self._table}\n")
@@ -234,7 +235,7 @@ class _PortWriter:
     def __init__(self, rules: PortRules, objects: _Objects, cluster_cidrs: Sequence[str]) -> None:
         self.rules = rules
         self.objects = objects
-        self.from_pods = f"{{ {', '.join(cluster_cidrs)} }}"
+        self.from_pods = cluster_cidrs[0] if len(cluster_cidrs) == 1 else f"{{ {', '.join(cluster_cidrs)} }}"
         service, _, port = rules.name.partition(":")
         self.path = f"{service}/{rules.protocol}/{port}"
         digest = short_hash(rules.name, rules.protocol)[:NAME_HASH_CHARACTERS]
@@ -317,7 +318,11 @@ class _PortWriter:
         if rules.affinity_timeout_s:
             lines += [f"ip saddr @{self._affinity_set(each)} goto {self._endpoint_chain(each)}" for each in endpoints]
         verdicts = ", ".join(f"{number} : goto {self._endpoint_chain(each)}" for number, each in enumerate(endpoints))
-        lines.append(f"numgen inc mod {len(endpoints)} vmap {{ {verdicts} }}")
+        if len(endpoints) > 1:
+            lines.append(f"numgen inc mod {len(endpoints)} vmap {{ {verdicts} }}")
+        # A packet that is in this chain while a transaction replaces it still sees these rules, but no longer the
+        # elements of their maps (the kernel looks at the generation anew for each lookup). It must not fall through.
+        lines.append(f"goto {self._endpoint_chain(endpoints[0])}")
         return tuple(lines)
 
     def _redirect(self, endpoint: Endpoint) -> tuple[str, ...]:

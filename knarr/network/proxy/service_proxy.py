@@ -82,7 +82,8 @@ class ServiceProxy:
         self._dirty: set[str] = set()
         self._rewrite = True
         self._generation: int | None = None
-        """The kernel's count of rule changes after our last one; None where it doesn't count ours (legacy iptables)."""
+        """The kernel's count of rule changes after our last one. None when others' changes may have come between,
+        or where it doesn't count ours (legacy iptables)."""
         self._wake = asyncio.Event()
         self._applied: dict[type[Any], int] = {Service: 0, EndpointSlice: 0}
         self._waiting: list[tuple[type[Any], int, asyncio.Future[None]]] = []
@@ -200,9 +201,11 @@ class ServiceProxy:
     async def _write(self, rules: dict[str, tuple[PortRules, ...]], changed: set[str] | None) -> None:
         started_s = self._clock.monotonic_s()
         before = await self._in_worker(self._read_generation)
-        await self._mode.apply(rules, changed)
+        commits = await self._mode.apply(rules, changed)
         after = await self._in_worker(self._read_generation)
-        self._generation = after if after != before else None
+        undisturbed = changed is None or before == self._generation
+        counted = before is not None and after == before + commits
+        self._generation = after if undisturbed and counted else None
         self.transactions += 1
         log.debug(
             "service rules: %s services written in %.1f ms",
