@@ -22,7 +22,7 @@ from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.registry import built_in
 from knarr.apiserver.server import APIServer, InProcessTransport
 from knarr.client.client import Client
-from knarr.client.informer import Informer, Informers
+from knarr.client.informer import Informer, Informers, version_of
 from knarr.client.transport import User
 from knarr.clock import Clock
 from knarr.controllers import controllers
@@ -72,7 +72,7 @@ class Cluster:
                     task.cancel()
 
     async def create(self, obj: T) -> T:
-        return await self.client.create(obj)
+        return await self._shown(await self.client.create(obj))
 
     async def until(self, holds: Callable[[], object], within_s: float = UNTIL_MAX_S) -> float:
         """Wait until `holds` answers something true; the time that it took."""
@@ -84,7 +84,14 @@ class Cluster:
         return self.clock.monotonic_s() - began_s
 
     async def patch(self, kind: type[T], name: str, patch: dict[str, Any]) -> T:
-        return await self.client.patch(kind, name, patch, "default")
+        """In the namespace default; the caches show it when this returns."""
+        return await self._shown(await self.client.patch(kind, name, patch, "default"))
+
+    async def _shown(self, obj: T) -> T:
+        informer = self.informers.of(type(obj))
+        await informer.synced.wait()
+        await informer.reached(version_of(obj))
+        return obj
 
     async def set_image(self, name: str, image: str) -> None:
         containers = [{"name": "c", "image": image}]
@@ -133,8 +140,9 @@ class Cluster:
 
     def summary(self) -> list[str]:
         return [
-            f"{pod.metadata.name} {pod.status.phase if pod.status else None} on {pod.spec.node_name if pod.spec else None}"
+            f"{pod.metadata.name} {pod.status.phase if pod.status else None} on {pod.spec.node_name}"
             for pod in self.pods.all()
+            if pod.spec
         ]
 
 

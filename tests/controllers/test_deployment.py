@@ -262,7 +262,7 @@ def test_deleting_it_takes_everything_with_it() -> None:
     simulate(scenario)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(40))
 def test_every_write_of_a_random_life_keeps_the_bounds(seed: int) -> None:
     """Checked after every write: at most replicas + maxSurge pods exist, and while nothing fails at least replicas −
     maxUnavailable are available, whatever rollouts, rollbacks and pauses come in between."""
@@ -283,18 +283,18 @@ def test_every_write_of_a_random_life_keeps_the_bounds(seed: int) -> None:
             assert cluster.ready_pods() >= replicas - unavailable, cluster.summary()
 
         cluster.pods.add_handler(check)
+        await cluster.set_image("web", "two")
         for _ in range(chance.randint(3, 6)):
-            match chance.randint(0, 4):
-                case 0:
-                    await cluster.patch(Deployment, "web", {"spec": {"paused": True}})
-                    await cluster.clock.sleep(chance.uniform(0, 5))
-                    await cluster.patch(Deployment, "web", {"spec": {"paused": False}})
-                case _:
-                    await cluster.set_image("web", chance.choice(["one", "two", "three"]))
+            if chance.random() < 0.2:
+                await cluster.patch(Deployment, "web", {"spec": {"paused": True}})
+                await cluster.clock.sleep(chance.uniform(0, 5))
+                await cluster.patch(Deployment, "web", {"spec": {"paused": False}})
+            else:
+                await cluster.set_image("web", chance.choice(["one", "two", "three"]))
             await cluster.clock.sleep(chance.choice([0, 0.1, 1, 3, 30]))
         await cluster.until(lambda: cluster.done("web"))
         assert len(set(cluster.images())) == 1
-        assert writes > replicas
+        assert writes >= replicas
 
     simulate(scenario, seed=seed, start_s=(0, 4), stop_s=(0, 3))
 
