@@ -14,7 +14,7 @@ from knarr.api.apps.v1 import Deployment, DeploymentStatus, ReplicaSet
 from knarr.api.core.v1 import Pod
 from knarr.api.errors import AlreadyExists, APIError, NotFound
 from knarr.api.types import replace
-from knarr.client.controller import Controller
+from knarr.client.controller import Controller, is_namespace_terminating
 from knarr.client.informer import key_of
 from knarr.controllers import pods as of_pods
 from knarr.controllers.ownership import (
@@ -190,7 +190,7 @@ class Deployments(Controller):
         except AlreadyExists:
             new = await self._existing(deployment, wished)
         except APIError as error:
-            if not any(cause.reason == "NamespaceTerminating" for cause in error.causes):
+            if not is_namespace_terminating(error):
                 await self._note_create_error(deployment, f'Failed to create new replica set "{name}": {error}')
             raise
         else:

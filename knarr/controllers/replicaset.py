@@ -15,7 +15,7 @@ from knarr.api.apps.v1 import ReplicaSet, ReplicaSetCondition, ReplicaSetStatus
 from knarr.api.core.v1 import Pod
 from knarr.api.errors import APIError, NotFound
 from knarr.api.types import replace
-from knarr.client.controller import Controller
+from knarr.client.controller import Controller, is_namespace_terminating
 from knarr.client.informer import key_of
 from knarr.clock import utc
 from knarr.controllers import pods as of_pods
@@ -69,7 +69,7 @@ class ReplicaSets(Controller):
         status = status_of(replica_set, active, terminating, failure, now_s)
         if status != replica_set.status:
             await self.client.update_status(replace(replica_set, status=status))
-        if failure and not _namespace_is_going(failure.error):
+        if failure and not is_namespace_terminating(failure.error):
             raise failure.error
         return next_availability_s(replica_set, active, now_s)
 
@@ -89,7 +89,7 @@ class ReplicaSets(Controller):
         try:
             pod = await self.client.create(of_pods.from_template(replica_set.spec.template, replica_set))
         except APIError as error:
-            if not _namespace_is_going(error):
+            if not is_namespace_terminating(error):
                 self.events.warning(replica_set, "FailedCreate", f"Error creating: {error}")
             return error
         self.events.normal(replica_set, "SuccessfulCreate", f"Created pod: {pod.metadata.name}")
@@ -188,7 +188,7 @@ def _conditions(replica_set: ReplicaSet, failure: Failure | None, now_s: float) 
     """A failure stays as it was first seen until it is over."""
     old = replica_set.status.conditions if replica_set.status else []
     standing = any(condition.type == "ReplicaFailure" for condition in old)
-    if failure is None or _namespace_is_going(failure.error):
+    if failure is None or is_namespace_terminating(failure.error):
         return [condition for condition in old if condition.type != "ReplicaFailure"]
     if standing:
         return old
@@ -215,9 +215,6 @@ async def _slow_start(count: int, create: Callable[[], Coroutine[Any, Any, APIEr
         batch *= 2
     return None
 
-
-def _namespace_is_going(error: APIError) -> bool:
-    return any(cause.reason == "NamespaceTerminating" for cause in error.causes)
 
 
 def _wanted(replica_set: ReplicaSet) -> int:
