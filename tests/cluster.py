@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from knarr.api.apps.v1 import Deployment, DeploymentStatus, ReplicaSet
+from knarr.api.core.pod_state import is_ready
 from knarr.api.core.v1 import Event, Namespace, Node, Pod, Service
 from knarr.api.errors import NotFound
 from knarr.api.meta.v1 import ObjectMeta
@@ -26,7 +27,6 @@ from knarr.client.informer import Informer, Informers, version_of
 from knarr.client.transport import User
 from knarr.clock import Clock
 from knarr.controllers import controllers
-from knarr.controllers.pods import is_ready
 from knarr.scheduler import Scheduler
 from knarr.simulate.clock import VirtualClock, run
 from knarr.simulate.nodes import HollowNodes
