@@ -213,6 +213,10 @@ class Objects:
             metadata.owner_references = old.metadata.owner_references
             strategy.prepare_for_status_update(obj, old)
             causes = strategy.validate_status_update(obj, old)
+        elif subresource == "finalize":
+            # The only way to take a finalizer out of the spec of a namespace, and nothing else can be changed by it.
+            obj = replace(old, metadata=metadata, spec=obj.spec)
+            causes = ()
         else:
             if strategy.has_status:
                 obj.status = old.status

@@ -9,9 +9,9 @@ from datetime import datetime
 
 import msgspec
 
-from knarr.api import types
 from knarr.api.core.v1 import Binding, Pod, PodCondition, PodStatus
 from knarr.api.errors import APIError, BadRequest, Conflict, ServiceUnavailable
+from knarr.api.types import replace
 from knarr.apiserver.requests import flag, number
 from knarr.client.nodes import LogOptions, NodeBackend, Streams
 from knarr.client.transport import Answer, Request, Socket, Upgrade
@@ -36,14 +36,16 @@ def bound(pod: Pod, binding: Binding, now_s: float) -> Pod:
         raise Conflict.of("", "pods/binding", name, f"pod {name} has non-empty .spec.schedulingGates")
     if binding.metadata.uid and binding.metadata.uid != pod.metadata.uid:
         raise Conflict.of("", "pods/binding", name, "the UID in the binding is not that of the pod")
-    changed = types.copy(pod)
-    assert changed.spec
-    changed.spec.node_name = binding.target.name
-    changed.metadata.annotations |= binding.metadata.annotations
-    status = changed.status = changed.status or PodStatus()
-    status.conditions = [condition for condition in status.conditions if condition.type != "PodScheduled"]
-    status.conditions.append(PodCondition(type="PodScheduled", status="True", last_transition_time=utc(now_s)))
-    return changed
+    assert pod.spec
+    status = pod.status or PodStatus()
+    scheduled = PodCondition(type="PodScheduled", status="True", last_transition_time=utc(now_s))
+    others = [condition for condition in status.conditions if condition.type != "PodScheduled"]
+    return replace(
+        pod,
+        metadata=replace(pod.metadata, annotations={**pod.metadata.annotations, **binding.metadata.annotations}),
+        spec=replace(pod.spec, node_name=binding.target.name),
+        status=replace(status, conditions=[*others, scheduled]),
+    )
 
 
 def container_of(pod: Pod, asked: str, what: str) -> str:

@@ -27,7 +27,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from knarr.api.errors import APIError, Conflict
+from knarr.api.errors import APIError, Conflict, NotFound
 from knarr.api.resources import Resource
 from knarr.client.client import Client
 from knarr.client.events import EventRecorder
@@ -137,12 +137,16 @@ class Controller:
         token = _written.set(written)
         try:
             again_s = await self.reconcile(key)
-        except Conflict as error:
-            self.log.debug("%s: %s", key, error)
+        except (Conflict, NotFound) as error:
+            self.log.debug("%s: %s", key, error)  # the cache will show what came in between
             self.queue.retry(key)
         except APIError as error:
-            self.log.warning("%s: %s", key, error)
-            self.queue.retry(key)
+            if is_namespace_terminating(error):
+                self.log.debug("%s: %s", key, error)  # nothing can be made there any more
+                self.queue.forget(key)
+            else:
+                self.log.warning("%s: %s", key, error)
+                self.queue.retry(key)
         except Exception:
             self.log.exception("%s: reconcile failed", key)
             self.queue.retry(key)
@@ -178,3 +182,8 @@ class Controller:
         written = _written.get()
         if written is not None and uid and resource.type in self._read:
             written.deleted.append((resource.type, key, uid))
+
+
+def is_namespace_terminating(error: APIError) -> bool:
+    """It was refused because its namespace is being deleted."""
+    return any(cause.reason == "NamespaceTerminating" for cause in error.causes)

@@ -107,6 +107,8 @@ class EventRecorder:
                 await self._write(now_s, obj, type_, reason, message[:MESSAGE_LENGTH_MAX], field_path)
             except APIError as error:
                 log.debug("event %s on %s was refused: %s", reason, obj.metadata.name, error)
+            except Exception:  # what is only told must not stop the one who tells it
+                log.exception("event %s on %s could not be written", reason, obj.metadata.name)
 
     def _record(self, obj: Any, type_: str, reason: str, message: str, field_path: str) -> None:
         about = obj.metadata.uid or obj.metadata.name

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, Generic, TypeVar, cast
 
+import msgspec
+
 from knarr.api.errors import APIError, Expired
 from knarr.client.client import Client
 from knarr.clock import Clock
@@ -63,7 +65,7 @@ class Informer(Generic[T]):
         self.synced = asyncio.Event()
 
     def add_handler(self, handler: Handler[T]) -> None:
-        """Call `handler` for every object now there, and for each change. It must not block."""
+        """Call `handler` for every object now there, and for each change. It must not block, nor raise."""
         self._handlers.append(handler)
         for obj in list(self._objects.values()):
             handler(None, obj)
@@ -127,6 +129,9 @@ class Informer(Generic[T]):
                 self._expired = True
             except APIError as error:
                 log.warning("%s: %s; trying again", self.kind.__name__, error)
+            except msgspec.MsgspecError as error:
+                log.error("%s: the server sent what can't be read: %s; listing again", self.kind.__name__, error)
+                self._expired = True
             if self._clock.monotonic_s() - began_s > RETRY_DELAY_MAX_S:
                 delay_s = RETRY_DELAY_MIN_S
             await self._clock.sleep(delay_s * (0.5 + self._clock.random.random()))
@@ -194,7 +199,10 @@ class Informer(Generic[T]):
 
     def _tell(self, old: T | None, new: T | None) -> None:
         for handler in self._handlers:
-            handler(old, new)
+            try:
+                handler(old, new)
+            except Exception:  # one loop's mistake about one object must not stop all loops
+                log.exception("%s: a handler failed", self.kind.__name__)
 
     def _advance(self, revision: int) -> None:
         self._revision = max(self._revision, revision)

@@ -11,20 +11,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from knarr.api.apps.v1 import Deployment, DeploymentStatus, ReplicaSet
+from knarr.api.core.pod_state import is_terminal
 from knarr.api.core.v1 import Pod
 from knarr.api.errors import AlreadyExists, APIError, NotFound
+from knarr.api.meta.owners import controller_of, selector_for, selects_everything
 from knarr.api.types import replace
-from knarr.client.controller import Controller
+from knarr.client.controller import Controller, is_namespace_terminating
 from knarr.client.informer import key_of
-from knarr.controllers import pods as of_pods
-from knarr.controllers.ownership import (
-    claim,
-    controller_of,
-    orphans,
-    owner_index,
-    selector_for,
-    selects_everything,
-)
+from knarr.controllers.ownership import claim, orphans, owner_index
 from knarr.controllers.progress import (
     PAUSED,
     PROGRESSING,
@@ -190,7 +184,7 @@ class Deployments(Controller):
         except AlreadyExists:
             new = await self._existing(deployment, wished)
         except APIError as error:
-            if not any(cause.reason == "NamespaceTerminating" for cause in error.causes):
+            if not is_namespace_terminating(error):
                 await self._note_create_error(deployment, f'Failed to create new replica set "{name}": {error}')
             raise
         else:
@@ -336,7 +330,7 @@ class Deployments(Controller):
 
     def _keys_of_ended_pod(self, old: Pod | None, new: Pod | None) -> str | None:
         """A Recreate waits for its last old pod to be gone."""
-        if old is None or (new is not None and not of_pods.is_terminal(new)):
+        if old is None or (new is not None and not is_terminal(new)):
             return None
         owner = controller_of(old)
         replica_set = self.replica_sets.get(f"{old.metadata.namespace}/{owner.name}") if owner else None
@@ -347,7 +341,7 @@ class Deployments(Controller):
 
     def _old_pods_run(self, rollout: Rollout) -> bool:
         return any(rs.status and rs.status.replicas for rs in rollout.old) or any(
-            not of_pods.is_terminal(pod) for pod in self._pods_of(rollout.old)
+            not is_terminal(pod) for pod in self._pods_of(rollout.old)
         )
 
     def _pods_of(self, replica_sets: Iterable[ReplicaSet]) -> Iterable[Pod]:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from knarr.api.core.pod_state import is_ready
 from knarr.api.core.v1 import EndpointAddress, EndpointPort, Endpoints, EndpointSubset, Pod, Service
 from knarr.api.errors import NotFound
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.types import replace
 from knarr.client.controller import Controller
 from knarr.client.informer import key_of
-from knarr.controllers.pods import is_ready
 from knarr.controllers.service_pods import (
     HEADLESS,
     counts,

@@ -11,15 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
+from knarr.api.core.pod_state import is_ready
 from knarr.api.core.v1 import Node, Pod, Service
 from knarr.api.discovery.v1 import Endpoint, EndpointConditions, EndpointPort, EndpointSlice
 from knarr.api.errors import NotFound
+from knarr.api.meta.owners import owner_reference
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.types import replace
 from knarr.client.controller import Controller
 from knarr.client.informer import key_of
-from knarr.controllers import pods as of_pods
-from knarr.controllers.ownership import owner_reference
 from knarr.controllers.service_pods import (
     HEADLESS,
     counts,
@@ -230,7 +230,7 @@ def _slice(
 
 
 def _endpoint(service: Service, pod: Pod, addresses: list[str], zone: str | None) -> Endpoint:
-    serving = of_pods.is_ready(pod)
+    serving = is_ready(pod)
     terminating = pod.metadata.deletion_timestamp is not None
     publish = bool(service.spec and service.spec.publish_not_ready_addresses)
     return Endpoint(

@@ -261,6 +261,9 @@ class GarbageCollector(Controller):
             self._dependents.setdefault(owner.uid, {})[vertex.uid] = None
         if vertex.foreground or vertex.orphaning or any(self._is_doubtful(vertex, owner) for owner in vertex.owners):
             self.queue.add(vertex.uid)
+        if vertex.foreground and not (before and before.foreground):
+            for dependent in self._dependents.get(vertex.uid, ()):
+                self.queue.add(dependent)
         self._wake_waiting([*vertex.owners, *(before.owners if before else ())])
 
     def _forget(self, uid: str) -> None:

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from knarr.api.coordination.v1 import Lease
+from knarr.api.core.pod_state import is_ready
+from knarr.api.core.taints import NOT_READY, PRESSURE, UNREACHABLE, UNSCHEDULABLE
 from knarr.api.core.v1 import Node, NodeCondition, NodeSpec, NodeStatus, Pod, Taint
 from knarr.api.errors import NotFound
 from knarr.api.types import replace
 from knarr.client.controller import Controller
 from knarr.client.informer import key_of
 from knarr.clock import utc
-from knarr.controllers import pods as of_pods
 from knarr.controllers.together import together
 
 NODE_SILENT_S = 50.0
@@ -28,15 +29,6 @@ NODE_STARTUP_S = 60.0
 LEASE_NAMESPACE = "kube-node-lease"
 WATCHED_CONDITIONS = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 
-NOT_READY = "node.kubernetes.io/not-ready"
-UNREACHABLE = "node.kubernetes.io/unreachable"
-UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
-PRESSURE = {
-    "MemoryPressure": "node.kubernetes.io/memory-pressure",
-    "DiskPressure": "node.kubernetes.io/disk-pressure",
-    "PIDPressure": "node.kubernetes.io/pid-pressure",
-    "NetworkUnavailable": "node.kubernetes.io/network-unavailable",
-}
 OWN_KEYS = frozenset({NOT_READY, UNREACHABLE, UNSCHEDULABLE, *PRESSURE.values()})
 
 
@@ -99,7 +91,7 @@ class NodeLifecycle(Controller):
 
     async def _mark_pods(self, name: str) -> None:
         """Nobody can tell whether they are ready: they get no traffic."""
-        ready = [pod for pod in self.pods.by_index("node", name) if of_pods.is_ready(pod)]
+        ready = [pod for pod in self.pods.by_index("node", name) if is_ready(pod)]
         await together(self._mark_pod(pod) for pod in ready)
 
     async def _mark_pod(self, pod: Pod) -> None:

@@ -11,31 +11,11 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from knarr.api.errors import Invalid, NotFound
-from knarr.api.meta.v1 import LabelSelector, OwnerReference
-from knarr.api.selectors import Selector, selector_of
+from knarr.api.meta.owners import controller_of, owner_reference
+from knarr.api.selectors import Selector
 from knarr.client.client import Client
 
 T = TypeVar("T")
-
-
-def controller_of(obj: Any) -> OwnerReference | None:
-    """The owner that manages `obj`, if one does."""
-    for reference in obj.metadata.owner_references:
-        if reference.controller:
-            return reference  # type: ignore[no-any-return]
-    return None
-
-
-def owner_reference(owner: Any) -> OwnerReference:
-    """The reference by which `owner` controls another object."""
-    return OwnerReference(
-        api_version=owner.api_version,
-        kind=owner.kind,
-        name=owner.metadata.name,
-        uid=owner.metadata.uid,
-        controller=True,
-        block_owner_deletion=True,
-    )
 
 
 def owner_index(obj: Any) -> tuple[str]:
@@ -46,18 +26,6 @@ def owner_index(obj: Any) -> tuple[str]:
 
 def orphans(namespace: str) -> str:
     return f"orphans:{namespace}"
-
-
-def selects_everything(selector: LabelSelector) -> bool:
-    return not selector.match_labels and not selector.match_expressions
-
-
-def selector_for(selector: LabelSelector | None) -> Selector | None:
-    """The selector, or None when it selects nothing (or can't be understood: validation keeps such out)."""
-    try:
-        return selector_of(selector)
-    except ValueError:
-        return None
 
 
 async def claim(client: Client, owner: Any, selector: Selector | None, candidates: Iterable[T]) -> list[T]:

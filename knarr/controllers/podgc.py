@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from knarr.api.core.pod_state import is_terminal
 from knarr.api.core.v1 import Node, Pod
 from knarr.api.errors import NotFound
 from knarr.client.controller import Controller
 from knarr.client.informer import key_of
 from knarr.clock import utc
 from knarr.controllers.nodelifecycle import node_index
-from knarr.controllers.pods import is_terminal
 
 QUARANTINE_S = 40.0
 

@@ -1,4 +1,4 @@
-"""What loops ask of a pod: is it active, ready, available; which of several can best be spared; how one is made.
+"""What loops ask of pods: when is one available; which of several can best be spared; how one is made.
 
 Pure functions over values; the rules are upstream's (pkg/api/v1/pod, controller_utils.go).
 """
@@ -12,38 +12,12 @@ from datetime import UTC, datetime
 from functools import cmp_to_key
 from typing import Any
 
-from knarr.api.core.v1 import Pod, PodCondition, PodTemplateSpec
+from knarr.api.core.pod_state import is_active, is_ready, phase, ready_condition
+from knarr.api.core.v1 import Pod, PodTemplateSpec
+from knarr.api.meta.owners import owner_reference
 from knarr.api.meta.v1 import ObjectMeta
-from knarr.controllers.ownership import owner_reference
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
-
-
-def phase(pod: Pod) -> str:
-    return (pod.status.phase if pod.status else None) or "Pending"
-
-
-def is_terminal(pod: Pod) -> bool:
-    """All its containers have ended, and none starts again."""
-    return pod.status is not None and pod.status.phase in ("Succeeded", "Failed")
-
-
-def is_active(pod: Pod) -> bool:
-    """It runs or will run, and nobody is deleting it."""
-    return pod.metadata.deletion_timestamp is None and not is_terminal(pod)
-
-
-def ready_condition(pod: Pod) -> PodCondition | None:
-    if pod.status is not None:
-        for condition in pod.status.conditions:
-            if condition.type == "Ready":
-                return condition
-    return None
-
-
-def is_ready(pod: Pod) -> bool:
-    condition = ready_condition(pod)
-    return condition is not None and condition.status == "True"
 
 
 def available_in_s(pod: Pod, min_ready_s: int, now_s: float) -> float | None:

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from knarr.api.apps.v1 import ReplicaSet, ReplicaSetCondition, ReplicaSetStatus
+from knarr.api.core.pod_state import is_active, is_ready, is_terminal
 from knarr.api.core.v1 import Pod
 from knarr.api.errors import APIError, NotFound
+from knarr.api.meta.owners import controller_of, selector_for
 from knarr.api.types import replace
-from knarr.client.controller import Controller
+from knarr.client.controller import Controller, is_namespace_terminating
 from knarr.client.informer import key_of
 from knarr.clock import utc
 from knarr.controllers import pods as of_pods
-from knarr.controllers.ownership import claim, controller_of, orphans, owner_index, selector_for
+from knarr.controllers.ownership import claim, orphans, owner_index
 from knarr.controllers.together import together
 
 BURST_MAX = 500
@@ -57,7 +59,7 @@ class ReplicaSets(Controller):
         owned = self.pods.by_index("owner", replica_set.metadata.uid or "")
         loose = self.pods.by_index("owner", orphans(replica_set.metadata.namespace or ""))
         selector = selector_for(replica_set.spec.selector)
-        active = await claim(self.client, replica_set, selector, filter(of_pods.is_active, [*owned, *loose]))
+        active = await claim(self.client, replica_set, selector, filter(is_active, [*owned, *loose]))
 
         failure: Failure | None = None
         if replica_set.metadata.deletion_timestamp is None:
@@ -65,11 +67,11 @@ class ReplicaSets(Controller):
             failure = await self._carry_out(replica_set, step)
 
         now_s = self.clock.time_s()
-        terminating = sum(pod.metadata.deletion_timestamp is not None and not of_pods.is_terminal(pod) for pod in owned)
+        terminating = sum(pod.metadata.deletion_timestamp is not None and not is_terminal(pod) for pod in owned)
         status = status_of(replica_set, active, terminating, failure, now_s)
         if status != replica_set.status:
             await self.client.update_status(replace(replica_set, status=status))
-        if failure and not _namespace_is_going(failure.error):
+        if failure and not is_namespace_terminating(failure.error):
             raise failure.error
         return next_availability_s(replica_set, active, now_s)
 
@@ -89,7 +91,7 @@ class ReplicaSets(Controller):
         try:
             pod = await self.client.create(of_pods.from_template(replica_set.spec.template, replica_set))
         except APIError as error:
-            if not _namespace_is_going(error):
+            if not is_namespace_terminating(error):
                 self.events.warning(replica_set, "FailedCreate", f"Error creating: {error}")
             return error
         self.events.normal(replica_set, "SuccessfulCreate", f"Created pod: {pod.metadata.name}")
@@ -160,7 +162,7 @@ def status_of(
     template = replica_set.spec.template
     labels = (template.metadata.labels if template and template.metadata else {}).items()
     min_ready_s = replica_set.spec.min_ready_seconds or 0
-    ready = [pod for pod in active if of_pods.is_ready(pod)]
+    ready = [pod for pod in active if is_ready(pod)]
     available = (
         len(ready) if not min_ready_s else sum(of_pods.available_in_s(pod, min_ready_s, now_s) == 0 for pod in ready)
     )
@@ -188,7 +190,7 @@ def _conditions(replica_set: ReplicaSet, failure: Failure | None, now_s: float) 
     """A failure stays as it was first seen until it is over."""
     old = replica_set.status.conditions if replica_set.status else []
     standing = any(condition.type == "ReplicaFailure" for condition in old)
-    if failure is None or _namespace_is_going(failure.error):
+    if failure is None or is_namespace_terminating(failure.error):
         return [condition for condition in old if condition.type != "ReplicaFailure"]
     if standing:
         return old
@@ -214,10 +216,6 @@ async def _slow_start(count: int, create: Callable[[], Coroutine[Any, Any, APIEr
         left -= size
         batch *= 2
     return None
-
-
-def _namespace_is_going(error: APIError) -> bool:
-    return any(cause.reason == "NamespaceTerminating" for cause in error.causes)
 
 
 def _wanted(replica_set: ReplicaSet) -> int:

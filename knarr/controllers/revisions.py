@@ -13,9 +13,9 @@ import msgspec
 
 from knarr.api.apps.v1 import Deployment, ReplicaSet, ReplicaSetSpec
 from knarr.api.core.v1 import PodTemplateSpec
+from knarr.api.meta.owners import owner_reference
 from knarr.api.meta.v1 import LabelSelector, ObjectMeta
 from knarr.api.types import replace
-from knarr.controllers.ownership import owner_reference
 from knarr.controllers.rolling import creation, new_replicas, replicas_of, size_annotations
 
 HASH_LABEL = "pod-template-hash"

@@ -2,6 +2,10 @@
 
 Pure functions. While a rollout runs there are never more than replicas + maxSurge pods, and never fewer than replicas −
 maxUnavailable available ones; scaling in the middle of a rollout keeps the proportions.
+
+A ReplicaSet that was told another size may still have the pods of the size before, or be about to make them. Where
+upstream counts on the size that was told, here pods that are still there count too, and nothing grows until every
+ReplicaSet has seen what it was told: so the bounds hold for pods, not for numbers in specs alone.
 """
 
 from __future__ import annotations
@@ -34,6 +38,22 @@ def replicas_of(replica_set: ReplicaSet) -> int:
 
 def available_of(replica_set: ReplicaSet) -> int:
     return (replica_set.status.available_replicas if replica_set.status else None) or 0
+
+
+def stays_available(replica_set: ReplicaSet) -> int:
+    """Of its available pods those that it may keep."""
+    return min(available_of(replica_set), replicas_of(replica_set))
+
+
+def pods_at_most(replica_set: ReplicaSet) -> int:
+    """Pods that it has, or will have."""
+    return max(replicas_of(replica_set), replica_set.status.replicas if replica_set.status else 0)
+
+
+def is_settled(replica_set: ReplicaSet) -> bool:
+    """Its loop has seen the size that it was told last."""
+    observed = replica_set.status.observed_generation if replica_set.status else None
+    return (observed or 0) >= (replica_set.metadata.generation or 0)
 
 
 def wanted(deployment: Deployment) -> int:
@@ -72,7 +92,9 @@ def new_replicas(deployment: Deployment, everything: Sequence[ReplicaSet], curre
     """How many pods the new ReplicaSet, that has `current`, may have now."""
     if not is_rolling(deployment):
         return wanted(deployment)
-    pods = sum(replicas_of(replica_set) for replica_set in everything)
+    if not all(map(is_settled, everything)):
+        return current
+    pods = sum(map(pods_at_most, everything))
     room = wanted(deployment) + max_surge(deployment) - pods
     if room <= 0:
         return current
@@ -99,7 +121,7 @@ def scale_old(deployment: Deployment, new: ReplicaSet, old: Sequence[ReplicaSet]
     at_least = wanted(deployment) - max_unavailable(deployment)
     sizes = {id(replica_set): replicas_of(replica_set) for replica_set in old}
     pods = sum(sizes.values()) + replicas_of(new)
-    budget = pods - at_least - (replicas_of(new) - available_of(new))
+    budget = pods - at_least - (replicas_of(new) - stays_available(new))
     if not sum(sizes.values()) or budget <= 0:
         return []
     by_age = sorted(old, key=creation)
@@ -107,11 +129,11 @@ def scale_old(deployment: Deployment, new: ReplicaSet, old: Sequence[ReplicaSet]
     unhealthy = budget
     for replica_set in by_age:
         size = sizes[id(replica_set)]
-        down = max(0, min(unhealthy, size - available_of(replica_set)))
+        down = max(0, min(unhealthy, size - stays_available(replica_set)))
         sizes[id(replica_set)] = size - down
         unhealthy -= down
 
-    spare = sum(available_of(replica_set) for replica_set in [*old, new]) - at_least
+    spare = sum(map(stays_available, [*old, new])) - at_least
     for replica_set in by_age:
         size = sizes[id(replica_set)]
         down = max(0, min(spare, size))
@@ -158,6 +180,8 @@ def proportionally(deployment: Deployment, new: ReplicaSet | None, old: Sequence
     active = [rs for rs in ([*old, new] if new else old) if replicas_of(rs)]
     allowed = wanted(deployment) + max_surge(deployment) if wanted(deployment) else 0
     change = allowed - sum(replicas_of(replica_set) for replica_set in active)
+    if change > 0 and not all(map(is_settled, active)):
+        return []
     # The largest first; among equals the newest when pods are added, the oldest when they are removed.
     active.sort(key=creation, reverse=change > 0)
     active.sort(key=replicas_of, reverse=True)

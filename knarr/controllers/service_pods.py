@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from knarr.api.core.pod_state import is_ready, is_terminal
 from knarr.api.core.v1 import ObjectReference, Pod, Service, ServicePort
 from knarr.client.informer import Informer, key_of
-from knarr.controllers.pods import is_ready, is_terminal
 
 HEADLESS = "service.kubernetes.io/headless"
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from knarr.api.core.pod_state import is_terminal
+from knarr.api.core.taints import tolerates
 from knarr.api.core.v1 import Node, Pod, Taint, Toleration
 from knarr.api.errors import NotFound
 from knarr.client.controller import Controller
 from knarr.client.informer import key_of
 from knarr.clock import utc
 from knarr.controllers.nodelifecycle import node_index
-from knarr.controllers.pods import is_terminal, seconds
-from knarr.controllers.tolerations import tolerates
+from knarr.controllers.pods import seconds
 
 
 class TaintEviction(Controller):

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import count
 
+from knarr.api.core.pod_state import is_terminal
 from knarr.api.core.v1 import Node, Pod, Taint
 from knarr.client.informer import key_of
-from knarr.controllers.pods import is_terminal
 from knarr.scheduler.requests import PODS, Amounts, Port, amounts, host_ports, pod_requests, pod_weight
 
 PODS_UNSAID = 110

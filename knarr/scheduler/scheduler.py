@@ -12,17 +12,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from knarr.api.apps.v1 import ReplicaSet
+from knarr.api.core.pod_state import is_terminal
 from knarr.api.core.v1 import Binding, Node, ObjectReference, Pod, PodCondition, Service
 from knarr.api.errors import APIError, NotFound
+from knarr.api.meta.owners import controller_of, selector_for
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.selectors import Selector, selector_of_labels
 from knarr.client.client import Client
 from knarr.client.events import EventRecorder
 from knarr.client.informer import Informers, key_of
 from knarr.clock import Clock, utc
-from knarr.controllers.ownership import controller_of, selector_for
-from knarr.controllers.pods import is_terminal
-from knarr.controllers.service_pods import namespace_index, selects
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
 from knarr.scheduler.choice import Choice
 from knarr.scheduler.framework import Unschedulable
@@ -57,7 +56,7 @@ class Scheduler:
         self._nodes = informers.of(Node)
         self._pods = informers.of(Pod)
         self._services = informers.of(Service)
-        self._services.add_index("namespace", namespace_index)
+        self._services.add_index("namespace", lambda service: (service.metadata.namespace or "",))
         self._replica_sets = informers.of(ReplicaSet)
         self._nodes.add_handler(self._node_changed)
         self._pods.add_handler(self._pod_changed)
@@ -204,7 +203,7 @@ class Scheduler:
         requirements = [
             requirement
             for service in self._services.by_index("namespace", pod.metadata.namespace or "")
-            if service.spec and service.spec.selector and selects(service, pod.metadata.labels)
+            if service.spec and service.spec.selector and service.spec.selector.items() <= pod.metadata.labels.items()
             for requirement in selector_of_labels(service.spec.selector).requirements
         ]
         owner = controller_of(pod)

@@ -16,6 +16,7 @@ import asyncio
 import random
 import selectors
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 T = TypeVar("T")
@@ -25,6 +26,9 @@ START_S = 1_767_225_600.0
 """Every run begins on 2026-01-01T00:00:00Z."""
 THREAD_POLL_S = 0.05
 """Real time between two looks at whether a thread has finished."""
+STEP_MIN_S = 1e-6
+"""A timer that is not due yet moves the time by at least so much: waiting for a rest that is smaller than what floats
+can tell apart would never end."""
 RUN_LIMIT_S = 30 * 24 * 3600.0
 """A scenario that isn't over after so much virtual time never will be."""
 
@@ -68,6 +72,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._now_s += delay_s
         if self._now_s > RUN_LIMIT_S:
             raise Stalled(f"{RUN_LIMIT_S:.0f} virtual seconds have passed")
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[Unpack[Arguments]], object],
+        *args: *Arguments,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        if when > self._now_s:
+            when = max(when, self._now_s + STEP_MIN_S)
+        return super().call_at(when, callback, *args, context=context)
 
     def run_in_executor(
         self, executor: Any, func: Callable[[Unpack[Arguments]], T], *args: *Arguments

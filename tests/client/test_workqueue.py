@@ -17,7 +17,7 @@ async def taken(queue: WorkQueue, clock: VirtualClock, until_s: float) -> list[t
             async with clock.timeout(until_s):
                 while True:
                     key = await queue.take()
-                    found.append((round(clock.monotonic_s(), 6), key))
+                    found.append((round(clock.monotonic_s(), 3), key))
                     queue.done(key)
         except TimeoutError:
             timers.cancel()

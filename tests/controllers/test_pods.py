@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from knarr.api.core.pod_state import is_active
 from knarr.api.core.v1 import Pod
-from knarr.controllers.pods import available_in_s, deletion_cost, is_active, seconds, spare
+from knarr.controllers.pods import available_in_s, deletion_cost, seconds, spare
 
 NOW_S = 1_767_225_600.0
 YEAR_BEFORE = "2025-01-01T00:00:00Z"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from knarr.api.core.taints import UNSCHEDULABLE, tolerates
 from knarr.api.core.v1 import Taint
-from knarr.controllers.nodelifecycle import UNSCHEDULABLE
-from knarr.controllers.tolerations import tolerates
 from knarr.scheduler.cache import NodeInfo, PodInfo
 from knarr.scheduler.framework import Plugin, Refusal
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from knarr.api.core.taints import tolerates
 from knarr.api.core.v1 import Toleration
-from knarr.controllers.tolerations import tolerates
 from knarr.scheduler.cache import NodeInfo, PodInfo
 from knarr.scheduler.framework import Plugin, Refusal, reversed_by_most
 

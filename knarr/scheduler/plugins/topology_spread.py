@@ -12,10 +12,10 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from knarr.api.core.taints import tolerates
 from knarr.api.core.v1 import Pod, PodSpec, TopologySpreadConstraint
+from knarr.api.meta.owners import selector_for
 from knarr.api.selectors import Operator, Requirement, Selector
-from knarr.controllers.ownership import selector_for
-from knarr.controllers.tolerations import tolerates
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
 from knarr.scheduler.framework import SCORE_MAX, Plugin, Refusal
 from knarr.scheduler.plugins import node_affinity

@@ -1,8 +1,19 @@
-"""Whether a toleration lets a pod bear a taint (core/v1 Toleration)."""
+"""Taints that the cluster itself sets on nodes, and whether a toleration lets a pod bear a taint."""
 
 from __future__ import annotations
 
 from knarr.api.core.v1 import Taint, Toleration
+
+NOT_READY = "node.kubernetes.io/not-ready"
+UNREACHABLE = "node.kubernetes.io/unreachable"
+UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
+PRESSURE = {
+    "MemoryPressure": "node.kubernetes.io/memory-pressure",
+    "DiskPressure": "node.kubernetes.io/disk-pressure",
+    "PIDPressure": "node.kubernetes.io/pid-pressure",
+    "NetworkUnavailable": "node.kubernetes.io/network-unavailable",
+}
+"""Node condition → taint."""
 
 
 def tolerates(toleration: Toleration, taint: Taint) -> bool:
