@@ -22,6 +22,7 @@ from knarr.api.errors import APIError, BadRequest, TooLarge
 from knarr.apiserver.authenticate import user_of_certificate
 from knarr.apiserver.server import BODY_MAX_BYTES, APIServer, failure
 from knarr.client.transport import Answer, Request, Upgrade, User
+from knarr.pki import KeyPair
 
 log = logging.getLogger(__name__)
 
@@ -210,12 +211,12 @@ def _plain(answer: Answer) -> web.Response:
     return response
 
 
-def tls_context(certificate: str, key: str, client_ca: str) -> ssl.SSLContext:
+def tls_context(serving: KeyPair, client_ca: KeyPair) -> ssl.SSLContext:
     """Serve with a certificate; ask clients for theirs, and accept those without (they need a token)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key)
-    context.load_verify_locations(client_ca)
+    context.load_cert_chain(serving.certificate_path, serving.key_path)
+    context.load_verify_locations(client_ca.certificate_path)
     context.verify_mode = ssl.CERT_OPTIONAL
     context.set_alpn_protocols(["http/1.1"])
     return context

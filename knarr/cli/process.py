@@ -1,8 +1,10 @@
 """The whole cluster in one process: what it is made of, in which order it starts and ends. Begin reading here.
 
     certificates, data folder           pki, lock
-      └─ node: network, runtime         what containers need, and what still runs from last time
-           └─ loops                     run side by side until one fails or somebody says stop
+      ├─ node: network, runtime         what containers need, and what still runs from last time
+      ├─ store, API server              the door, on its TLS socket; kubeconfig
+      └─ loops                          controllers, scheduler, node agents, service proxy, DNS: run side by side until
+                                        one fails or somebody says stop
 
 `_start` brings the parts up, as far at once as they don't need each other; the loops run in one task group, so the
 failure of one ends all: a half-dead cluster is worse than none. At the end the parts close in reverse order. An orderly
@@ -21,25 +23,44 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import uvloop
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from knarr import __version__, pki
-from knarr.cli import machine, teardown
+from knarr.api.core.v1 import Node, ServiceAccount
+from knarr.api.registry import built_in
+from knarr.apiserver.authenticate import Tokens
+from knarr.apiserver.bootstrap import bootstrap
+from knarr.apiserver.listener import Listener, tls_context
+from knarr.apiserver.nodes import Nodes
+from knarr.apiserver.server import APIServer, InProcessTransport, Settings
+from knarr.cli import kubeconfig, machine, teardown
 from knarr.cli.control import ControlServer
 from knarr.cli.lock import DataFolderLock, Holder
 from knarr.cli.main import FAILED, OK
 from knarr.cli.progress import Progress, since_ms
+from knarr.client.client import Client
+from knarr.client.informer import Informer, Informers
+from knarr.client.transport import User
 from knarr.clock import Clock, SystemClock
 from knarr.config import Config
+from knarr.controllers import controllers
 from knarr.network.podnet import PodNetwork
+from knarr.network.proxy.service_proxy import ServiceProxy
+from knarr.node.agent import NodeAgent
+from knarr.node.backend import NodeBackend
+from knarr.node.config import NodeConfig
 from knarr.node.runtime.contract import Runtime
 from knarr.node.runtime.oci import OciRuntime
 from knarr.node.runtime.sim import SimRuntime
+from knarr.scheduler.scheduler import Scheduler
+from knarr.store.sqlite import SQLiteStore
 
 log = logging.getLogger("knarr")
+T = TypeVar("T")
 
 Loop = Callable[[], Awaitable[None]]
 
@@ -112,7 +133,10 @@ class Process:
         async with asyncio.TaskGroup() as group:
             for name, run in loops:
                 group.create_task(_running(run), name=name)
+            with self._waiting("node Ready, service account"):
+                await self._usable()
             self._state = "ready"
+            self.server.ready = True
             self._progress.say(f"ready in {since_ms(self._start_s)} ms")
             self._progress.settle(OK)
             await asyncio.Event().wait()  # until cancelled, or a loop fails
@@ -126,8 +150,108 @@ class Process:
         self._progress.say(f"knarr {__version__} on {folder}")
         with self._waiting("certificates"):
             self.pki = await asyncio.to_thread(self._ensure_pki)
-        await self._start_node()
-        return []
+        async with asyncio.TaskGroup() as group:
+            node = group.create_task(self._start_node(), name="node")
+            group.create_task(self._start_server(), name="API server")
+        return self._loops(node.result())
+
+    async def _start_server(self) -> None:
+        """The store, the API server over it, its TLS socket, and the kubeconfig that leads there."""
+        config = self.config
+        with self._waiting("store"):
+            store = await SQLiteStore.open(config.data_path / "store.db")
+        self._closing.append(("store", store.close))
+        issuer = f"https://kubernetes.default.svc.{config.cluster_domain}"
+        key = load_pem_private_key(self.pki.service_account_key_pem, None)
+        settings = Settings(f"{config.advertise_address}:{config.listen_port}", config.service_cidr, config.node_ports)
+        tokens = Tokens(store, self.clock, key, issuer, [issuer])
+        self.server = APIServer(store, built_in(), self.clock, settings, tokens=tokens)
+        context = tls_context(self.pki.apiserver, self.pki.ca)
+        listener = Listener(self.server, context, config.listen_host, config.listen_port)
+        with self._waiting("API server"):
+            port = await listener.start()
+        self._closing.append(("API server", listener.close))
+        host = "127.0.0.1" if config.listen_host in ("0.0.0.0", "::") else config.listen_host
+        self.address = f"https://{host}:{port}"
+        self._lock.tell(Holder(os.getpid(), self._since, address=self.address))
+        if self._record:
+            self._record = msgspec.structs.replace(self._record, server=self.address)
+            teardown.write_record(self._record)
+        admin = self.pki.admin
+        access = kubeconfig.Access(self.address, self.pki.ca.certificate_pem, admin.certificate_pem, admin.key_pem)
+        path = Path(config.kubeconfig) if config.kubeconfig else kubeconfig.default_path()
+        await asyncio.to_thread(kubeconfig.add, path, access)
+        self.kubeconfig_path = path
+        with self._waiting("first objects"):
+            await bootstrap(
+                self._client("system:apiserver", "system:masters"),
+                config.service_cidr,
+                config.cluster_dns,
+                config.advertise_address,
+                port,
+            )
+
+    def _client(self, name: str, *groups: str) -> Client:
+        """A client of the API server in this process, as the user that upstream's component has."""
+        user = User(name, (*groups, "system:authenticated"))
+        return Client(InProcessTransport(self.server), self.server.registry, user)
+
+    def _loops(self, runtimes: list[Runtime]) -> list[tuple[str, Loop]]:
+        """Everything that runs side by side."""
+        config, clock = self.config, self.clock
+        informers = self.informers = Informers(self._client("system:kube-controller-manager"), clock)
+        root_ca = self.pki.ca.certificate_pem.decode()
+        of_cluster = controllers(self._client("system:kube-controller-manager"), informers, clock, root_ca=root_ca)
+        loops: list[tuple[str, Loop]] = [(controller.name, controller.run) for controller in of_cluster]
+        scheduler = Scheduler(self._client("system:kube-scheduler"), informers, clock)
+        loops.append(("scheduler", scheduler.run))
+        agents = [self._agent(number, runtime, informers) for number, runtime in enumerate(runtimes)]
+        loops += [(f"node {agent.config.name}", agent.run) for agent in agents]
+        backends = {
+            agent.config.name: NodeBackend(agent, runtime) for agent, runtime in zip(agents, runtimes, strict=True)
+        }
+        self.server.nodes = Nodes(backends)
+        if config.runtime == "oci":
+            loops += self._network(informers)
+        loops.append(("informers", informers.run))
+        return loops
+
+    def _agent(self, number: int, runtime: Runtime, informers: Informers) -> NodeAgent:
+        config = self.config
+        hollow = config.runtime == "sim"
+        name = config.node_name if config.sim_nodes == 1 or not hollow else f"{config.node_name}-{number}"
+        node = NodeConfig(
+            name=name,
+            root=config.data_path / "node",
+            log_root=config.data_path / "logs",
+            internal_ip=config.advertise_address,
+            pod_cidr=config.node_ranges[number],
+            cluster_dns=(config.cluster_dns,),
+            cluster_domain=config.cluster_domain,
+            hollow=hollow,
+        )
+        return NodeAgent(self._client(f"system:node:{name}", "system:nodes"), self.clock, runtime, node, informers)
+
+    def _network(self, informers: Informers) -> list[tuple[str, Loop]]:
+        """Service rules and DNS: only where packets are real."""
+        config = self.config
+        assert config.proxy_mode != "auto"
+        proxy = ServiceProxy(
+            informers,
+            self.clock,
+            node_name=config.node_name,
+            cluster_cidrs=[config.cluster_cidr],
+            mode=config.proxy_mode,
+            own_addresses=[config.cluster_dns],
+            table=machine.service_table(config),
+        )
+        self._closing.append(("service proxy", lambda: proxy.close(remove=not self._keep)))
+        return [("service proxy", proxy.run)]
+
+    async def _usable(self) -> None:
+        """Wait until a pod can be created and will run: node Ready, default service account there."""
+        await _seen(self.informers.of(Node), _node_is_ready)
+        await _seen(self.informers.of(ServiceAccount), lambda account: account.metadata.namespace == "default")
 
     def _ensure_pki(self) -> pki.Pki:
         """The API server answers to every name and address by which this machine can be called."""
@@ -137,22 +261,26 @@ class Process:
         here = ["127.0.0.1", config.api_service_ip, config.advertise_address, machine.node_gateway(config)]
         return pki.ensure(config.data_path / "pki", self.clock, dns_names=names, addresses=[*here, *listening])
 
-    async def _start_node(self) -> None:
+    async def _start_node(self) -> list[Runtime]:
         """What containers need: the pod network and a container runtime, which finds again what still runs."""
         config = self.config
         if config.runtime == "sim":
-            self.runtime = SimRuntime(self.clock, config.node_ranges[0])
-            await self.runtime.start()
-            self._closing.append(("runtime", self.runtime.close))
-            return
+            runtimes: list[Runtime] = [SimRuntime(self.clock, each) for each in config.node_ranges]
+            for each in runtimes:
+                await each.start()
+                self._closing.append(("runtime", each.close))
+            self.runtime = runtimes[0]
+            return runtimes
         self._record = teardown.Running(config, config.kubeconfig, server="")
         teardown.write_record(self._record)
         network = machine.pod_network(config, self.clock)
         runtime = machine.oci_runtime(config, self.clock, network)
         self._closing.append(("node", lambda: self._close_node(network, runtime)))
         with self._waiting("pod network, container runtime"):
-            await asyncio.gather(network.start(), runtime.start())
+            await network.start()
+            await runtime.start()
         self.runtime = runtime
+        return [runtime]
 
     async def _close_node(self, network: PodNetwork, runtime: OciRuntime) -> list[str]:
         """The last of the node: its containers and their network, or only this process's hold on them."""
@@ -203,6 +331,8 @@ class Process:
             "state": self._state,
             "waitingFor": self._waiting_for,
             "version": __version__,
+            "server": getattr(self, "address", None),
+            "kubeconfig": str(getattr(self, "kubeconfig_path", "")) or None,
             "dataDir": self.config.data_dir,
             "pid": os.getpid(),
             "since": self._since,
@@ -214,6 +344,23 @@ class Process:
 
 async def _running(run: Loop) -> None:
     await run()
+
+
+async def _seen(informer: Informer[T], wanted: Callable[[T], bool]) -> None:
+    """Wait until an informer shows an object that is `wanted`."""
+    seen = asyncio.Event()
+
+    def look(old: T | None, new: T | None) -> None:
+        if new is not None and wanted(new):
+            seen.set()
+
+    informer.add_handler(look)
+    await seen.wait()
+
+
+def _node_is_ready(node: Node) -> bool:
+    conditions = node.status.conditions if node.status else []
+    return any(condition.type == "Ready" and condition.status == "True" for condition in conditions)
 
 
 def _memory_bytes() -> int:

@@ -1,0 +1,37 @@
+"""The nodes of a cluster, as the API server reaches them: each pod's requests go to the backend of its node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from knarr.api.core.v1 import Pod
+from knarr.api.errors import BadRequest, ServiceUnavailable
+from knarr.client.nodes import LogOptions, NodeBackend, Streams
+
+
+class Nodes:
+    """A NodeBackend over those of single nodes."""
+
+    def __init__(self, backends: Mapping[str, NodeBackend]) -> None:
+        self._backends = backends
+
+    def logs(self, pod: Pod, options: LogOptions) -> AsyncIterator[bytes]:
+        return self._of(pod).logs(pod, options)
+
+    async def exec(self, pod: Pod, container: str, command: Sequence[str], *, tty: bool, stdin: bool) -> Streams:
+        return await self._of(pod).exec(pod, container, command, tty=tty, stdin=stdin)
+
+    async def attach(self, pod: Pod, container: str) -> Streams:
+        return await self._of(pod).attach(pod, container)
+
+    async def port_forward(self, pod: Pod, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await self._of(pod).port_forward(pod, port)
+
+    def _of(self, pod: Pod) -> NodeBackend:
+        node = pod.spec.node_name if pod.spec else None
+        if not node:
+            raise BadRequest(f"pod {pod.metadata.name} does not have a host assigned")
+        if node not in self._backends:
+            raise ServiceUnavailable(f"node {node} can't be reached from this API server")
+        return self._backends[node]
