@@ -8,6 +8,7 @@ one machine without sharing a rule.
 from __future__ import annotations
 
 import asyncio
+import os
 
 from knarr.clock import Clock
 
@@ -25,18 +26,24 @@ async def run_command(clock: Clock, *command: str, stdin: str = "", network_name
     """Run a tool to its end and answer what it printed; CommandFailed when it failed."""
     if network_namespace:
         command = ("nsenter", f"--net={network_namespace}", *command)
+    # A file, not a pipe: a tool that ends without reading its input would close a pipe while it is written to.
+    given = os.memfd_create("transaction")
     try:
+        os.write(given, stdin.encode())
+        os.lseek(given, 0, os.SEEK_SET)
         process = await asyncio.create_subprocess_exec(
             *command,
-            stdin=asyncio.subprocess.PIPE,
+            stdin=given,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
     except FileNotFoundError as failure:
         raise CommandFailed(f"{command[0]} is not installed") from failure
+    finally:
+        os.close(given)
     try:
         async with clock.timeout(COMMAND_TIMEOUT_S):
-            output, complaint = await process.communicate(stdin.encode())
+            output, complaint = await process.communicate()
     except BaseException as failure:
         if process.returncode is None:
             process.kill()
