@@ -82,7 +82,9 @@ def table(
     resource: Resource, values: Sequence[bytes], now_s: float, include: str, metadata: dict[str, Any] | None = None
 ) -> bytes:
     """meta.k8s.io/v1 Table of objects. `include` is includeObject: None, Metadata or Object."""
-    columns = (_NAME, *(resource.columns or (_CREATED,)))
+    columns = resource.columns or (_CREATED,)
+    if not any(column.name == _NAME.name for column in columns):
+        columns = (_NAME, *columns)
     decode = decoder(resource.type).decode
     rows = []
     for value in values:
