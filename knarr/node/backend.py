@@ -6,7 +6,6 @@ Faults are those of the API, in upstream's words: they reach kubectl as they are
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 
@@ -19,6 +18,9 @@ from knarr.node.inotify import Inotify
 from knarr.node.pod_worker import PodWorker
 from knarr.node.runtime import contract, kernel
 from knarr.node.runtime.contract import ContainerState, Runtime, RuntimeFailure
+
+CONNECT_S_MAX = 10.0
+"""A port on the pod's loopback answers at once, or nobody listens."""
 
 
 class NodeBackend:
@@ -77,7 +79,8 @@ class NodeBackend:
             connected = await kernel.in_thread_of_its_own(lambda: _connect_inside(namespace, port))
             return await asyncio.open_connection(sock=connected)
         except OSError as error:
-            text = f"failed to connect to localhost:{port} inside namespace of pod {pod.metadata.name}: {error.strerror}"
+            where = f"localhost:{port} inside namespace of pod {pod.metadata.name}"
+            text = f"failed to connect to {where}: {error.strerror or error}"
             raise InternalError(text) from error
 
     def _worker(self, pod: Pod) -> PodWorker:
@@ -109,15 +112,7 @@ class NodeBackend:
 
 def _connect_inside(namespace: str, port: int) -> socket.socket:
     """In a thread that ends afterwards: it enters the pod's network namespace; what it opens stays there."""
-    descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        kernel.enter(descriptor, kernel.CLONE_NEWNET)
-    finally:
-        os.close(descriptor)
+    kernel.enter(namespace)
     connected = socket.create_connection(("127.0.0.1", port), timeout=CONNECT_S_MAX)
     connected.setblocking(False)
     return connected
-
-
-CONNECT_S_MAX = 10.0
-"""A port on the pod's loopback answers at once, or nobody listens."""
