@@ -1,6 +1,6 @@
 """The Node object: what this machine is and has, whether it is well, and the heartbeat that says it lives.
 
-The Lease in kube-node-lease is renewed every 10 s (KEP-589); the status is written when it changes, and every 5 minutes.
+The Lease in kube-node-lease is renewed every 10 s (KEP-589); the status is written when it changes, and each 5 minutes.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from knarr.api.core.v1 import (
 )
 from knarr.api.errors import AlreadyExists, APIError, NotFound
 from knarr.api.meta.v1 import ObjectMeta, OwnerReference
+from knarr.api.types import Quantity
 from knarr.client.client import Client
 from knarr.clock import Clock, micro_time, utc
 from knarr.node.config import KUBELET_VERSION, NodeConfig
@@ -62,7 +63,7 @@ class NodeObject:
         self._clock = clock
         self._runtime = runtime
         self._config = config
-        self.capacity = dict(config.capacity) or machine_capacity(config)
+        self.capacity: dict[str, Quantity] = {**config.capacity} or {**machine_capacity(config)}
         self.node: Node | None = None
         """As the server answered last."""
         self._conditions: list[NodeCondition] = []

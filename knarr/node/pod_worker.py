@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from knarr.api import types
@@ -88,6 +88,7 @@ class PodWorker:
         self._gone = False
         """The API no longer has the pod."""
         self._removed = asyncio.Event()
+        self._onlookers: set[asyncio.Event] = set()
 
     # -- what others tell
 
@@ -134,6 +135,15 @@ class PodWorker:
         at = -2 if previous else -1
         return runs[at] if len(runs) >= -at else None
 
+    @contextmanager
+    def told(self, seen: asyncio.Event) -> Iterator[None]:
+        """Have `seen` set each time that the worker has looked at its containers."""
+        self._onlookers.add(seen)
+        try:
+            yield
+        finally:
+            self._onlookers.discard(seen)
+
     # -- the loop
 
     async def run(self) -> None:
@@ -156,6 +166,8 @@ class PodWorker:
         while not self._removed.is_set():
             self._changed.clear()
             await self._look()
+            for onlooker in self._onlookers:
+                onlooker.set()
             again_s = self._step()
             self._publish_status()
             with suppress(TimeoutError):

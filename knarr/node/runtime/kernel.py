@@ -59,6 +59,16 @@ def unshare(flags: int) -> None:
         _raise("unshare")
 
 
+def enter(namespace: str) -> None:
+    """setns(2) for the calling thread: into the namespace at this path, for good."""
+    descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.setns(descriptor, 0):
+            _raise(namespace)
+    finally:
+        os.close(descriptor)
+
+
 def sync_file_system(directory: str) -> None:
     """syncfs(2): everything written to the file system of `directory` is durable on return."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
