@@ -14,6 +14,8 @@ from knarr.clock import Clock
 
 COMMAND_TIMEOUT_S = 30.0
 """A transaction takes milliseconds; one that takes this long is killed and tried again later."""
+ROOT_FOLDERS = "/usr/sbin:/sbin"
+"""Where Debian keeps these tools; not on everybody's path, even root's (su without -)."""
 MESSAGE_CHARACTERS_MAX = 2000
 """How much of a tool's complaint goes into the exception."""
 
@@ -36,6 +38,7 @@ async def run_command(clock: Clock, *command: str, stdin: str = "", network_name
             stdin=given,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "PATH": f"{os.environ.get('PATH', '/usr/bin:/bin')}:{ROOT_FOLDERS}"},
         )
     except FileNotFoundError as failure:
         raise CommandFailed(f"{command[0]} is not installed") from failure

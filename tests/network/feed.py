@@ -14,7 +14,6 @@ from knarr.api.registry import built_in
 from knarr.client.client import Client
 from knarr.client.transport import Answer, Request
 
-
 REGISTRY = built_in()
 
 

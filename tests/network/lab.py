@@ -179,7 +179,7 @@ class Connection:
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Look again and again until something is so; fails after REPLY_TIMEOUT_S."""
     async with asyncio.timeout(REPLY_TIMEOUT_S):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 (the kernel tells no one)
             await asyncio.sleep(0.01)
 
 
