@@ -48,6 +48,7 @@ from knarr.client.transport import User
 from knarr.clock import Clock, SystemClock
 from knarr.config import Config
 from knarr.controllers import controllers
+from knarr.network.dns.server import DnsServer, host_resolvers
 from knarr.network.podnet import PodNetwork
 from knarr.network.proxy.service_proxy import ServiceProxy
 from knarr.node.agent import NodeAgent
@@ -61,6 +62,8 @@ from knarr.store.sqlite import SQLiteStore
 
 log = logging.getLogger("knarr")
 T = TypeVar("T")
+
+DNS_PORT = 53
 
 Loop = Callable[[], Awaitable[None]]
 
@@ -86,6 +89,7 @@ class Process:
         self.config = config
         self.clock: Clock = SystemClock()
         self.runtime: Runtime | None = None
+        self.network: PodNetwork | None = None
         self._lock = lock
         self._progress = progress
         self._start_s = start_s
@@ -153,7 +157,10 @@ class Process:
         async with asyncio.TaskGroup() as group:
             node = group.create_task(self._start_node(), name="node")
             group.create_task(self._start_server(), name="API server")
-        return self._loops(node.result())
+        loops = self._loops(node.result())
+        if self.network:
+            await self._start_dns(self.network)
+        return loops
 
     async def _start_server(self) -> None:
         """The store, the API server over it, its TLS socket, and the kubeconfig that leads there."""
@@ -248,6 +255,21 @@ class Process:
         self._closing.append(("service proxy", lambda: proxy.close(remove=not self._keep)))
         return [("service proxy", proxy.run)]
 
+    async def _start_dns(self, network: PodNetwork) -> None:
+        """The cluster's DNS, on its Service's address, which this node takes as one of its own."""
+        config = self.config
+        dns = DnsServer(
+            self.informers,
+            self.clock,
+            listen=[(config.cluster_dns, DNS_PORT)],
+            forward=host_resolvers(),
+            domain=config.cluster_domain,
+        )
+        with self._waiting("DNS"):
+            await network.add_node_address(config.cluster_dns)
+            await dns.start()
+        self._closing.append(("DNS", dns.close))
+
     async def _usable(self) -> None:
         """Wait until a pod can be created and will run: node Ready, default service account there."""
         await _seen(self.informers.of(Node), _node_is_ready)
@@ -279,7 +301,8 @@ class Process:
         with self._waiting("pod network, container runtime"):
             await network.start()
             await runtime.start()
-        self.runtime = runtime
+            await network.retain([sandbox.id for sandbox in await runtime.sandboxes()])
+        self.runtime, self.network = runtime, network
         return [runtime]
 
     async def _close_node(self, network: PodNetwork, runtime: OciRuntime) -> list[str]:
