@@ -39,6 +39,9 @@ _JUMPS: tuple[tuple[str, str, str, str], ...] = (
 )
 """From the kernel's own chains into ours: (table, chain, match, ours). The only rules of ours in others' chains."""
 
+_OURS = "knarr service portals"
+"""The comment of our jumps: upstream's kube-proxy has chains of the same names."""
+
 _OWN_CHAINS = {
     "nat": ("KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-POSTROUTING", "KUBE-MARK-MASQ"),
     "filter": ("KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES", "KUBE-FORWARD", "KUBE-PROXY-FIREWALL"),
@@ -87,6 +90,9 @@ class Iptables:
             await self._restore(text)
         self._services, self._written = services, wanted
         return text.count("\nCOMMIT\n")
+
+    async def is_there(self) -> bool:
+        return _OURS in await self._save("nat")
 
     async def remove(self) -> None:
         parts = []
@@ -186,7 +192,7 @@ def _missing_jumps(table: str, saved: Mapping[str, Sequence[str]]) -> list[str]:
     """Commands that put our jumps first in the kernel's chains, in the order of _JUMPS, where they're missing."""
     present = {(chain, rule.rpartition("-j ")[2]) for chain, rule in _our_jumps(table, saved)}
     missing = [
-        f"-I {chain} 1 {match} {_comment('kubernetes service portals')} -j {own}"
+        f"-I {chain} 1 {match} {_comment(_OURS)} -j {own}"
         for in_table, chain, match, own in _JUMPS
         if in_table == table and (chain, own) not in present
     ]

@@ -28,6 +28,9 @@ class ProxyMode(Protocol):
 
         Answers how many commits the kernel has counted for it."""
 
+    async def is_there(self) -> bool:
+        """Whether rules of ours are in the kernel, perhaps an earlier run's."""
+
     async def remove(self) -> None:
         """Leave nothing of ours. Idempotent."""
 

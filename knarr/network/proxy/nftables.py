@@ -89,6 +89,9 @@ class Nftables:
                 self._claims.pop(place, None)
         return 1 if lines else 0
 
+    async def is_there(self) -> bool:
+        return f"table {self._table}" in (await self._nft_output("list", "tables")).splitlines()
+
     async def remove(self) -> None:
         await self._nft(f"add table {self._table}\ndelete table {self._table}\n")
         self._services, self._claims = {}, {}

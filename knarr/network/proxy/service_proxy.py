@@ -75,6 +75,9 @@ class ServiceProxy:
         self._resync_period_s = resync_period_s
         self._node = NodeView(node_name, own_addresses=frozenset(own_addresses))
         self._mode = _mode(mode, clock, cluster_cidrs, table, network_namespace)
+        self._other_modes = [
+            _mode(other, clock, cluster_cidrs, table, network_namespace) for other in MODES if other != mode
+        ]
         self._services: Informer[Service] = informers.of(Service)
         self._slices: Informer[EndpointSlice] = informers.of(EndpointSlice)
         self._nodes: Informer[Node] = informers.of(Node, field_selector=f"metadata.name={node_name}")
@@ -116,17 +119,28 @@ class ServiceProxy:
         """Keep the rules right until cancelled. The rules stay when it ends."""
         for informer in (self._services, self._slices, self._nodes):
             await informer.synced.wait()
+        await self._remove_other_modes()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._check_periodically(), name="service proxy check")
             group.create_task(self._keep_synced(), name="service proxy sync")
 
     async def close(self, *, remove: bool) -> None:
-        """After `run` has ended. With `remove`, leave no chain, set or rule of ours in the kernel."""
+        """After `run` has ended; idempotent. With `remove`, leave no chain, set or rule of ours in the kernel."""
         if remove:
             await self._mode.remove()
         if self._netfilter is not None:
             await self._in_worker(self._netfilter.close)
+            self._netfilter = None
         self._worker.shutdown(wait=False)
+
+    async def _remove_other_modes(self) -> None:
+        """What a run in another mode left when it was killed would compete with our rules."""
+        for mode in self._other_modes:
+            try:
+                if await mode.is_there():
+                    await mode.remove()
+            except CommandFailed as failure:
+                log.debug("the rules of another mode can't be looked for: %s", failure)
 
     # What changed
 

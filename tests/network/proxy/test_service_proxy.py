@@ -382,6 +382,19 @@ async def test_a_restarted_proxy_takes_over_and_drops_what_is_gone(rig: Rig) -> 
     assert await rig.answers(3) == {"c": 3}, "the rules stay while nobody looks"
 
 
+async def test_a_killed_run_in_the_other_mode_leaves_no_rules_to_compete(rig: Rig) -> None:
+    await rig.show(service(), rig.endpoints("a"))
+    await rig.stop()
+    was, rig.mode = rig.mode, "iptables" if rig.mode == "nftables" else "nftables"
+    rig.informers = Informers(rig.feed.client, rig.lab.clock)
+    rig.proxy = rig.new_proxy()
+    async with rig.running():
+        await rig.show(rig.endpoints("b"))
+        assert await rig.answers(6) == {"b": 6}
+        assert ("KUBE-SVC" in rig.rules()) == (was == "nftables")
+        assert ("table ip knarr {" in rig.rules()) == (was == "iptables")
+
+
 async def test_own_addresses_get_no_rule(lab: Lab) -> None:
     rig = Rig(lab, "nftables")
     await rig.add_pods()
