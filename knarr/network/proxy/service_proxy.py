@@ -88,6 +88,7 @@ class ServiceProxy:
         """The kernel's count of rule changes after our last one. None when others' changes may have come between,
         or where it doesn't count ours (legacy iptables)."""
         self._wake = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._applied: dict[type[Any], int] = {Service: 0, EndpointSlice: 0}
         self._waiting: list[tuple[type[Any], int, asyncio.Future[None]]] = []
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="service-proxy")
@@ -214,12 +215,13 @@ class ServiceProxy:
 
     async def _write(self, rules: dict[str, tuple[PortRules, ...]], changed: set[str] | None) -> None:
         started_s = self._clock.monotonic_s()
-        before = await self._in_worker(self._read_generation)
-        commits = await self._mode.apply(rules, changed)
-        after = await self._in_worker(self._read_generation)
-        undisturbed = changed is None or before == self._generation
-        counted = before is not None and after == before + commits
-        self._generation = after if undisturbed and counted else None
+        async with self._writing:
+            before = await self._in_worker(self._read_generation)
+            commits = await self._mode.apply(rules, changed)
+            after = await self._in_worker(self._read_generation)
+            undisturbed = changed is None or before == self._generation
+            counted = before is not None and after == before + commits
+            self._generation = after if undisturbed and counted else None
         self.transactions += 1
         log.debug(
             "service rules: %s services written in %.1f ms",
@@ -249,10 +251,12 @@ class ServiceProxy:
     async def _check_periodically(self) -> None:
         while True:
             await self._clock.sleep(self._resync_period_s)
-            if self._generation is None or self._generation != await self._in_worker(self._read_generation):
-                # Somebody changed rules, perhaps ours; or nobody can tell.
-                self._rewrite = True
-                self._wake.set()
+            async with self._writing:
+                now = await self._in_worker(self._read_generation)
+                if self._generation is None or self._generation != now:
+                    # Somebody changed rules, perhaps ours; or nobody can tell.
+                    self._rewrite = True
+                    self._wake.set()
 
     # The worker thread
 
