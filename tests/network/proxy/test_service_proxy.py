@@ -385,6 +385,7 @@ async def test_a_restarted_proxy_takes_over_and_drops_what_is_gone(rig: Rig) -> 
 async def test_a_killed_run_in_the_other_mode_leaves_no_rules_to_compete(rig: Rig) -> None:
     await rig.show(service(), rig.endpoints("a"))
     await rig.stop()
+    await rig.proxy.close(remove=False)
     was, rig.mode = rig.mode, "iptables" if rig.mode == "nftables" else "nftables"
     rig.informers = Informers(rig.feed.client, rig.lab.clock)
     rig.proxy = rig.new_proxy()
