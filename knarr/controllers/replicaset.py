@@ -58,24 +58,24 @@ class ReplicaSets(Controller):
         if replica_set is None or replica_set.spec is None:
             return None
         uid = replica_set.metadata.uid or ""
-        ready, unready = self.pods.by_index("state", f"{uid} ready"), self.pods.by_index("state", f"{uid} unready")
         loose = filter(is_active, self.pods.by_index("owner", orphans(replica_set.metadata.namespace or "")))
         selector = selector_for(replica_set.spec.selector)
-        active = await claim(self.client, replica_set, selector, [*ready, *unready], loose)
+        ready = await claim(self.client, replica_set, selector, self.pods.by_index("state", f"{uid} ready"), ())
+        unready = await claim(self.client, replica_set, selector, self.pods.by_index("state", f"{uid} unready"), loose)
 
         failure: Failure | None = None
         if replica_set.metadata.deletion_timestamp is None:
-            step = plan(replica_set, active, self._related(replica_set), self.clock.time_s())
+            step = plan(replica_set, [*unready, *ready], self._related(replica_set), self.clock.time_s())
             failure = await self._carry_out(replica_set, step)
 
         now_s = self.clock.time_s()
         terminating = self.pods.count("state", f"{uid} terminating")
-        status = status_of(replica_set, active, terminating, failure, now_s)
+        status = status_of(replica_set, ready, unready, terminating, failure, now_s)
         if status != replica_set.status:
             await self.client.update_status(replace(replica_set, status=status))
         if failure and not is_namespace_terminating(failure.error):
             raise failure.error
-        return next_availability_s(replica_set, active, now_s)
+        return next_availability_s(replica_set, ready, now_s)
 
     async def _carry_out(self, replica_set: ReplicaSet, step: Step) -> Failure | None:
         if step.create:
@@ -167,20 +167,24 @@ def plan(replica_set: ReplicaSet, active: Sequence[Pod], related: Callable[[], I
 
 
 def status_of(
-    replica_set: ReplicaSet, active: Sequence[Pod], terminating: int, failure: Failure | None, now_s: float
+    replica_set: ReplicaSet,
+    ready: Sequence[Pod],
+    unready: Sequence[Pod],
+    terminating: int,
+    failure: Failure | None,
+    now_s: float,
 ) -> ReplicaSetStatus:
-    """The status that these pods make. Without a change it equals the old one."""
+    """The status that these active pods make. Without a change it equals the old one."""
     assert replica_set.spec is not None
     template = replica_set.spec.template
     labels = template.metadata.labels if template and template.metadata else {}
     min_ready_s = replica_set.spec.min_ready_seconds or 0
-    ready = [pod for pod in active if is_ready(pod)]
     available = (
         len(ready) if not min_ready_s else sum(of_pods.available_in_s(pod, min_ready_s, now_s) == 0 for pod in ready)
     )
     return ReplicaSetStatus(
-        replicas=len(active),
-        fully_labeled_replicas=_fully_labeled(active, labels) or None,
+        replicas=len(ready) + len(unready),
+        fully_labeled_replicas=_fully_labeled(ready, labels) + _fully_labeled(unready, labels) or None,
         ready_replicas=len(ready) or None,
         available_replicas=available or None,
         terminating_replicas=terminating,
@@ -189,12 +193,12 @@ def status_of(
     )
 
 
-def next_availability_s(replica_set: ReplicaSet, active: Sequence[Pod], now_s: float) -> float | None:
+def next_availability_s(replica_set: ReplicaSet, ready: Sequence[Pod], now_s: float) -> float | None:
     """Seconds until a ready pod becomes available, if one is to."""
     min_ready_s = (replica_set.spec.min_ready_seconds if replica_set.spec else None) or 0
     if not min_ready_s:
         return None
-    waits = (of_pods.available_in_s(pod, min_ready_s, now_s) for pod in active)
+    waits = (of_pods.available_in_s(pod, min_ready_s, now_s) for pod in ready)
     return min((wait for wait in waits if wait), default=None)
 
 
@@ -230,11 +234,11 @@ async def _slow_start(count: int, create: Callable[[], Coroutine[Any, Any, APIEr
     return None
 
 
-def _fully_labeled(active: Sequence[Pod], labels: Mapping[str, str]) -> int:
+def _fully_labeled(pods: Sequence[Pod], labels: Mapping[str, str]) -> int:
     """Pods that have all labels of the template. Those from a cache share them, so that few are looked at."""
     known: dict[int, bool] = {}
     count = 0
-    for pod in active:
+    for pod in pods:
         its = pod.metadata.labels
         found = known.get(id(its))
         if found is None:
