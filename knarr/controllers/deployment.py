@@ -97,7 +97,7 @@ class Deployments(Controller):
         owned = self.replica_sets.by_index("owner", uid)
         loose = self.replica_sets.by_index("owner", orphans(namespace))
         selector = selector_for(deployment.spec.selector)
-        replica_sets = await claim(self.client, deployment, selector, [*owned, *loose])
+        replica_sets = await claim(self.client, deployment, selector, owned, loose)
 
         if deployment.metadata.deletion_timestamp is not None:
             rollout = await self._rollout(deployment, replica_sets)

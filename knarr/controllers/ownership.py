@@ -7,7 +7,7 @@ controller that is being deleted adopts nothing, and looks at the API server its
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from knarr.api.errors import Invalid, NotFound
@@ -28,35 +28,48 @@ def orphans(namespace: str) -> str:
     return f"orphans:{namespace}"
 
 
-async def claim(client: Client, owner: Any, selector: Selector | None, candidates: Iterable[T]) -> list[T]:
-    """Those of `candidates` that belong to `owner`, after adopting and releasing.
-
-    What is adopted or released here counts in the next look, when the cache shows it; an adopted one counts at once.
-    """
-    claimed: list[T] = []
+async def claim(
+    client: Client, owner: Any, selector: Selector | None, owned: Iterable[T], loose: Iterable[T]
+) -> list[T]:
+    """Those that belong to `owner` (of `owned`, which name it, and `loose`, which name no controller), after adopting
+    and releasing. What is released here is gone at once, what is adopted counts at once."""
     deleted = owner.metadata.deletion_timestamp is not None
-    may_adopt: bool | None = None
-    for candidate in candidates:
-        obj: Any = candidate
-        reference = controller_of(obj)
-        matches = selector is not None and selector.matches(obj.metadata.labels)
-        if reference is not None:
-            if reference.uid != owner.metadata.uid:
-                continue
-            if matches:
-                claimed.append(candidate)
-            elif not deleted:
-                await _release(client, owner, obj)
-            continue
-        if deleted or not matches or obj.metadata.deletion_timestamp is not None:
-            continue
-        if may_adopt is None:
-            may_adopt = await _is_alive(client, owner)
-        if may_adopt:
-            adopted: T | None = await _adopt(client, owner, obj)
+    matches = _matcher(selector)
+    claimed: list[T] = []
+    for obj in owned:
+        if matches(obj):
+            claimed.append(obj)
+        elif not deleted:
+            await _release(client, owner, obj)
+    if deleted:
+        return claimed
+    strays: list[Any] = [obj for obj in loose if matches(obj) and not _is_going(obj)]
+    if strays and await _is_alive(client, owner):
+        for stray in strays:
+            adopted: T | None = await _adopt(client, owner, stray)
             if adopted is not None:
                 claimed.append(adopted)
     return claimed
+
+
+def _matcher(selector: Selector | None) -> Callable[[Any], bool]:
+    """Whether an object matches. Objects from a cache share their labels, so that few are looked at."""
+    if selector is None:
+        return lambda obj: False
+    known: dict[int, bool] = {}
+
+    def matches(obj: Any) -> bool:
+        labels = obj.metadata.labels
+        found = known.get(id(labels))
+        if found is None:
+            found = known[id(labels)] = selector.matches(labels)
+        return found
+
+    return matches
+
+
+def _is_going(obj: Any) -> bool:
+    return obj.metadata.deletion_timestamp is not None
 
 
 async def _is_alive(client: Client, owner: Any) -> bool:

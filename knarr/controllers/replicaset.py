@@ -7,7 +7,7 @@ created is tried once, not 500 times.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,7 @@ class ReplicaSets(Controller):
         self.replica_sets.add_index("owner", owner_index)
         self.pods = self.informer(Pod)
         self.pods.add_index("owner", owner_index)
+        self.pods.add_index("state", state_index)
         self.on(self.replica_sets, key_of)
         self.on(self.pods, self._keys_of_pod)
 
@@ -56,24 +57,25 @@ class ReplicaSets(Controller):
         replica_set = self.replica_sets.get(key)
         if replica_set is None or replica_set.spec is None:
             return None
-        owned = self.pods.by_index("owner", replica_set.metadata.uid or "")
-        loose = self.pods.by_index("owner", orphans(replica_set.metadata.namespace or ""))
+        uid = replica_set.metadata.uid or ""
+        loose = filter(is_active, self.pods.by_index("owner", orphans(replica_set.metadata.namespace or "")))
         selector = selector_for(replica_set.spec.selector)
-        active = await claim(self.client, replica_set, selector, filter(is_active, [*owned, *loose]))
+        ready = await claim(self.client, replica_set, selector, self.pods.by_index("state", f"{uid} ready"), ())
+        unready = await claim(self.client, replica_set, selector, self.pods.by_index("state", f"{uid} unready"), loose)
 
         failure: Failure | None = None
         if replica_set.metadata.deletion_timestamp is None:
-            step = plan(replica_set, active, self._related(replica_set), self.clock.time_s())
+            step = plan(replica_set, [*unready, *ready], self._related(replica_set), self.clock.time_s())
             failure = await self._carry_out(replica_set, step)
 
         now_s = self.clock.time_s()
-        terminating = sum(pod.metadata.deletion_timestamp is not None and not is_terminal(pod) for pod in owned)
-        status = status_of(replica_set, active, terminating, failure, now_s)
+        terminating = self.pods.count("state", f"{uid} terminating")
+        status = status_of(replica_set, ready, unready, terminating, failure, now_s)
         if status != replica_set.status:
             await self.client.update_status(replace(replica_set, status=status))
         if failure and not is_namespace_terminating(failure.error):
             raise failure.error
-        return next_availability_s(replica_set, active, now_s)
+        return next_availability_s(replica_set, ready, now_s)
 
     async def _carry_out(self, replica_set: ReplicaSet, step: Step) -> Failure | None:
         if step.create:
@@ -136,6 +138,16 @@ class ReplicaSets(Controller):
         ]
 
 
+def state_index(pod: Pod) -> tuple[str] | tuple[()]:
+    """Index of owned pods by how they are, so that a look at thousands doesn't ask each of them."""
+    owner = controller_of(pod)
+    if owner is None or is_terminal(pod):
+        return ()
+    if pod.metadata.deletion_timestamp is not None:
+        return (f"{owner.uid} terminating",)
+    return (f"{owner.uid} {'ready' if is_ready(pod) else 'unready'}",)
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Why the number of pods could not be brought about: `reason` of the condition ReplicaFailure."""
@@ -155,20 +167,24 @@ def plan(replica_set: ReplicaSet, active: Sequence[Pod], related: Callable[[], I
 
 
 def status_of(
-    replica_set: ReplicaSet, active: Sequence[Pod], terminating: int, failure: Failure | None, now_s: float
+    replica_set: ReplicaSet,
+    ready: Sequence[Pod],
+    unready: Sequence[Pod],
+    terminating: int,
+    failure: Failure | None,
+    now_s: float,
 ) -> ReplicaSetStatus:
-    """The status that these pods make. Without a change it equals the old one."""
+    """The status that these active pods make. Without a change it equals the old one."""
     assert replica_set.spec is not None
     template = replica_set.spec.template
-    labels = (template.metadata.labels if template and template.metadata else {}).items()
+    labels = template.metadata.labels if template and template.metadata else {}
     min_ready_s = replica_set.spec.min_ready_seconds or 0
-    ready = [pod for pod in active if is_ready(pod)]
     available = (
         len(ready) if not min_ready_s else sum(of_pods.available_in_s(pod, min_ready_s, now_s) == 0 for pod in ready)
     )
     return ReplicaSetStatus(
-        replicas=len(active),
-        fully_labeled_replicas=sum(labels <= pod.metadata.labels.items() for pod in active) or None,
+        replicas=len(ready) + len(unready),
+        fully_labeled_replicas=_fully_labeled(ready, labels) + _fully_labeled(unready, labels) or None,
         ready_replicas=len(ready) or None,
         available_replicas=available or None,
         terminating_replicas=terminating,
@@ -177,12 +193,12 @@ def status_of(
     )
 
 
-def next_availability_s(replica_set: ReplicaSet, active: Sequence[Pod], now_s: float) -> float | None:
+def next_availability_s(replica_set: ReplicaSet, ready: Sequence[Pod], now_s: float) -> float | None:
     """Seconds until a ready pod becomes available, if one is to."""
     min_ready_s = (replica_set.spec.min_ready_seconds if replica_set.spec else None) or 0
     if not min_ready_s:
         return None
-    waits = (of_pods.available_in_s(pod, min_ready_s, now_s) for pod in active)
+    waits = (of_pods.available_in_s(pod, min_ready_s, now_s) for pod in ready)
     return min((wait for wait in waits if wait), default=None)
 
 
@@ -216,6 +232,19 @@ async def _slow_start(count: int, create: Callable[[], Coroutine[Any, Any, APIEr
         left -= size
         batch *= 2
     return None
+
+
+def _fully_labeled(pods: Sequence[Pod], labels: Mapping[str, str]) -> int:
+    """Pods that have all labels of the template. Those from a cache share them, so that few are looked at."""
+    known: dict[int, bool] = {}
+    count = 0
+    for pod in pods:
+        its = pod.metadata.labels
+        found = known.get(id(its))
+        if found is None:
+            found = known[id(its)] = labels.items() <= its.items()
+        count += found
+    return count
 
 
 def _wanted(replica_set: ReplicaSet) -> int:

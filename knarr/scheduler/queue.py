@@ -41,6 +41,7 @@ class SchedulingQueue:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._waiting: dict[str, Waiting] = {}
+        self._parked: dict[str, Waiting] = {}
         self._active: list[tuple[tuple[int, float, int], str]] = []
         self._timers = WorkQueue(clock)
         self._added = asyncio.Event()
@@ -55,6 +56,7 @@ class SchedulingQueue:
 
     def remove(self, key: str) -> None:
         self._waiting.pop(key, None)
+        self._parked.pop(key, None)
 
     def get(self, key: str) -> Waiting | None:
         return self._waiting.get(key)
@@ -77,11 +79,12 @@ class SchedulingQueue:
         waiting.failures += 1
         waiting.failed_s = self._clock.monotonic_s()
         waiting.parked = True
+        self._parked[waiting.pod.key] = waiting
         waiting.plugins = plugins
         self._timers.add_after(waiting.pod.key, PARKED_MAX_S if plugins else self._backoff_s(waiting))
 
     def parked(self) -> Iterator[Waiting]:
-        return iter([waiting for waiting in self._waiting.values() if waiting.parked])
+        return iter(list(self._parked.values()))
 
     def wake(self, waiting: Waiting, *, sure: bool) -> None:
         """Something happened that helps it; unless that is `sure`, its backoff is waited for."""
@@ -104,6 +107,7 @@ class SchedulingQueue:
 
     def _activate(self, waiting: Waiting) -> None:
         waiting.parked = False
+        self._parked.pop(waiting.pod.key, None)
         heapq.heappush(self._active, (waiting.order, waiting.pod.key))
         self._added.set()
 
