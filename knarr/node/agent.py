@@ -120,6 +120,11 @@ class NodeAgent:
         """The worker of a pod, for logs and streams."""
         return self._workers.get(uid)
 
+    @property
+    def pods_held(self) -> int:
+        """Pods of which something is left on this node, those that the API no longer has included."""
+        return len(self._workers)
+
     # -- pods
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import shutil
@@ -62,6 +63,9 @@ async def real(tmp_path: Path, busybox: str) -> AsyncIterator[NodeCluster]:
             for pod in list(cluster.pods.all()):
                 await cluster.delete(pod.metadata.name or "", 1)
             await cluster.until(lambda: not cluster.pods.all())
+            async with asyncio.timeout(20):
+                while cluster.agent.pods_held:  # noqa: ASYNC110 (nothing tells)
+                    await asyncio.sleep(0.01)
         assert_nothing_left(tmp_path / "node")
     finally:
         await runtime.purge()
