@@ -24,7 +24,7 @@ from knarr.node.config import NodeConfig
 from knarr.node.environment import MASTER_SERVICE
 from knarr.node.handlers import Handlers, HollowHandlers, HostHandlers
 from knarr.node.node_object import NodeObject
-from knarr.node.node_services import NodeServices
+from knarr.node.node_services import HostPorts, NodeServices
 from knarr.node.pod_worker import PodWorker
 from knarr.node.pulls import Pulls
 from knarr.node.references import References
@@ -50,8 +50,12 @@ class NodeAgent:
         runtime: Runtime,
         config: NodeConfig,
         informers: Informers | None = None,
+        host_ports: HostPorts | None = None,
     ) -> None:
-        """`informers`: those of the process, when it has some already (they are run by their owner)."""
+        """`informers`: those of the process, when it has some already (they are run by their owner).
+
+        `host_ports`: who makes ports of the node lead to pods, e.g. the pod network; None where nobody does.
+        """
         self._client = client
         self._clock = clock
         self._runtime = runtime
@@ -79,6 +83,7 @@ class NodeAgent:
             tokens,
             handlers,
             self._services_of,
+            host_ports,
             allocatable=self._object.capacity,
             memory_bytes=whole(self._object.capacity.get("memory", 1)),
         )
@@ -114,6 +119,11 @@ class NodeAgent:
     def worker(self, uid: str) -> PodWorker | None:
         """The worker of a pod, for logs and streams."""
         return self._workers.get(uid)
+
+    @property
+    def pods_held(self) -> int:
+        """Pods of which something is left on this node, those that the API no longer has included."""
+        return len(self._workers)
 
     # -- pods
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from knarr.api.core.v1 import Pod, Service
 from knarr.client.client import Client
@@ -15,9 +15,17 @@ from knarr.node.environment import Surroundings
 from knarr.node.handlers import Handlers
 from knarr.node.pulls import Pulls
 from knarr.node.references import References
-from knarr.node.runtime.contract import Runtime
+from knarr.node.runtime.contract import PortMapping, Runtime
 from knarr.node.tokens import Tokens
 from knarr.node.volumes import Volumes
+
+
+class HostPorts(Protocol):
+    """Has ports of the node lead to pods (hostPort); the pod network does."""
+
+    async def map_ports(self, sandbox_id: str, address: str, mappings: Sequence[PortMapping]) -> None: ...
+
+    async def unmap_ports(self, sandbox_id: str) -> None: ...
 
 
 @dataclass(slots=True)
@@ -36,6 +44,7 @@ class NodeServices:
     handlers: Handlers
     services: Callable[[str], list[Service]]
     """The Services of a namespace, and the API server's own."""
+    host_ports: HostPorts | None = None
     allocatable: Mapping[str, Any] = field(default_factory=dict)
     memory_bytes: int = 1
 

@@ -292,8 +292,10 @@ class PodWorker:
         try:
             attempt = max((sandbox.config.attempt for sandbox in self._sandboxes), default=-1) + 1
             for old in self._sandboxes:
-                await self._node.runtime.stop_sandbox(old.id)
-            await self._node.runtime.run_sandbox(sandbox_config(self.pod, attempt, self._node.config))
+                await self._stop_sandbox(old)
+            fresh = await self._node.runtime.run_sandbox(sandbox_config(self.pod, attempt, self._node.config))
+            if self._node.host_ports is not None and fresh.config.port_mappings and fresh.ips:
+                await self._node.host_ports.map_ports(fresh.id, fresh.ips[0], fresh.config.port_mappings)
             for old in self._sandboxes:
                 await self._node.runtime.remove_sandbox(old.id)
             self._retry_delay_s = RETRY_S
@@ -303,6 +305,11 @@ class PodWorker:
         finally:
             self._making = None
             self._changed.set()
+
+    async def _stop_sandbox(self, sandbox: Sandbox) -> None:
+        if self._node.host_ports is not None and sandbox.config.port_mappings:
+            await self._node.host_ports.unmap_ports(sandbox.id)
+        await self._node.runtime.stop_sandbox(sandbox.id)
 
     def _refresh_volumes(self, now_s: float) -> None:
         """Publish again what has changed."""
@@ -564,7 +571,7 @@ class PodWorker:
             await self._look()
             await self._stop_containers(grace_s)
             for sandbox in self._sandboxes:
-                await self._node.runtime.stop_sandbox(sandbox.id)
+                await self._stop_sandbox(sandbox)
             await self._look()
             self._ended = True
         except RuntimeFailure as failure:

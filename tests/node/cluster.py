@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from knarr.api.core.v1 import ContainerStatus, Event, Namespace, Pod, ServiceAccount
-from knarr.api.errors import NotFound
+from knarr.api.core.v1 import ConfigMap, ContainerStatus, Event, Namespace, Pod, ServiceAccount
+from knarr.api.errors import ServiceUnavailable
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.registry import built_in
+from knarr.apiserver.authenticate import Tokens
 from knarr.apiserver.server import APIServer, InProcessTransport
 from knarr.client.client import Client
 from knarr.client.informer import Informer
@@ -42,8 +44,6 @@ class Door:
 
     async def send(self, request: Request) -> Answer:
         if self.closed:
-            from knarr.api.errors import ServiceUnavailable
-
             raise ServiceUnavailable("connection refused")
         self.requests.append((request.method, request.path))
         return await self._transport.send(request)
@@ -55,11 +55,14 @@ class Door:
 class NodeCluster:
     """One node, and a cache of its pods."""
 
-    def __init__(self, clock: Clock, runtime: Runtime, config: NodeConfig, tokens: Any = None) -> None:
+    def __init__(self, clock: Clock, runtime: Runtime, config: NodeConfig) -> None:
         self.clock = clock
         self.runtime = runtime
         self.config = config
-        self.server = APIServer(MemoryStore(), built_in(), clock, tokens=tokens)
+        store = MemoryStore()
+        key = ec.generate_private_key(ec.SECP256R1())
+        tokens = Tokens(store, clock, key, "https://kubernetes.default.svc", ["https://kubernetes.default.svc"])
+        self.server = APIServer(store, built_in(), clock, tokens=tokens)
         self.client = Client(InProcessTransport(self.server), built_in(), ADMINISTRATOR)
         self.door = Door(self.server)
         self.pods: Informer[Pod] = Informer(self.client, Pod, clock)
@@ -81,6 +84,8 @@ class NodeCluster:
             for name in ("default", "kube-system", "kube-node-lease"):
                 await self.client.create(Namespace(metadata=ObjectMeta(name=name)))
             await self.client.create(ServiceAccount(metadata=ObjectMeta(name="default", namespace="default")))
+            root = ConfigMap(metadata=ObjectMeta(name="kube-root-ca.crt", namespace="default"), data={"ca.crt": "CA"})
+            await self.client.create(root)
             watching = group.create_task(self.pods.run())
             self.start_agent(group)
             await self.agent.ready.wait()
@@ -91,7 +96,11 @@ class NodeCluster:
                 await self.stop_agent()
 
     def start_agent(self, group: asyncio.TaskGroup | None = None) -> None:
-        client = Client(self.door, built_in(), User(f"system:node:{NODE}", ("system:masters", "system:nodes", "system:authenticated")))
+        client = Client(
+            self.door,
+            built_in(),
+            User(f"system:node:{NODE}", ("system:masters", "system:nodes", "system:authenticated")),
+        )
         self.agent = NodeAgent(client, self.clock, self.runtime, self.config)
         self.backend = NodeBackend(self.agent, self.runtime)
         self._agent_task = asyncio.get_running_loop().create_task(self.agent.run())
@@ -116,7 +125,8 @@ class NodeCluster:
 
     def status(self, name: str, container: str = "main") -> ContainerStatus:
         found = self.get(name)
-        assert found is not None and found.status is not None, name
+        assert found is not None, name
+        assert found.status is not None
         every = (*found.status.init_container_statuses, *found.status.container_statuses)
         return next(each for each in every if each.name == container)
 
@@ -126,7 +136,8 @@ class NodeCluster:
 
     def condition(self, name: str, kind: str) -> tuple[str, str, str]:
         found = self.get(name)
-        assert found is not None and found.status is not None
+        assert found is not None
+        assert found.status is not None
         one = next((each for each in found.status.conditions if each.type == kind), None)
         return (one.status, one.reason or "", one.message or "") if one is not None else ("", "", "")
 
