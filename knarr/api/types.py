@@ -37,8 +37,8 @@ RawObject = Any
 """Any JSON value, kept as it came (runtime.RawExtension, apiextensions JSON, FieldsV1)."""
 
 
-class Struct(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True):
-    """Base of all API types."""
+class Struct(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True, gc=False):
+    """Base of all API types. They are trees, never cycles: the garbage collector need not look at them."""
 
     atomic: ClassVar[bool] = False
     """True when server-side apply owns the value as a whole (x-kubernetes-map-type: atomic)."""

@@ -358,9 +358,8 @@ def _finalizers(finalizers: list[str], policy: str) -> list[str]:
 
 
 def _clear_status(obj: Any) -> None:
-    for info in msgspec.structs.fields(type(obj)):
-        if info.name == "status":
-            obj.status = None
+    if "status" in type(obj).__struct_fields__:
+        obj.status = None
 
 
 def _desired(obj: Any) -> list[Any]:

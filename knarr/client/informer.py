@@ -66,6 +66,7 @@ class Informer(Generic[T]):
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._parting: dict[str, list[asyncio.Future[None]]] = {}
         self.synced = asyncio.Event()
+        self.add_index("namespace", lambda obj: (cast(Any, obj).metadata.namespace or "",))
 
     def add_handler(self, handler: Handler[T]) -> None:
         """Call `handler` for every object now there, and for each change. It must not block, nor raise."""
@@ -89,11 +90,7 @@ class Informer(Generic[T]):
     def all(self, namespace: str | None = None) -> list[T]:
         if namespace is None:
             return list(self._objects.values())
-        return (
-            self.by_index("namespace", namespace)
-            if "namespace" in self._indices
-            else [obj for key, obj in self._objects.items() if key.rpartition("/")[0] == namespace]
-        )
+        return self.by_index("namespace", namespace)
 
     def count(self, name: str, place: str) -> int:
         """How many `by_index` would answer."""

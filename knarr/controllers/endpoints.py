@@ -20,7 +20,6 @@ from knarr.controllers.service_pods import (
     has_pods,
     hostname_for,
     is_headless,
-    namespace_index,
     reference_to,
     selects,
     services_woken,
@@ -44,9 +43,7 @@ class EndpointsOfServices(Controller):
 
     def watch(self) -> None:
         self.services = self.informer(Service)
-        self.services.add_index("namespace", namespace_index)
         self.pods = self.informer(Pod)
-        self.pods.add_index("namespace", namespace_index)
         self.endpoints = self.informer(Endpoints)
         self.on(self.services, key_of)
         self.on(self.endpoints, lambda endpoints: key_of(endpoints) if _is_ours(endpoints) else None)

@@ -26,7 +26,6 @@ from knarr.controllers.service_pods import (
     has_pods,
     hostname_for,
     is_headless,
-    namespace_index,
     reference_to,
     selects,
     services_woken,
@@ -62,9 +61,7 @@ class EndpointSlices(Controller):
 
     def watch(self) -> None:
         self.services = self.informer(Service)
-        self.services.add_index("namespace", namespace_index)
         self.pods = self.informer(Pod)
-        self.pods.add_index("namespace", namespace_index)
         self.nodes = self.informer(Node)
         self.slices = self.informer(EndpointSlice)
         self.slices.add_index("service", lambda slice_: filter(None, (_key_of_slice(slice_),)))

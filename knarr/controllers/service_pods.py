@@ -11,10 +11,6 @@ from knarr.client.informer import Informer, key_of
 HEADLESS = "service.kubernetes.io/headless"
 
 
-def namespace_index(obj: Pod | Service) -> tuple[str]:
-    return (obj.metadata.namespace or "",)
-
-
 def has_pods(service: Service) -> bool:
     """Services without a selector are filled by somebody else; an ExternalName is only a name."""
     return service.spec is not None and bool(service.spec.selector) and service.spec.type != "ExternalName"

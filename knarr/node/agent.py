@@ -64,7 +64,6 @@ class NodeAgent:
         self._informers = informers or Informers(client, clock)
         self._pods: Informer[Pod] = Informer(client, Pod, clock, field_selector=f"spec.nodeName={config.name}")
         self._services = self._informers.of(Service)
-        self._services.add_index("namespace", lambda service: [service.metadata.namespace or ""])
         self._object = NodeObject(client, clock, runtime, config)
         self._events = EventRecorder(client, clock, "kubelet", config.name)
         self._references = References(client, clock, self._references_changed)

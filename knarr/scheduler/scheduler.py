@@ -56,7 +56,6 @@ class Scheduler:
         self._nodes = informers.of(Node)
         self._pods = informers.of(Pod)
         self._services = informers.of(Service)
-        self._services.add_index("namespace", lambda service: (service.metadata.namespace or "",))
         self._replica_sets = informers.of(ReplicaSet)
         self._nodes.add_handler(self._node_changed)
         self._pods.add_handler(self._pod_changed)
