@@ -82,6 +82,11 @@ class WorkQueue:
             self._note_taken(key)
         return key
 
+    def hold(self, key: str, delay_s: float) -> None:
+        """`key`, that is worked on, is not to be handed out again before so much time: its next look is dear."""
+        if self._min_interval_s:
+            self._taken_s[key] = self._clock.monotonic_s() + max(0.0, delay_s - self._min_interval_s)
+
     def done(self, key: str) -> None:
         self._working.discard(key)
         if key in self._again:

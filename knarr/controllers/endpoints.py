@@ -27,6 +27,8 @@ from knarr.controllers.service_pods import (
 )
 
 ADDRESSES_MAX = 1000
+HOLD_PER_POD_S = 200e-6
+"""Each change writes all addresses again: large Services are written less often."""
 OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
 MANAGED_BY = "endpoints.kubernetes.io/managed-by"
 MANAGER = "endpoint-controller"
@@ -63,6 +65,7 @@ class EndpointsOfServices(Controller):
             for pod in self.pods.by_index("namespace", service.metadata.namespace or "")
             if selects(service, pod.metadata.labels)
         ]
+        self.queue.hold(key, HOLD_PER_POD_S * len(pods))
         wanted = endpoints_of(service, pods, current)
         if current is None:
             await self.client.create(wanted)

@@ -26,6 +26,8 @@ from knarr.controllers.together import together
 
 BURST_MAX = 500
 """Pods created or deleted by one look at a ReplicaSet."""
+HOLD_PER_POD_S = 20e-6
+"""A look at n pods costs about n × 2 µs: so it takes no more than a tenth of the time."""
 SLOW_START = 1
 """Size of the first batch; each that goes well doubles the next."""
 
@@ -68,6 +70,7 @@ class ReplicaSets(Controller):
             step = plan(replica_set, [*unready, *ready], self._related(replica_set), self.clock.time_s())
             failure = await self._carry_out(replica_set, step)
 
+        self.queue.hold(key, HOLD_PER_POD_S * (len(ready) + len(unready)))
         now_s = self.clock.time_s()
         terminating = self.pods.count("state", f"{uid} terminating")
         status = status_of(replica_set, ready, unready, terminating, failure, now_s)

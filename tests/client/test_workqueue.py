@@ -110,3 +110,22 @@ def test_a_cancelled_taker_loses_no_key() -> None:
         return await queue.take()
 
     assert run(scenario) == "a"
+
+
+def test_a_dear_key_is_held_back_longer() -> None:
+    async def scenario(clock: VirtualClock) -> list[float]:
+        queue = WorkQueue(clock, min_interval_s=0.1)
+        async with asyncio.TaskGroup() as group:
+            timers = group.create_task(queue.run_timers())
+            taken: list[float] = []
+            queue.add("a")
+            for _ in range(3):
+                key = await queue.take()
+                taken.append(round(clock.monotonic_s(), 3))
+                queue.hold(key, 5.0)
+                queue.add(key)
+                queue.done(key)
+            timers.cancel()
+        return taken
+
+    assert run(scenario) == [0, 5, 10]

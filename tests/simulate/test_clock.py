@@ -80,3 +80,16 @@ def test_a_seed_replays_its_chances() -> None:
 
     assert run(scenario, seed=3) == run(scenario, seed=3)
     assert run(scenario, seed=3) != run(scenario, seed=4)
+
+
+def test_a_rest_too_small_for_floats_still_passes() -> None:
+    """Waiting for `deadline - now` again and again comes to an end."""
+
+    async def scenario(clock: VirtualClock) -> int:
+        deadline_s, rounds = 0.1 + 0.2 + 1e6 / 3, 0
+        while clock.monotonic_s() < deadline_s:
+            await clock.sleep(deadline_s - clock.monotonic_s())
+            rounds += 1
+        return rounds
+
+    assert run(scenario) < 10
