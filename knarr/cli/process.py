@@ -237,7 +237,8 @@ class Process:
             cluster_domain=config.cluster_domain,
             hollow=hollow,
         )
-        return NodeAgent(self._client(f"system:node:{name}", "system:nodes"), self.clock, runtime, node, informers)
+        client = self._client(f"system:node:{name}", "system:nodes")
+        return NodeAgent(client, self.clock, runtime, node, informers, None if hollow else self.network)
 
     def _network(self, informers: Informers) -> list[tuple[str, Loop]]:
         """Service rules and DNS: only where packets are real."""
@@ -310,6 +311,7 @@ class Process:
         left: list[str] = []
         if not self._keep:
             left += await teardown.remove_containers(runtime, self.clock)
+            left += await teardown.remove_volumes(self.config)
             left += await teardown.remove_rules(self.config, self.clock)
         await runtime.close()
         if self._keep:

@@ -65,6 +65,7 @@ async def teardown(config: Config) -> list[str]:
         return [f"the node's parts could not be taken up: {error}"]
     left = await remove_containers(runtime, clock)
     await runtime.close()
+    left += await remove_volumes(config)
     left += await remove_rules(config, clock)
     left += await remove_network(network)
     return left
@@ -81,6 +82,17 @@ async def remove_containers(runtime: OciRuntime, clock: Clock) -> list[str]:
     except (RuntimeFailure, OSError, TimeoutError) as error:
         failures.append(error)
     return [f"containers: {type(failure).__name__} {failure}" for failure in failures]
+
+
+async def remove_volumes(config: Config) -> list[str]:
+    """The pods' volumes: some are mounts."""
+    from knarr.node.volumes import remove_all
+
+    try:
+        await asyncio.to_thread(remove_all, config.data_path / "node" / "pods")
+    except OSError as error:
+        return [f"volumes: {error}"]
+    return []
 
 
 async def remove_rules(config: Config, clock: Clock) -> list[str]:

@@ -20,6 +20,7 @@ from knarr.client.client import Client
 from knarr.client.events import EventRecorder
 from knarr.client.informer import Informer, Informers
 from knarr.clock import Clock
+from knarr.node import pod_files
 from knarr.node.config import NodeConfig
 from knarr.node.environment import MASTER_SERVICE
 from knarr.node.handlers import Handlers, HollowHandlers, HostHandlers
@@ -187,13 +188,15 @@ class NodeAgent:
             await self._clock.sleep(RELIST_S)
             for worker in list(self._workers.values()):
                 worker.wake()
-            with suppress(RuntimeFailure):
+            with suppress(RuntimeFailure, OSError):
                 await self._remove_orphans()
 
     async def _remove_orphans(self) -> None:
-        """Sandboxes whose pods are no longer in the API, as after a time in which the agent didn't run."""
-        known = {pod.metadata.uid for pod in self._pods.all()}
-        for sandbox in await self._runtime.sandboxes():
+        """What is left of pods that are no longer in the API, as after a time in which the agent didn't run."""
+        known = {pod.metadata.uid or "" for pod in self._pods.all()}
+        sandboxes = await self._runtime.sandboxes()
+        sandboxed = {sandbox.config.pod_uid for sandbox in sandboxes}
+        for sandbox in sandboxes:
             uid = sandbox.config.pod_uid
             if uid not in known and uid not in self._workers:
                 log.info(
@@ -201,6 +204,12 @@ class NodeAgent:
                 )
                 assert self._group is not None
                 self._group.create_task(self._remove_orphan(sandbox.id, uid), name=f"orphan {uid}")
+
+        for uid in await self._node.volumes.present():
+            if uid not in known and uid not in self._workers and uid not in sandboxed:
+                await self._node.volumes.remove(uid)
+        if not self.config.hollow:
+            await asyncio.to_thread(pod_files.remove_logs_but, {*known, *self._workers, *sandboxed}, self.config)
 
     async def _remove_orphan(self, sandbox_id: str, uid: str) -> None:
         try:

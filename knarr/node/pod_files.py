@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from knarr.api.core.v1 import Container, Pod
@@ -93,6 +93,13 @@ def remove_logs(pod: Pod, config: NodeConfig) -> None:
     metadata = pod.metadata
     folder = config.log_folder(metadata.namespace or "", metadata.name or "", metadata.uid or "")
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_logs_but(uids: Collection[str], config: NodeConfig) -> None:
+    """Remove the logs of all pods but these."""
+    for folder in config.log_root.glob("*_*_*"):
+        if folder.name.rpartition("_")[2] not in uids:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _message_file(folder: Path, container: str, attempt: int) -> Path:

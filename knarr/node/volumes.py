@@ -73,6 +73,15 @@ class Volumes(Protocol):
     async def remove(self, uid: str) -> None:
         """Remove the pod's folder with everything in it. Idempotent."""
 
+    async def present(self) -> list[str]:
+        """The uids of all pods that have a folder."""
+
+
+def remove_all(root: Path) -> None:
+    """Remove the folders of all pods below `root`: at the end of a cluster. Meant for a thread."""
+    for folder in root.glob("*"):
+        _remove(folder)
+
 
 class HollowVolumes:
     """No volumes at all, for containers that don't run."""
@@ -85,6 +94,9 @@ class HollowVolumes:
 
     async def remove(self, uid: str) -> None:
         return None
+
+    async def present(self) -> list[str]:
+        return []
 
 
 class HostVolumes:
@@ -135,6 +147,9 @@ class HostVolumes:
     async def remove(self, uid: str) -> None:
         await asyncio.to_thread(_remove, self._root / uid)
         self._locks.pop(uid, None)
+
+    async def present(self) -> list[str]:
+        return await asyncio.to_thread(lambda: [folder.name for folder in self._root.glob("*")])
 
     # -- one volume
 
