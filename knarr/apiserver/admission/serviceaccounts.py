@@ -21,11 +21,13 @@ from knarr.api.decode import decoder
 from knarr.api.errors import Forbidden
 from knarr.apiserver.admission import Attributes, Plugin
 from knarr.clock import Clock
-from knarr.store.contract import Store
+from knarr.store.contract import Record, Store, StoreFailure
 
 MOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 TOKEN_LIFETIME_S = 3607
 """Upstream's: the odd seconds mark tokens that this plugin asked for."""
+DEFAULT_ACCOUNT_WAIT_S = 1.0
+"""About as long as upstream tries again."""
 NAME_CHARACTERS = "bcdfghjklmnpqrstvwxz2456789"
 
 
@@ -53,7 +55,10 @@ class ServiceAccountAdmission(Plugin):
             self._mount(spec)
 
     async def _account(self, attributes: Attributes, pod: Pod, name: str) -> ServiceAccount:
-        record = await self._store.get(f"serviceaccounts/{attributes.namespace}/{name}")
+        key = f"serviceaccounts/{attributes.namespace}/{name}"
+        record = await self._store.get(key)
+        if record is None and name == "default":
+            record = await self._awaited(key)
         if record is None:
             if await self._store.get(f"namespaces//{attributes.namespace}") is None:
                 # NamespaceLifecycle has the better answer.
@@ -66,6 +71,17 @@ class ServiceAccountAdmission(Plugin):
             )
         account: ServiceAccount = decoder(ServiceAccount).decode(record.value)
         return account
+
+    async def _awaited(self, key: str) -> Record | None:
+        """The default account of a namespace that is new: a loop makes it, so it is waited for a little."""
+        async with self._store.watch(key, after=self._store.revision) as watch:
+            try:
+                async with self._clock.timeout(DEFAULT_ACCOUNT_WAIT_S):
+                    while (record := await self._store.get(key)) is None:
+                        await watch.next()
+            except (TimeoutError, StoreFailure):
+                return None
+            return record
 
     def _mount(self, spec: PodSpec) -> None:
         volume_name = ""
