@@ -126,6 +126,7 @@ def patch_of(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
             fresh = [each for each in value if each["type"] in OWN_CONDITIONS and known.get(each["type"]) != each]
             if fresh:
                 # What a condition no longer says (reason, message) must go, too.
+                changes["$setElementOrder/conditions"] = [{"type": each["type"]} for each in value]
                 changes[key] = [{**dict.fromkeys(known.get(each["type"], {}), None), **each} for each in fresh]
         elif before.get(key) != value:
             whole = key in _REPLACED_WHOLE and before.get(key)
