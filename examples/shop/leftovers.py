@@ -7,15 +7,12 @@ import re
 import subprocess
 from pathlib import Path
 
-NETWORK_NAMESPACE_FOLDERS = ("/run/netns", "/var/run/netns", "/run/knarr")
-
-
 def snapshot(data_folder: Path, bridge: str) -> dict[str, set[str]]:
     """Processes, mounts, namespaces, interfaces, cgroups and kernel rules that could be the cluster's."""
     return {
         "process": _processes(data_folder),
         "mount": _mounts(data_folder),
-        "network namespace": _namespaces(),
+        "network namespace": _namespaces(data_folder),
         "interface": _interfaces(bridge),
         "cgroup": _cgroups(),
         "nftables rule": _rules(["nft", "-s", "list", "ruleset"]),
@@ -54,11 +51,13 @@ def _differs(namespace: Path) -> bool:
 
 def _mounts(data_folder: Path) -> set[str]:
     points = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
-    return {point for point in points if point.startswith((str(data_folder), "/run/netns/", "/run/knarr/"))}
+    return {point for point in points if point.startswith(str(data_folder))}
 
 
-def _namespaces() -> set[str]:
-    return {str(each) for folder in NETWORK_NAMESPACE_FOLDERS for each in Path(folder).glob("*")}
+def _namespaces(data_folder: Path) -> set[str]:
+    """Namespaces that somebody keeps by a file of the data folder (those of other programs come and go)."""
+    lines = (line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    return {words[4] for words in lines if " nsfs " in " ".join(words) and words[4].startswith(str(data_folder))}
 
 
 def _interfaces(bridge: str) -> set[str]:
