@@ -70,13 +70,12 @@ NAMESPACE_COLUMNS = (Column("Status", lambda obj, now_s: obj.status.phase if obj
 
 class NodeStrategy(Strategy[Node]):
     has_status = True
+    status_at_creation = True
     field_names = ("spec.unschedulable",)
 
     def default(self, obj: Node) -> None:
         obj.spec = obj.spec or NodeSpec()
-        status = obj.status
-        if status is None:
-            return
+        status = obj.status = obj.status or NodeStatus()
         default_amounts(status.capacity)
         default_amounts(status.allocatable)
         status.allocatable = status.allocatable or dict(status.capacity)
