@@ -40,6 +40,8 @@ class Strategy(Generic[T]):
     """What is wrong with a metadata.name (and the base of a generateName)."""
     has_status: bool = False
     """Status is written by the status subresource only; a main write keeps the old one."""
+    status_at_creation: bool = False
+    """A status that comes with a new object is kept (nodes register with theirs)."""
     has_generation: bool = False
     """metadata.generation is 1 at creation and rises when the spec changes."""
     allow_create_on_update: bool = False

@@ -102,7 +102,7 @@ class Objects:
         metadata.deletion_timestamp = metadata.deletion_grace_period_seconds = None
         metadata.generation = 1 if strategy.has_generation else None
         metadata.self_link = None
-        if strategy.has_status:
+        if strategy.has_status and not strategy.status_at_creation:
             _clear_status(obj)
         strategy.prepare_for_create(obj)
         generated = not metadata.name and bool(metadata.generate_name)

@@ -16,7 +16,8 @@ from knarr.api.apps.v1 import (
     ReplicaSetStatus,
     RollingUpdateDeployment,
 )
-from knarr.api.core.podspec import default_pod_spec, validate_pod_spec
+from knarr.api.core.podspec import default_template
+from knarr.api.core.podspec_validation import validate_pod_spec
 from knarr.api.core.v1 import PodSpec, PodTemplateSpec
 from knarr.api.errors import Cause, forbidden, invalid, not_supported, required
 from knarr.api.meta.v1 import LabelSelector
@@ -26,11 +27,6 @@ from knarr.api.resources import Column, Strategy
 from knarr.api.selectors import selector_of
 
 _PERCENT = re.compile(r"[0-9]{1,9}%")
-
-
-def default_template(template: PodTemplateSpec) -> None:
-    template.spec = template.spec or PodSpec()
-    default_pod_spec(template.spec)
 
 
 class DeploymentRules(Strategy[Deployment]):
@@ -105,9 +101,6 @@ class ReplicaSetRules(Strategy[ReplicaSet]):
         spec.replicas = 1 if spec.replicas is None else spec.replicas
         spec.template = spec.template or PodTemplateSpec()
         default_template(spec.template)
-        labels = spec.template.metadata.labels if spec.template.metadata else {}
-        if not obj.metadata.labels:
-            obj.metadata.labels = dict(labels)
 
     def prepare_for_create(self, obj: ReplicaSet) -> None:
         obj.status = ReplicaSetStatus()

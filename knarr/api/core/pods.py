@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from knarr.api.core.podspec import default_pod_spec, quality_of_service, validate_pod_spec
-from knarr.api.core.v1 import Container, ContainerStatus, Pod, PodSpec, PodStatus
+from knarr.api.core.amounts import default_amounts, default_requirements
+from knarr.api.core.podspec import default_host_ports, default_pod_spec, default_requests
+from knarr.api.core.podspec_validation import validate_pod_spec
+from knarr.api.core.v1 import (
+    Container,
+    ContainerState,
+    ContainerStatus,
+    Pod,
+    PodSpec,
+    PodStatus,
+    ResourceRequirements,
+)
 from knarr.api.errors import Cause, forbidden
 from knarr.api.printing import NONE, age
+from knarr.api.quantity import parse_quantity
 from knarr.api.resources import Column, Strategy
 from knarr.api.types import replace
 
@@ -29,16 +40,27 @@ class PodStrategy(Strategy[Pod]):
     )
 
     def default(self, obj: Pod) -> None:
-        obj.spec = obj.spec or PodSpec()
-        default_pod_spec(obj.spec)
+        if obj.spec is None:
+            obj.spec = PodSpec()
+        spec = obj.spec
+        default_pod_spec(spec)
+        default_requests(spec)
+        if spec.enable_service_links is None:
+            spec.enable_service_links = True
+        if spec.host_network:
+            default_host_ports(spec)
+        if obj.status:
+            _default_status(obj.status)
 
     def prepare_for_create(self, obj: Pod) -> None:
-        assert obj.spec
-        obj.status = PodStatus(phase="Pending", qos_class=quality_of_service(obj.spec))
+        obj.status = PodStatus(phase="Pending", qos_class=qos_class(obj.spec or PodSpec()))
 
     def prepare_for_status_update(self, obj: Pod, old: Pod) -> None:
-        if obj.status and not obj.status.qos_class and old.status:
-            obj.status.qos_class = old.status.qos_class
+        """The class of service follows from the spec: a node need not know it."""
+        if obj.status is None:
+            obj.status = PodStatus()
+        if not obj.status.qos_class:
+            obj.status.qos_class = qos_class(obj.spec or PodSpec())
 
     def validate(self, obj: Pod) -> Iterable[Cause]:
         return validate_pod_spec(obj.spec, "spec")
@@ -73,20 +95,67 @@ class PodStrategy(Strategy[Pod]):
             "spec.restartPolicy": spec.restart_policy or "",
             "spec.schedulerName": spec.scheduler_name or "",
             "spec.serviceAccountName": spec.service_account_name or "",
-            "spec.hostNetwork": str(bool(spec.host_network)).lower(),
+            "spec.hostNetwork": "true" if spec.host_network else "false",
             "status.phase": status.phase or "",
-            "status.podIP": status.pod_ip or "",
+            "status.podIP": status.pod_ips[0].ip if status.pod_ips else status.pod_ip or "",
             "status.nominatedNodeName": status.nominated_node_name or "",
         }
 
-    def graceful_period_s(self, obj: Pod, asked: int | None) -> int:
+    def graceful_period_s(self, obj: Pod, asked: int | None) -> int | None:
+        """At once when nothing can run any more, or nothing ever ran."""
         spec, status = obj.spec or PodSpec(), obj.status or PodStatus()
-        period_s = asked if asked is not None else spec.termination_grace_period_seconds
-        if period_s is None:
-            period_s = 30
-        never_ran = not spec.node_name
-        ended = status.phase in ("Succeeded", "Failed")
-        return 0 if never_ran or ended else max(period_s, 0)
+        if not spec.node_name or status.phase in ("Succeeded", "Failed"):
+            return 0
+        period_s = asked if asked is not None else spec.termination_grace_period_seconds or 0
+        return period_s if period_s >= 0 else 1
+
+
+def qos_class(spec: PodSpec) -> str:
+    """Guaranteed: cpu and memory are limited everywhere, and requested as limited. BestEffort: nothing is said at all.
+
+    Upstream's GetPodQOS; what the pod says as a whole (KEP-2837) goes before what its containers say.
+    """
+    if spec.resources and (spec.resources.requests or spec.resources.limits):
+        parts = [spec.resources]
+    else:
+        empty = ResourceRequirements()
+        parts = [container.resources or empty for container in (*spec.containers, *spec.init_containers)]
+    said = False
+    guaranteed = bool(parts)
+    for part in parts:
+        if not part.requests and not part.limits:
+            guaranteed = False
+            continue
+        for name in ("cpu", "memory"):
+            limit, request = part.limits.get(name, 0), part.requests.get(name, 0)
+            said = said or _positive(limit) or _positive(request)
+            if not _positive(limit) or parse_quantity(request or limit) != parse_quantity(limit):
+                guaranteed = False
+    if not said:
+        return "BestEffort"
+    return "Guaranteed" if guaranteed else "Burstable"
+
+
+def _positive(written: str | int | float) -> bool:
+    return parse_quantity(written) > 0
+
+
+def _default_status(status: PodStatus) -> None:
+    for group in (status.container_statuses, status.init_container_statuses, status.ephemeral_container_statuses):
+        for container in group:
+            _default_container_status(container)
+
+
+def _default_container_status(status: ContainerStatus) -> None:
+    """Upstream writes both states even when there is nothing in them."""
+    if status.state is None:
+        status.state = ContainerState()
+    if status.last_state is None:
+        status.last_state = ContainerState()
+    if status.allocated_resources:
+        default_amounts(status.allocated_resources)
+    if status.resources:
+        default_requirements(status.resources)
 
 
 def _with_images(new: list[Container], old: list[Container]) -> list[Container]:

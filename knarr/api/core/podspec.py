@@ -1,85 +1,125 @@
-"""What a pod's specification means when it leaves things out, and what it may not say: of pods and of templates."""
+"""What a pod's spec is when its author left things out: the same for pods and for the templates of workloads.
+
+Follows upstream's SetDefaults_PodSpec, _Container, _Probe and _Volume (pkg/apis/core/v1/defaults.go), and its
+conversion (serviceAccount and serviceAccountName are one field in two spellings). Structs that upstream writes even
+when they are empty (`resources: {}`) are made here too.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
-from knarr.api import names
+from knarr.api.core.amounts import canonical_amount, default_amounts, default_requirements
 from knarr.api.core.v1 import (
     Container,
-    ContainerPort,
+    DownwardAPIVolumeFile,
     EmptyDirVolumeSource,
-    EnvVar,
+    EphemeralContainer,
+    HTTPGetAction,
+    LifecycleHandler,
     PodSecurityContext,
     PodSpec,
+    PodTemplateSpec,
     Probe,
+    ProjectedVolumeSource,
     ResourceRequirements,
     Volume,
-    VolumeMount,
+    VolumeResourceRequirements,
 )
-from knarr.api.errors import Cause, duplicate, forbidden, invalid, not_found_value, not_supported, required
-from knarr.api.quantity import canonical, parse_quantity
+from knarr.api.meta.v1 import ObjectMeta
 
-GRACE_PERIOD_S = 30
 FILE_MODE = 0o644
-_ENV_NAME = re.compile(r"[^=\x00-\x1f\x7f]+")
-_PORT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+"""Of files in secret, configMap, downwardAPI and projected volumes."""
+TOKEN_LIFETIME_S = 3600
+CERTIFICATE_LIFETIME_S = 86400
+
+_SOURCES = tuple(name for name in Volume.__struct_fields__ if name != "name")
+"""The fields of a Volume that say where it comes from."""
+
+
+def default_template(template: PodTemplateSpec) -> None:
+    """A workload's pod template."""
+    if template.metadata is None:
+        template.metadata = ObjectMeta()
+    if template.spec is None:
+        template.spec = PodSpec()
+    default_pod_spec(template.spec)
 
 
 def default_pod_spec(spec: PodSpec) -> None:
-    """Upstream's SetDefaults_PodSpec and those of what is in it."""
+    """What pods and templates have in common."""
     spec.restart_policy = spec.restart_policy or "Always"
     spec.dns_policy = spec.dns_policy or "ClusterFirst"
     spec.scheduler_name = spec.scheduler_name or "default-scheduler"
     if spec.termination_grace_period_seconds is None:
-        spec.termination_grace_period_seconds = GRACE_PERIOD_S
-    if spec.enable_service_links is None:
-        spec.enable_service_links = True
+        spec.termination_grace_period_seconds = 30
     if spec.security_context is None:
         spec.security_context = PodSecurityContext()
-    if spec.service_account_name or spec.service_account:
-        spec.service_account_name = spec.service_account_name or spec.service_account
-        spec.service_account = spec.service_account_name
+    spec.service_account_name = spec.service_account_name or spec.service_account
+    spec.service_account = spec.service_account_name
+    for container in spec.containers:
+        _default_container(container)
+    for container in spec.init_containers:
+        _default_container(container)
+    for ephemeral in spec.ephemeral_containers:
+        _default_container(ephemeral)
     for volume in spec.volumes:
         _default_volume(volume)
+    if spec.overhead:
+        default_amounts(spec.overhead)
+    if spec.resources:
+        default_requirements(spec.resources)
+
+
+def default_requests(spec: PodSpec) -> None:
+    """A container that is limited but requests nothing requests its limits. Pods only, not templates."""
     for container in (*spec.init_containers, *spec.containers):
-        _default_container(container, host_network=bool(spec.host_network))
-    spec.overhead = {name: canonical_or_same(value) for name, value in spec.overhead.items()}
+        resources = container.resources
+        if resources and resources.limits:
+            resources.requests = {**resources.limits, **resources.requests}
+    if spec.resources and spec.resources.limits:
+        spec.resources.requests = {**spec.resources.limits, **spec.resources.requests}
 
 
-def _default_container(container: Container, *, host_network: bool) -> None:
+def default_host_ports(spec: PodSpec) -> None:
+    """On the host's network a container's port is the host's port. Pods only, not templates."""
+    for container in (*spec.init_containers, *spec.containers):
+        for port in container.ports:
+            port.host_port = port.host_port or port.container_port
+
+
+def image_pull_policy(image: str) -> str:
+    """Always for the tag latest (also when it is only implied), else IfNotPresent."""
+    if "@" in image:
+        return "IfNotPresent"
+    tag = image.rpartition("/")[2].partition(":")[2]
+    return "Always" if tag in ("", "latest") else "IfNotPresent"
+
+
+def _default_container(container: Container | EphemeralContainer) -> None:
+    container.image_pull_policy = container.image_pull_policy or image_pull_policy(container.image or "")
     container.termination_message_path = container.termination_message_path or "/dev/termination-log"
     container.termination_message_policy = container.termination_message_policy or "File"
-    if not container.image_pull_policy:
-        name = (container.image or "").rpartition("/")[2]
-        latest = "@" not in name and name.partition(":")[2] in ("", "latest")
-        container.image_pull_policy = "Always" if latest else "IfNotPresent"
+    if container.resources is None:
+        container.resources = ResourceRequirements()
+    else:
+        default_requirements(container.resources)
     for port in container.ports:
         port.protocol = port.protocol or "TCP"
-        if host_network and not port.host_port:
-            port.host_port = port.container_port
-    container.resources = container.resources or ResourceRequirements()
-    _default_resources(container.resources)
+    for variable in container.env:
+        source = variable.value_from
+        if source is None:
+            continue
+        if source.field_ref:
+            source.field_ref.api_version = source.field_ref.api_version or "v1"
+        if source.resource_field_ref:
+            source.resource_field_ref.divisor = canonical_amount(source.resource_field_ref.divisor or "0")
     for probe in (container.liveness_probe, container.readiness_probe, container.startup_probe):
         if probe:
             _default_probe(probe)
     lifecycle = container.lifecycle
-    for hook in (lifecycle.post_start, lifecycle.pre_stop) if lifecycle else ():
-        if hook and hook.http_get:
-            hook.http_get.scheme = hook.http_get.scheme or "HTTP"
-            hook.http_get.path = hook.http_get.path or "/"
-    for variable in container.env:
-        if variable.value_from and variable.value_from.field_ref:
-            variable.value_from.field_ref.api_version = variable.value_from.field_ref.api_version or "v1"
-
-
-def _default_resources(resources: ResourceRequirements) -> None:
-    resources.limits = {name: canonical_or_same(value) for name, value in resources.limits.items()}
-    resources.requests = {name: canonical_or_same(value) for name, value in resources.requests.items()}
-    for name, value in resources.limits.items():
-        resources.requests.setdefault(name, value)
+    if lifecycle:
+        _default_handlers((lifecycle.post_start, lifecycle.pre_stop))
 
 
 def _default_probe(probe: Probe) -> None:
@@ -88,333 +128,92 @@ def _default_probe(probe: Probe) -> None:
     probe.success_threshold = probe.success_threshold or 1
     probe.failure_threshold = probe.failure_threshold or 3
     if probe.http_get:
-        probe.http_get.path = probe.http_get.path or "/"
-        probe.http_get.scheme = probe.http_get.scheme or "HTTP"
+        _default_http_get(probe.http_get)
     if probe.grpc and probe.grpc.service is None:
         probe.grpc.service = ""
 
 
+def _default_handlers(handlers: Iterable[LifecycleHandler | None]) -> None:
+    for handler in handlers:
+        if handler and handler.http_get:
+            _default_http_get(handler.http_get)
+
+
+def _default_http_get(action: HTTPGetAction) -> None:
+    action.path = action.path or "/"
+    action.scheme = action.scheme or "HTTP"
+
+
 def _default_volume(volume: Volume) -> None:
-    if not any(_sources(volume)):
-        volume.empty_dir = EmptyDirVolumeSource()
-    if volume.secret and volume.secret.default_mode is None:
-        volume.secret.default_mode = FILE_MODE
-    if volume.config_map and volume.config_map.default_mode is None:
-        volume.config_map.default_mode = FILE_MODE
-    if volume.host_path and volume.host_path.type is None:
-        volume.host_path.type = ""
-    for downward in (volume.downward_api,):
-        if downward:
-            downward.default_mode = FILE_MODE if downward.default_mode is None else downward.default_mode
-            for item in downward.items:
-                if item.field_ref:
-                    item.field_ref.api_version = item.field_ref.api_version or "v1"
+    """A volume without a source is an empty directory; modes of files are 0644."""
     if volume.projected:
-        if volume.projected.default_mode is None:
-            volume.projected.default_mode = FILE_MODE
-        for source in volume.projected.sources:
-            if source.service_account_token and source.service_account_token.expiration_seconds is None:
-                source.service_account_token.expiration_seconds = 3600
-            for item in source.downward_api.items if source.downward_api else ():
-                if item.field_ref:
-                    item.field_ref.api_version = item.field_ref.api_version or "v1"
-
-
-def _sources(volume: Volume) -> Iterable[Any]:
-    return [getattr(volume, name) for name in Volume.__struct_fields__ if name != "name" and getattr(volume, name)]
-
-
-def canonical_or_same(value: str | int | float) -> str | int | float:
-    """A quantity in its canonical form; what is none is left for validation to refuse."""
-    try:
-        return canonical(value)
-    except ValueError:
-        return value
-
-
-def quality_of_service(spec: PodSpec) -> str:
-    """Guaranteed, Burstable or BestEffort (pod QoS classes)."""
-    guaranteed, any_set = True, False
-    for container in (*spec.init_containers, *spec.containers):
-        resources = container.resources or ResourceRequirements()
-        for name in ("cpu", "memory"):
-            limit, request = resources.limits.get(name), resources.requests.get(name)
-            any_set |= limit is not None or request is not None
-            guaranteed &= limit is not None and request is not None and parse_quantity(limit) == parse_quantity(request)
-    if not any_set:
-        return "BestEffort"
-    return "Guaranteed" if guaranteed else "Burstable"
-
-
-# Validation
-
-
-def validate_pod_spec(spec: PodSpec | None, path: str) -> Iterable[Cause]:
-    """All faults of a pod's specification."""
-    if spec is None:
-        yield required(f"{path}.containers")
-        return
-    volumes = {volume.name for volume in spec.volumes}
-    yield from _validate_volumes(spec.volumes, f"{path}.volumes")
-    if not spec.containers:
-        yield required(f"{path}.containers")
-    seen: set[str] = set()
-    for field, containers in (("containers", spec.containers), ("initContainers", spec.init_containers)):
-        for index, container in enumerate(containers):
-            place = f"{path}.{field}[{index}]"
-            yield from _validate_container(container, place, volumes, init=field == "initContainers")
-            if container.name in seen:
-                yield duplicate(f"{place}.name", container.name)
-            seen.add(container.name)
-    if spec.restart_policy not in ("Always", "OnFailure", "Never"):
-        yield not_supported(f"{path}.restartPolicy", spec.restart_policy, ("Always", "Never", "OnFailure"))
-    if spec.dns_policy not in ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"):
-        policies = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
-        yield not_supported(f"{path}.dnsPolicy", spec.dns_policy, policies)
-    if spec.dns_policy == "None" and not (spec.dns_config and spec.dns_config.nameservers):
-        yield required(
-            f"{path}.dnsConfig.nameservers", "must provide at least one DNS nameserver when `dnsPolicy` is None"
-        )
-    if (grace_s := spec.termination_grace_period_seconds) is not None and grace_s < 0:
-        yield invalid(f"{path}.terminationGracePeriodSeconds", grace_s, "must be greater than or equal to 0")
-    if (deadline_s := spec.active_deadline_seconds) is not None and not 1 <= deadline_s <= 2**31 - 1:
-        yield invalid(f"{path}.activeDeadlineSeconds", deadline_s, "must be between 1 and 2147483647, inclusive")
-    for field, value in (("hostname", spec.hostname), ("subdomain", spec.subdomain)):
-        for fault in names.dns1123_label_faults(value) if value else ():
-            yield invalid(f"{path}.{field}", value, fault)
-    for field, value in (("nodeName", spec.node_name), ("serviceAccountName", spec.service_account_name)):
-        for fault in names.dns1123_subdomain_faults(value) if value else ():
-            yield invalid(f"{path}.{field}", value, fault)
-    for key, wanted in spec.node_selector.items():
-        for fault in (*names.label_key_faults(key), *names.label_value_faults(wanted)):
-            yield invalid(f"{path}.nodeSelector", key, fault)
-    yield from _validate_tolerations(spec, f"{path}.tolerations")
-
-
-def _validate_container(container: Container, path: str, volumes: set[str], *, init: bool) -> Iterable[Cause]:
-    if not container.name:
-        yield required(f"{path}.name")
+        _default_projection(volume.projected)
+    elif volume.config_map:
+        _default_mode(volume.config_map)
+    elif volume.secret:
+        _default_mode(volume.secret)
+    elif volume.empty_dir:
+        if volume.empty_dir.size_limit is not None:
+            volume.empty_dir.size_limit = canonical_amount(volume.empty_dir.size_limit)
+    elif volume.host_path:
+        volume.host_path.type = volume.host_path.type or ""
+    elif volume.downward_api:
+        _default_mode(volume.downward_api)
+        _default_downward_files(volume.downward_api.items)
+    elif volume.image:
+        reference = volume.image.reference or ""
+        volume.image.pull_policy = volume.image.pull_policy or image_pull_policy(reference)
+    elif all(getattr(volume, source) is None for source in _SOURCES):
+        volume.empty_dir = EmptyDirVolumeSource()
     else:
-        for fault in names.dns1123_label_faults(container.name):
-            yield invalid(f"{path}.name", container.name, fault)
-    if not container.image:
-        yield required(f"{path}.image")
-    elif container.image != container.image.strip():
-        yield invalid(f"{path}.image", container.image, "must not have leading or trailing whitespace")
-    if container.image_pull_policy not in ("Always", "IfNotPresent", "Never"):
-        policies = ("Always", "IfNotPresent", "Never")
-        yield not_supported(f"{path}.imagePullPolicy", container.image_pull_policy, policies)
-    if container.termination_message_policy not in ("File", "FallbackToLogsOnError"):
-        offered = ("FallbackToLogsOnError", "File")
-        yield not_supported(f"{path}.terminationMessagePolicy", container.termination_message_policy, offered)
-    yield from _validate_ports(container.ports, f"{path}.ports")
-    yield from _validate_env(container.env, f"{path}.env")
-    yield from _validate_mounts(container.volume_mounts, f"{path}.volumeMounts", volumes)
-    yield from validate_resources(container.resources, f"{path}.resources")
-    sidecar = init and container.restart_policy == "Always"
-    for field, probe in (
-        ("livenessProbe", container.liveness_probe),
-        ("readinessProbe", container.readiness_probe),
-        ("startupProbe", container.startup_probe),
-    ):
-        if probe and init and not sidecar:
-            yield forbidden(f"{path}.{field}", "may not be set for init containers without restartPolicy=Always")
-        elif probe:
-            yield from _validate_probe(probe, f"{path}.{field}", readiness=field == "readinessProbe")
-    if container.lifecycle:
-        for field, hook in (("postStart", container.lifecycle.post_start), ("preStop", container.lifecycle.pre_stop)):
-            if hook:
-                yield from _validate_handler(hook, f"{path}.lifecycle.{field}")
+        _default_storage(volume)
 
 
-def _validate_ports(ports: Sequence[ContainerPort], path: str) -> Iterable[Cause]:
-    seen: set[str] = set()
-    for index, port in enumerate(ports):
-        place = f"{path}[{index}]"
-        if port.name:
-            if len(port.name) > 15:
-                yield invalid(f"{place}.name", port.name, "must be no more than 15 characters")
-            if not _PORT_NAME.fullmatch(port.name) or "--" in port.name:
-                detail = "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)"
-                yield invalid(f"{place}.name", port.name, detail)
-            elif not any(character.isalpha() for character in port.name):
-                yield invalid(f"{place}.name", port.name, "must contain at least one letter (a-z)")
-            if port.name in seen:
-                yield duplicate(f"{place}.name", port.name)
-            seen.add(port.name)
-        if not port.container_port:
-            yield required(f"{place}.containerPort")
-        else:
-            yield from validate_port(port.container_port, f"{place}.containerPort")
-        if port.host_port:
-            yield from validate_port(port.host_port, f"{place}.hostPort")
-        if port.protocol not in ("TCP", "UDP", "SCTP"):
-            yield not_supported(f"{place}.protocol", port.protocol, ("SCTP", "TCP", "UDP"))
+def _default_mode(source: object) -> None:
+    if source.default_mode is None:  # type: ignore[attr-defined]
+        source.default_mode = FILE_MODE  # type: ignore[attr-defined]
 
 
-def validate_port(port: int, path: str) -> Iterable[Cause]:
-    if not 1 <= port <= 65535:
-        yield invalid(path, port, "must be between 1 and 65535, inclusive")
+def _default_projection(projected: ProjectedVolumeSource) -> None:
+    _default_mode(projected)
+    for source in projected.sources:
+        if source.service_account_token and source.service_account_token.expiration_seconds is None:
+            source.service_account_token.expiration_seconds = TOKEN_LIFETIME_S
+        if source.downward_api:
+            _default_downward_files(source.downward_api.items)
+        if source.pod_certificate and source.pod_certificate.max_expiration_seconds is None:
+            source.pod_certificate.max_expiration_seconds = CERTIFICATE_LIFETIME_S
 
 
-def _validate_env(variables: Sequence[EnvVar], path: str) -> Iterable[Cause]:
-    for index, variable in enumerate(variables):
-        place = f"{path}[{index}]"
-        if not variable.name:
-            yield required(f"{place}.name")
-        elif not _ENV_NAME.fullmatch(variable.name):
-            detail = "a valid environment variable name must consist only of printable ASCII characters other than '='"
-            yield invalid(f"{place}.name", variable.name, detail)
-        source = variable.value_from
-        if source is None:
-            continue
-        given = [name for name in type(source).__struct_fields__ if getattr(source, name) is not None]
-        if variable.value:
-            yield invalid(f"{place}.valueFrom", "", "may not be specified when `value` is not empty")
-        if not given:
-            yield invalid(
-                f"{place}.valueFrom",
-                "",
-                "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`",
-            )
-        elif len(given) > 1:
-            yield invalid(f"{place}.valueFrom", "", "may not have more than one field specified at a time")
-        for field, reference in (
-            ("configMapKeyRef", source.config_map_key_ref),
-            ("secretKeyRef", source.secret_key_ref),
-        ):
-            if reference and not reference.key:
-                yield required(f"{place}.valueFrom.{field}.key")
+def _default_downward_files(files: Iterable[DownwardAPIVolumeFile]) -> None:
+    for file in files:
+        if file.field_ref:
+            file.field_ref.api_version = file.field_ref.api_version or "v1"
+        if file.resource_field_ref:
+            file.resource_field_ref.divisor = canonical_amount(file.resource_field_ref.divisor or "0")
 
 
-def _validate_volumes(volumes: Sequence[Volume], path: str) -> Iterable[Cause]:
-    seen: set[str] = set()
-    for index, volume in enumerate(volumes):
-        place = f"{path}[{index}]"
-        if not volume.name:
-            yield required(f"{place}.name")
-        else:
-            for fault in names.dns1123_label_faults(volume.name):
-                yield invalid(f"{place}.name", volume.name, fault)
-        if volume.name in seen:
-            yield duplicate(f"{place}.name", volume.name)
-        seen.add(volume.name)
-        if len(list(_sources(volume))) > 1:
-            yield forbidden(place, "may not specify more than 1 volume type")
-        if volume.host_path and ".." in (volume.host_path.path or "").split("/"):
-            yield invalid(f"{place}.hostPath.path", volume.host_path.path, "must not contain '..'")
-        if volume.config_map and not volume.config_map.name:
-            yield required(f"{place}.configMap.name")
-        if volume.secret and not volume.secret.secret_name:
-            yield required(f"{place}.secret.secretName")
-
-
-def _validate_mounts(mounts: Sequence[VolumeMount], path: str, volumes: set[str]) -> Iterable[Cause]:
-    seen: set[str] = set()
-    for index, mount in enumerate(mounts):
-        place = f"{path}[{index}]"
-        if not mount.name:
-            yield required(f"{place}.name")
-        elif mount.name not in volumes:
-            yield not_found_value(f"{place}.name", mount.name)
-        if not mount.mount_path:
-            yield required(f"{place}.mountPath")
-        if mount.mount_path in seen:
-            yield invalid(f"{place}.mountPath", mount.mount_path, "must be unique")
-        seen.add(mount.mount_path)
-        for field, value in (("subPath", mount.sub_path), ("subPathExpr", mount.sub_path_expr)):
-            if value and value.startswith("/"):
-                yield invalid(f"{place}.{field}", value, "must be a relative path")
-            if value and ".." in value.split("/"):
-                yield invalid(f"{place}.{field}", value, "must not contain '..'")
-
-
-def validate_resources(resources: ResourceRequirements | None, path: str) -> Iterable[Cause]:
-    if resources is None:
-        return
-    for field, amounts in (("limits", resources.limits), ("requests", resources.requests)):
-        for name, value in amounts.items():
-            place = f"{path}.{field}[{name}]" if "." in name or "/" in name else f"{path}.{field}.{name}"
-            try:
-                amount = parse_quantity(value)
-            except ValueError as error:
-                yield invalid(place, value, str(error))
-                continue
-            if amount < 0:
-                yield invalid(place, value, "must be greater than or equal to 0")
-            limit = resources.limits.get(name)
-            if (
-                field == "requests"
-                and limit is not None
-                and _amount(limit) is not None
-                and amount > (_amount(limit) or 0)
-            ):
-                yield invalid(f"{path}.requests", value, f"must be less than or equal to {name} limit of {limit}")
-
-
-def _amount(value: str | int | float) -> Any:
-    try:
-        return parse_quantity(value)
-    except ValueError:
-        return None
-
-
-def _validate_probe(probe: Probe, path: str, *, readiness: bool) -> Iterable[Cause]:
-    yield from _validate_handler(probe, path)
-    for field, value in (
-        ("initialDelaySeconds", probe.initial_delay_seconds),
-        ("timeoutSeconds", probe.timeout_seconds),
-        ("periodSeconds", probe.period_seconds),
-        ("successThreshold", probe.success_threshold),
-        ("failureThreshold", probe.failure_threshold),
-    ):
-        if value is not None and value < 0:
-            yield invalid(f"{path}.{field}", value, "must be greater than or equal to 0")
-    if not readiness and probe.success_threshold not in (None, 1):
-        yield invalid(f"{path}.successThreshold", probe.success_threshold, "must be 1")
-
-
-_HANDLERS = {"exec": "exec", "http_get": "httpGet", "tcp_socket": "tcpSocket", "grpc": "grpc", "sleep": "sleep"}
-
-
-def _validate_handler(handler: Any, path: str) -> Iterable[Cause]:
-    """Of a probe or a lifecycle hook: exactly one way."""
-    given = [name for name in _HANDLERS if getattr(handler, name, None) is not None]
-    if not given:
-        yield required(path, "must specify a handler type")
-    for name in given[1:]:
-        yield forbidden(f"{path}.{_HANDLERS[name]}", "may not specify more than 1 handler type")
-    if handler.exec and not handler.exec.command:
-        yield required(f"{path}.exec.command")
-    for name in ("http_get", "tcp_socket"):
-        action = getattr(handler, name, None)
-        if action is None:
-            continue
-        if isinstance(action.port, int):
-            yield from validate_port(action.port, f"{path}.{_HANDLERS[name]}.port")
-        elif not _PORT_NAME.fullmatch(action.port):
-            detail = "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)"
-            yield invalid(f"{path}.{_HANDLERS[name]}.port", action.port, detail)
-
-
-def _validate_tolerations(spec: PodSpec, path: str) -> Iterable[Cause]:
-    for index, toleration in enumerate(spec.tolerations):
-        place = f"{path}[{index}]"
-        operator = toleration.operator or "Equal"
-        if operator not in ("Equal", "Exists"):
-            yield not_supported(f"{place}.operator", operator, ("Equal", "Exists"))
-        if not toleration.key and operator != "Exists":
-            yield invalid(
-                f"{place}.operator",
-                operator,
-                'operator must be Exists when `key` is empty, which means "match all values and all keys"',
-            )
-        if operator == "Exists" and toleration.value:
-            yield invalid(f"{place}.operator", operator, "value must be empty when `operator` is 'Exists'")
-        if toleration.effect and toleration.effect not in ("NoSchedule", "PreferNoSchedule", "NoExecute"):
-            effects = ("NoSchedule", "PreferNoSchedule", "NoExecute")
-            yield not_supported(f"{place}.effect", toleration.effect, effects)
-        if toleration.toleration_seconds is not None and toleration.effect != "NoExecute":
-            yield invalid(
-                f"{place}.effect", toleration.effect, "effect must be 'NoExecute' when `tolerationSeconds` is set"
-            )
+def _default_storage(volume: Volume) -> None:
+    """Kinds of storage that knarr doesn't mount itself, kept exactly as upstream keeps them."""
+    if volume.iscsi:
+        volume.iscsi.iscsi_interface = volume.iscsi.iscsi_interface or "default"
+    elif volume.rbd:
+        volume.rbd.pool = volume.rbd.pool or "rbd"
+        volume.rbd.user = volume.rbd.user or "admin"
+        volume.rbd.keyring = volume.rbd.keyring or "/etc/ceph/keyring"
+    elif volume.azure_disk:
+        disk = volume.azure_disk
+        disk.caching_mode = disk.caching_mode or "ReadWrite"
+        disk.kind = disk.kind or "Shared"
+        disk.fs_type = disk.fs_type or "ext4"
+        disk.read_only = bool(disk.read_only)
+    elif volume.scale_io:
+        volume.scale_io.storage_mode = volume.scale_io.storage_mode or "ThinProvisioned"
+        volume.scale_io.fs_type = volume.scale_io.fs_type or "xfs"
+    elif volume.ephemeral and volume.ephemeral.volume_claim_template:
+        template = volume.ephemeral.volume_claim_template
+        template.metadata = template.metadata or ObjectMeta()
+        template.spec.volume_mode = template.spec.volume_mode or "Filesystem"
+        if template.spec.resources is None:
+            template.spec.resources = VolumeResourceRequirements()
+        default_requirements(template.spec.resources)

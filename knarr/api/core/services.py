@@ -7,14 +7,24 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from knarr.api import names
-from knarr.api.core.podspec import validate_port
-from knarr.api.core.v1 import ClientIPConfig, Endpoints, Service, ServiceSpec, SessionAffinityConfig
+from knarr.api.core.podspec_validation import validate_port
+from knarr.api.core.v1 import (
+    ClientIPConfig,
+    Endpoints,
+    LoadBalancerStatus,
+    Service,
+    ServiceSpec,
+    ServiceStatus,
+    SessionAffinityConfig,
+)
 from knarr.api.errors import Cause, duplicate, forbidden, invalid, not_supported, required
 from knarr.api.metadata import validate_labels
 from knarr.api.printing import NONE, age, labels
 from knarr.api.resources import Column, Strategy
 
 AFFINITY_TIMEOUT_S = 10800
+WITH_NODE_PORTS = ("NodePort", "LoadBalancer")
+WITH_CLUSTER_IP = ("ClusterIP", "NodePort", "LoadBalancer")
 TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 
 
@@ -25,44 +35,32 @@ class ServiceStrategy(Strategy[Service]):
     field_names = ("spec.clusterIP", "spec.type")
 
     def default(self, obj: Service) -> None:
-        spec = obj.spec = obj.spec or ServiceSpec()
-        spec.type = spec.type or "ClusterIP"
-        spec.session_affinity = spec.session_affinity or "None"
-        if spec.session_affinity == "ClientIP":
-            config = spec.session_affinity_config = spec.session_affinity_config or SessionAffinityConfig()
-            config.client_ip = config.client_ip or ClientIPConfig()
-            config.client_ip.timeout_seconds = config.client_ip.timeout_seconds or AFFINITY_TIMEOUT_S
-        elif spec.session_affinity == "None":
-            spec.session_affinity_config = None
-        for port in spec.ports:
-            port.protocol = port.protocol or "TCP"
-            if port.target_port in (None, 0, ""):
-                port.target_port = port.port
-        if spec.type in ("NodePort", "LoadBalancer"):
-            spec.external_traffic_policy = spec.external_traffic_policy or "Cluster"
-        if spec.type == "LoadBalancer" and spec.allocate_load_balancer_node_ports is None:
-            spec.allocate_load_balancer_node_ports = True
-        if spec.type != "ExternalName":
-            spec.internal_traffic_policy = spec.internal_traffic_policy or "Cluster"
+        if obj.spec is None:
+            obj.spec = ServiceSpec()
+        _default_spec(obj.spec)
+        if obj.status and obj.status.load_balancer:
+            for ingress in obj.status.load_balancer.ingress:
+                if ingress.ip and ingress.ip_mode is None and obj.spec.type == "LoadBalancer":
+                    ingress.ip_mode = "VIP"
+
+    def prepare_for_create(self, obj: Service) -> None:
+        obj.status = ServiceStatus(load_balancer=LoadBalancerStatus())
+        spec = obj.spec
+        if spec and spec.cluster_ip and not spec.cluster_ips:
+            spec.cluster_ips = [spec.cluster_ip]
 
     def prepare_for_update(self, obj: Service, old: Service) -> None:
-        """What the API server allocated stays when an update leaves it out (patchAllocatedValues)."""
-        new_spec, old_spec = obj.spec, old.spec
-        assert new_spec
-        assert old_spec
-        if new_spec.type == "ExternalName":
+        if obj.spec is None or old.spec is None:
             return
-        if old_spec.type != "ExternalName":
-            new_spec.cluster_ip = new_spec.cluster_ip or old_spec.cluster_ip
-            new_spec.cluster_ips = new_spec.cluster_ips or list(old_spec.cluster_ips)
-            new_spec.ip_families = new_spec.ip_families or list(old_spec.ip_families)
-            new_spec.ip_family_policy = new_spec.ip_family_policy or old_spec.ip_family_policy
-        if new_spec.type in ("NodePort", "LoadBalancer") and old_spec.type in ("NodePort", "LoadBalancer"):
-            held = {(port.protocol, port.port): port.node_port for port in old_spec.ports}
-            for port in new_spec.ports:
-                port.node_port = port.node_port or held.get((port.protocol, port.port))
-            if new_spec.health_check_node_port is None:
-                new_spec.health_check_node_port = old_spec.health_check_node_port
+        _drop_what_the_type_lost(obj.spec, old.spec)
+        _keep_allocated(obj.spec, old.spec)
+        _pair_addresses(obj.spec, old.spec)
+
+    def prepare_for_status_update(self, obj: Service, old: Service) -> None:
+        if obj.status is None:
+            obj.status = ServiceStatus()
+        if obj.status.load_balancer is None:
+            obj.status.load_balancer = LoadBalancerStatus()
 
     def validate(self, obj: Service) -> Iterable[Cause]:
         spec = obj.spec
@@ -112,6 +110,91 @@ class ServiceStrategy(Strategy[Service]):
     def fields(self, obj: Service) -> Mapping[str, str]:
         spec = obj.spec or ServiceSpec()
         return {"spec.clusterIP": spec.cluster_ip or "", "spec.type": spec.type or ""}
+
+
+def _default_spec(spec: ServiceSpec) -> None:
+    spec.type = spec.type or "ClusterIP"
+    spec.session_affinity = spec.session_affinity or "None"
+    if spec.session_affinity == "None":
+        spec.session_affinity_config = None
+    elif spec.session_affinity == "ClientIP":
+        config = spec.session_affinity_config
+        if config is None or config.client_ip is None or config.client_ip.timeout_seconds is None:
+            client_ip = ClientIPConfig(timeout_seconds=AFFINITY_TIMEOUT_S)
+            spec.session_affinity_config = SessionAffinityConfig(client_ip=client_ip)
+    for port in spec.ports:
+        port.protocol = port.protocol or "TCP"
+        if port.target_port in (None, 0, ""):
+            port.target_port = port.port
+    if spec.type in WITH_CLUSTER_IP and spec.internal_traffic_policy is None:
+        spec.internal_traffic_policy = "Cluster"
+    if spec.type in WITH_NODE_PORTS:
+        spec.external_traffic_policy = spec.external_traffic_policy or "Cluster"
+    if spec.type == "LoadBalancer" and spec.allocate_load_balancer_node_ports is None:
+        spec.allocate_load_balancer_node_ports = True
+
+
+def needs_health_check_port(spec: ServiceSpec) -> bool:
+    """A load balancer asks nodes whether they have a pod of the service when traffic stays local."""
+    return spec.type == "LoadBalancer" and spec.external_traffic_policy == "Local"
+
+
+def _drop_what_the_type_lost(spec: ServiceSpec, old: ServiceSpec) -> None:
+    """Values that only the old type had, when they came along unchanged."""
+    if old.type in WITH_CLUSTER_IP and spec.type not in WITH_CLUSTER_IP:
+        if (spec.cluster_ip, spec.cluster_ips) == (old.cluster_ip, old.cluster_ips):
+            spec.cluster_ip, spec.cluster_ips = None, []
+        if spec.ip_families == old.ip_families:
+            spec.ip_families = []
+        if spec.ip_family_policy == old.ip_family_policy:
+            spec.ip_family_policy = None
+        if spec.internal_traffic_policy == old.internal_traffic_policy:
+            spec.internal_traffic_policy = None
+    if old.type in WITH_NODE_PORTS and spec.type not in WITH_NODE_PORTS:
+        if _node_ports(spec) == _node_ports(old):
+            for port in spec.ports:
+                port.node_port = None
+        if spec.external_traffic_policy == old.external_traffic_policy:
+            spec.external_traffic_policy = None
+    unchanged = spec.health_check_node_port == old.health_check_node_port
+    if needs_health_check_port(old) and not needs_health_check_port(spec) and unchanged:
+        spec.health_check_node_port = None
+    if old.type == "LoadBalancer" and spec.type != "LoadBalancer":
+        if spec.allocate_load_balancer_node_ports == old.allocate_load_balancer_node_ports:
+            spec.allocate_load_balancer_node_ports = None
+        if spec.load_balancer_class == old.load_balancer_class:
+            spec.load_balancer_class = None
+
+
+def _node_ports(spec: ServiceSpec) -> set[int]:
+    return {port.node_port for port in spec.ports if port.node_port}
+
+
+def _keep_allocated(spec: ServiceSpec, old: ServiceSpec) -> None:
+    """What the server handed out and the update doesn't mention."""
+    if spec.type in WITH_CLUSTER_IP and old.type in WITH_CLUSTER_IP:
+        spec.cluster_ip = spec.cluster_ip or old.cluster_ip
+        if not spec.cluster_ips and spec.cluster_ip == old.cluster_ip:
+            spec.cluster_ips = list(old.cluster_ips)
+        spec.ip_family_policy = spec.ip_family_policy or old.ip_family_policy
+        spec.ip_families = spec.ip_families or list(old.ip_families)
+    if spec.type in WITH_NODE_PORTS and old.type in WITH_NODE_PORTS:
+        before = {(port.protocol, port.port): port.node_port for port in old.ports if port.node_port}
+        used = _node_ports(spec)
+        for port in spec.ports:
+            known = before.get((port.protocol, port.port))
+            if not port.node_port and known and known not in used:
+                port.node_port = known
+                used.add(known)
+    if needs_health_check_port(spec) and needs_health_check_port(old):
+        spec.health_check_node_port = spec.health_check_node_port or old.health_check_node_port
+
+
+def _pair_addresses(spec: ServiceSpec, old: ServiceSpec) -> None:
+    """clusterIP is always the first of clusterIPs; a client of old may change the one and not know the other."""
+    if spec.cluster_ip == old.cluster_ip or spec.cluster_ips != old.cluster_ips:
+        return
+    spec.cluster_ips = [spec.cluster_ip] if spec.cluster_ip else []
 
 
 def _validate_ports(spec: ServiceSpec) -> Iterable[Cause]:

@@ -6,16 +6,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from knarr.api import names
-from knarr.api.core.podspec import canonical_or_same
+from knarr.api.core.amounts import default_amounts
 from knarr.api.core.v1 import (
     ConfigMap,
+    DaemonEndpoint,
     Event,
+    EventSource,
     Namespace,
     NamespaceSpec,
     NamespaceStatus,
     Node,
+    NodeDaemonEndpoints,
     NodeSpec,
     NodeStatus,
+    NodeSystemInfo,
     Secret,
 )
 from knarr.api.errors import Cause, forbidden, invalid, required, too_long
@@ -41,6 +45,10 @@ class NamespaceStrategy(Strategy[Namespace]):
     field_names = ("status.phase",)
 
     def default(self, obj: Namespace) -> None:
+        if obj.spec is None:
+            obj.spec = NamespaceSpec()
+        if obj.status and not obj.status.phase:
+            obj.status.phase = "Active"
         if obj.metadata.name:
             obj.metadata.labels[NAME_LABEL] = obj.metadata.name
 
@@ -51,7 +59,7 @@ class NamespaceStrategy(Strategy[Namespace]):
             obj.spec.finalizers.append("kubernetes")
 
     def prepare_for_update(self, obj: Namespace, old: Namespace) -> None:
-        obj.spec = old.spec
+        obj.spec = old.spec  # Its finalizers change through the subresource finalize only.
 
     def fields(self, obj: Namespace) -> Mapping[str, str]:
         return {"status.phase": (obj.status.phase if obj.status else None) or ""}
@@ -62,14 +70,21 @@ NAMESPACE_COLUMNS = (Column("Status", lambda obj, now_s: obj.status.phase if obj
 
 class NodeStrategy(Strategy[Node]):
     has_status = True
+    status_at_creation = True
     field_names = ("spec.unschedulable",)
 
     def default(self, obj: Node) -> None:
         obj.spec = obj.spec or NodeSpec()
-        if obj.status:
-            obj.status.capacity = {name: canonical_or_same(value) for name, value in obj.status.capacity.items()}
-            allocatable = {name: canonical_or_same(value) for name, value in obj.status.allocatable.items()}
-            obj.status.allocatable = allocatable or dict(obj.status.capacity)
+        status = obj.status = obj.status or NodeStatus()
+        default_amounts(status.capacity)
+        default_amounts(status.allocatable)
+        status.allocatable = status.allocatable or dict(status.capacity)
+        if status.daemon_endpoints is None:
+            status.daemon_endpoints = NodeDaemonEndpoints()
+        if status.daemon_endpoints.kubelet_endpoint is None:
+            status.daemon_endpoints.kubelet_endpoint = DaemonEndpoint()
+        if status.node_info is None:
+            status.node_info = NodeSystemInfo()
 
     def fields(self, obj: Node) -> Mapping[str, str]:
         return {"spec.unschedulable": str(bool(obj.spec and obj.spec.unschedulable)).lower()}
@@ -203,6 +218,10 @@ class EventStrategy(Strategy[Event]):
         "source",
         "type",
     )
+
+    def default(self, obj: Event) -> None:
+        if obj.source is None:
+            obj.source = EventSource()
 
     def fields(self, obj: Event) -> Mapping[str, str]:
         about = obj.involved_object

@@ -17,6 +17,9 @@ class EndpointSliceStrategy(Strategy[v1.EndpointSlice]):
         for port in obj.ports:
             port.protocol = port.protocol or "TCP"
             port.name = port.name or ""
+        for endpoint in obj.endpoints:
+            if endpoint.conditions is None:
+                endpoint.conditions = v1.EndpointConditions()
 
 
 def _ports(piece: Any, now_s: float) -> str:
