@@ -7,6 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
+
 def snapshot(data_folder: Path, bridge: str) -> dict[str, set[str]]:
     """Processes, mounts, namespaces, interfaces, cgroups and kernel rules that could be the cluster's."""
     return {
