@@ -33,9 +33,9 @@ clean:
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
-	$(RUN)/pip install --quiet --disable-pip-version-check --editable .
+	$(RUN)/pip install --quiet --disable-pip-version-check --editable '.[demo]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(RUN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(RUN)/pip install --quiet --disable-pip-version-check --editable '.[demo,dev]'
 	touch $@
