@@ -20,7 +20,7 @@ from knarr.client.client import Client
 from knarr.client.events import EventRecorder
 from knarr.client.informer import Informer, Informers
 from knarr.clock import Clock
-from knarr.node import pod_files
+from knarr.node import log_rotation, pod_files
 from knarr.node.config import NodeConfig
 from knarr.node.environment import MASTER_SERVICE
 from knarr.node.handlers import Handlers, HollowHandlers, HostHandlers
@@ -112,6 +112,8 @@ class NodeAgent:
                 await self._remove_orphans()
                 group.create_task(self._watch_exits(), name="exits")
                 group.create_task(self._relist(), name="relist")
+                if not self.config.hollow:
+                    group.create_task(log_rotation.run(self._runtime, self._clock), name="log rotation")
                 self.ready.set()
         finally:
             await self._node.handlers.close()

@@ -91,7 +91,7 @@ async def read(
     try:
         if options.tail_lines is not None:
             await asyncio.to_thread(lambda: file.seek(tail_offset(path, options.tail_lines or 0)))
-        pending = b""
+        pending, replaced = b"", False
         while not selection.full:
             wake.clear()
             # Asked before reading: what was written until then is read.
@@ -105,8 +105,12 @@ async def read(
                 continue
             if not options.follow or over:
                 return
-            if os.path.exists(path) and os.stat(path).st_ino != os.fstat(file.fileno()).st_ino:  # noqa: ASYNC240
-                # The log was rotated: go on in the new file.
+            if not replaced and _is_another(path, file.fileno()):
+                # The log was rotated. Nobody writes to the old file any more: read what is left of it.
+                replaced = True
+                continue
+            if replaced:
+                replaced = False
                 file.close()
                 file = await asyncio.to_thread(open, path, "rb")
                 watch, old = inotify.watch(path, wake), watch
@@ -118,6 +122,14 @@ async def read(
         file.close()
         if watch is not None:
             inotify.unwatch(watch, wake)
+
+
+def _is_another(path: str, descriptor: int) -> bool:
+    """Whether there is another file at `path` than the open one."""
+    try:
+        return os.stat(path).st_ino != os.fstat(descriptor).st_ino
+    except FileNotFoundError:
+        return False
 
 
 def tail_offset(path: str, count: int) -> int:

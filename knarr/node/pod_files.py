@@ -14,6 +14,7 @@ from pathlib import Path
 from knarr.api.core.v1 import Container, Pod
 from knarr.node import name_files
 from knarr.node.config import NodeConfig
+from knarr.node.log_rotation import rotated
 from knarr.node.logs import last_lines
 from knarr.node.runtime import contract
 from knarr.node.runtime.contract import Mount
@@ -85,7 +86,8 @@ def termination_message(pod: Pod, container: Container, run: contract.Container,
 
 def forget_run(pod_uid: str, container: str, run: contract.Container, config: NodeConfig) -> None:
     """Remove the log and the message of a run that nobody can ask for any more."""
-    for path in (Path(run.log_path), _message_file(config.pod_folder(pod_uid), container, run.attempt)):
+    message = _message_file(config.pod_folder(pod_uid), container, run.attempt)
+    for path in (Path(run.log_path), *rotated(run.log_path), message):
         path.unlink(missing_ok=True)
 
 

@@ -16,6 +16,8 @@ from knarr.api.core.v1 import ConfigMap, Pod, Secret, Service
 from knarr.api.errors import BadRequest
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.client.nodes import LogOptions
+from knarr.clock import SystemClock
+from knarr.node import log_rotation
 from tests.node.cluster import NodeCluster
 from tests.node.conftest import IMAGE
 
@@ -54,6 +56,17 @@ async def soon(holds: Callable[[], Awaitable[Any]]) -> None:
     async with asyncio.timeout(20):
         while not await holds():  # noqa: ASYNC110 (nothing tells)
             await asyncio.sleep(0.02)
+
+
+class At(SystemClock):
+    """A clock that shows a certain time."""
+
+    def __init__(self, now_s: float) -> None:
+        super().__init__()
+        self._now_s = now_s
+
+    def time_s(self) -> float:
+        return self._now_s
 
 
 async def test_a_pod_runs_in_well_under_a_second_and_leaves_nothing(real: NodeCluster, tmp_path: Path) -> None:
@@ -286,6 +299,22 @@ async def test_logs_whole_tail_since_previous_and_followed(real: NodeCluster) ->
     assert followed.splitlines()[-1] == "more"
     await real.until(lambda: real.status("web").restart_count == 1)
     assert "more\n" in await log(real, "web", previous=True)
+
+
+async def test_a_large_log_is_put_aside_and_followers_see_every_line(real: NodeCluster) -> None:
+    text = "for i in 1 2 3 4 5 6 7; do read x </tmp/go; echo line $i; done; " + RUN
+    await started(real, "web", script("mkfifo /tmp/go 2>/dev/null || busybox mknod /tmp/go p; " + text))
+    [container] = await real.runtime.containers()
+    pod = real.get("web")
+    assert pod is not None
+    following = real.backend.logs(pod, LogOptions("main", follow=True))
+    for number in range(1, 8):
+        await out(real, "web", "sh", "-c", "echo >/tmp/go")
+        assert await asyncio.wait_for(anext(following), 20) == f"line {number}\n".encode()
+        await log_rotation.rotate(real.runtime, At(number), container.id, container.log_path)
+    kept = [path.name for path in log_rotation.rotated(container.log_path)]
+    assert len(kept) == log_rotation.LOG_FILES_MAX - 1
+    assert kept == [f"0.log.19700101-00000{number}" for number in (4, 5, 6, 7)]
 
 
 async def test_exec_attach_and_port_forward(real: NodeCluster) -> None:
