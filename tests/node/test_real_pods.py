@@ -312,6 +312,7 @@ async def test_a_large_log_is_put_aside_and_followers_see_every_line(real: NodeC
         await out(real, "web", "sh", "-c", "echo >/tmp/go")
         assert await asyncio.wait_for(anext(following), 20) == f"line {number}\n".encode()
         await log_rotation.rotate(real.runtime, At(number), container.id, container.log_path)
+        await soon(lambda: asyncio.to_thread(os.path.exists, container.log_path))
     kept = [path.name for path in log_rotation.rotated(container.log_path)]
     assert len(kept) == log_rotation.LOG_FILES_MAX - 1
     assert kept == [f"0.log.19700101-00000{number}" for number in (4, 5, 6, 7)]
