@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from knarr.api.core.v1 import Container, Pod
 from knarr.node.config import NodeConfig
 from knarr.node.environment import expand_all
-from knarr.node.name_files import host_name
+from knarr.node.name_files import domain_name, host_name
 from knarr.node.resources import cgroup_parent, container_resources, oom_score_adj, pod_bounds
 from knarr.node.runtime.contract import ContainerConfig, Mount, PortMapping, SandboxConfig, SecurityContext
 
@@ -28,7 +28,7 @@ def sandbox_config(pod: Pod, attempt: int, config: NodeConfig) -> SandboxConfig:
         pod_name=name,
         pod_namespace=namespace,
         attempt=attempt,
-        hostname=host_name(pod) if not spec.host_network else config.name,
+        hostname=_host_name(pod, config),
         log_directory=str(config.log_folder(namespace, name, uid)),
         cgroup_parent=cgroup_parent(pod),
         host_network=bool(spec.host_network),
@@ -39,6 +39,14 @@ def sandbox_config(pod: Pod, attempt: int, config: NodeConfig) -> SandboxConfig:
         cpu_shares=bounds.cpu_shares,
         memory_limit_bytes=bounds.memory_limit_bytes,
     )
+
+
+def _host_name(pod: Pod, config: NodeConfig) -> str:
+    assert pod.spec
+    if pod.spec.host_network:
+        return config.name
+    full = domain_name(pod, config.cluster_domain) if pod.spec.set_hostname_as_fqdn else ""
+    return full or host_name(pod)
 
 
 def port_mappings(pod: Pod) -> tuple[PortMapping, ...]:

@@ -95,8 +95,7 @@ class PodWorker:
     def update(self, pod: Pod) -> None:
         """The pod has changed in the API."""
         before, self.pod = self.pod, pod
-        if pod.status is not None:
-            self._writer.found(pod.status)
+        self._writer.found(pod)
         if before.metadata.labels != pod.metadata.labels or before.metadata.annotations != pod.metadata.annotations:
             self._publish_again = True
         self._changed.set()
@@ -130,9 +129,10 @@ class PodWorker:
         return self._status
 
     def run_of(self, container: str, *, previous: bool) -> contract.Container | None:
-        """The newest run of a container, or the one before it."""
+        """The newest run of a container, or the one before it: for one that backs off, that which has ended."""
         runs = self._runs.get(container, [])
-        at = -2 if previous else -1
+        backs_off = bool(runs) and runs[-1].state is ContainerState.EXITED and container in self._waiting
+        at = -2 if previous and not backs_off else -1
         return runs[at] if len(runs) >= -at else None
 
     @contextmanager

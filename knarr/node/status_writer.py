@@ -15,6 +15,7 @@ import msgspec
 from knarr.api.core.v1 import Pod, PodStatus
 from knarr.api.errors import APIError, Conflict, NotFound
 from knarr.client.client import Client
+from knarr.client.informer import version_of
 from knarr.clock import Clock
 from knarr.node.status import OWN_CONDITIONS
 
@@ -37,6 +38,10 @@ class StatusWriter:
         self._name, self._namespace = pod.metadata.name or "", pod.metadata.namespace
         self._uid = pod.metadata.uid
         self._written: dict[str, Any] = plain(pod.status or PodStatus())
+        self._newest: dict[str, Any] | None = None
+        """The status as it should be; None before the first one."""
+        self._revision = version_of(pod)
+        """Of the newest write: what the cache shows from before is no news."""
         self._wanted: dict[str, Any] | None = None
         self._urgent = asyncio.Event()
         self._changed = asyncio.Event()
@@ -46,7 +51,7 @@ class StatusWriter:
 
     def write(self, status: PodStatus, *, urgent: bool) -> None:
         """Have `status` written. What isn't urgent may wait a moment for more to come."""
-        wanted = plain(status)
+        wanted = self._newest = plain(status)
         if not patch_of(self._written, wanted) and self._wanted is None:
             return
         self._wanted = wanted
@@ -55,11 +60,23 @@ class StatusWriter:
         if urgent:
             self._urgent.set()
 
-    def found(self, status: PodStatus) -> None:
-        """Others' conditions, as the cache shows them, are not ours to take away."""
-        theirs = [each for each in plain(status).get("conditions", ()) if each["type"] not in OWN_CONDITIONS]
+    def found(self, pod: Pod) -> None:
+        """The pod as the cache shows it: others' conditions are theirs, ours are set right when others changed them.
+
+        (The node lifecycle controller takes Ready from the pods of a node that it doesn't hear of.)
+        """
+        if self._wanted is not None or version_of(pod) < self._revision:
+            return
+        shown = {each["type"]: each for each in plain(pod.status or PodStatus()).get("conditions", ())}
+        theirs = [each for kind, each in shown.items() if kind not in OWN_CONDITIONS]
         ours = [each for each in self._written.get("conditions", ()) if each["type"] in OWN_CONDITIONS]
-        self._written["conditions"] = [*ours, *theirs]
+        meddled = [each for each in ours if shown.get(each["type"], {}).get("status") != each["status"]]
+        self._written["conditions"] = [*(shown.get(each["type"], each) for each in ours), *theirs]
+        if meddled and self._newest is not None and patch_of(self._written, self._newest):
+            self._wanted = self._newest
+            self._settled.clear()
+            self._changed.set()
+            self._urgent.set()
 
     async def settled(self) -> None:
         """Wait until the newest status is written, or the pod is gone."""
@@ -88,10 +105,13 @@ class StatusWriter:
                 continue
             try:
                 await self._write(wanted)
-            except (NotFound, Conflict):
+            except NotFound:
                 self.give_up()
                 return
             except APIError as error:
+                if isinstance(error, Conflict) and await self._is_another():
+                    self.give_up()
+                    return
                 log.warning("status of pod %s/%s: %s; trying again", self._namespace, self._name, error)
                 self._changed.set()
                 await self._clock.sleep(delay_s * (0.5 + self._clock.random.random()))
@@ -108,7 +128,17 @@ class StatusWriter:
         if changes:
             # The uid makes the server refuse when another pod has the name by now.
             patch = {"metadata": {"uid": self._uid}, "status": changes}
-            await self._client.patch(Pod, self._name, patch, self._namespace, subresource="status")
+            written = await self._client.patch(Pod, self._name, patch, self._namespace, subresource="status")
+            self._revision = version_of(written)
+
+    async def _is_another(self) -> bool:
+        """Whether a conflict means that the name belongs to another pod by now."""
+        try:
+            return (await self._client.get(Pod, self._name, self._namespace)).metadata.uid != self._uid
+        except NotFound:
+            return True
+        except APIError:
+            return False
 
 
 def plain(status: PodStatus) -> dict[str, Any]:

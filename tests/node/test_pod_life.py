@@ -520,6 +520,24 @@ def test_pods_run_on_while_the_api_server_is_away_and_their_status_comes_later(t
     simulate(scenario, tmp_path)
 
 
+def test_what_others_do_to_the_nodes_conditions_is_set_right(tmp_path: Path) -> None:
+    async def scenario(cluster: NodeCluster) -> None:
+        await cluster.pod("web")
+        await cluster.until(lambda: cluster.ready("web"))
+        await cluster.clock.sleep(1)
+        patch = {"status": {"conditions": [{"type": "Ready", "status": "False", "reason": "NodeNotReady"}]}}
+        await cluster.client.patch(Pod, "web", patch, "default", subresource="status")
+        await cluster.until(lambda: not cluster.ready("web"))
+        await cluster.until(lambda: cluster.ready("web"), 1)
+        assert cluster.condition("web", "Ready") == ("True", "", "")
+        # And that is all: one write, not a quarrel.
+        count = len(cluster.history["web"])
+        await cluster.clock.sleep(100)
+        assert len(cluster.history["web"]) == count
+
+    simulate(scenario, tmp_path)
+
+
 def test_logs_of_a_container_that_waits_say_so(tmp_path: Path) -> None:
     async def scenario(cluster: NodeCluster) -> None:
         pod = await cluster.pod("web", {"image": "does-not-exist:v1"})
