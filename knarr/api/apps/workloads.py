@@ -17,8 +17,8 @@ from knarr.api.apps.v1 import (
     RollingUpdateDeployment,
 )
 from knarr.api.core.podspec import default_template
-from knarr.api.core.podspec_validation import validate_pod_spec
 from knarr.api.core.v1 import PodSpec, PodTemplateSpec
+from knarr.api.core.validate_podspec import validate_pod_spec
 from knarr.api.errors import Cause, forbidden, invalid, not_supported, required
 from knarr.api.meta.v1 import LabelSelector
 from knarr.api.metadata import validate_annotations, validate_labels

@@ -7,7 +7,6 @@ from typing import Any
 
 from knarr.api.core.amounts import default_amounts, default_requirements
 from knarr.api.core.podspec import default_host_ports, default_pod_spec, default_requests
-from knarr.api.core.podspec_validation import validate_pod_spec
 from knarr.api.core.v1 import (
     Container,
     ContainerState,
@@ -17,6 +16,7 @@ from knarr.api.core.v1 import (
     PodStatus,
     ResourceRequirements,
 )
+from knarr.api.core.validate_podspec import validate_pod_spec
 from knarr.api.errors import Cause, forbidden
 from knarr.api.printing import NONE, age
 from knarr.api.quantity import parse_quantity

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from knarr.api import names
-from knarr.api.core.podspec_validation import validate_port
 from knarr.api.core.v1 import (
     ClientIPConfig,
     Endpoints,
@@ -17,6 +16,7 @@ from knarr.api.core.v1 import (
     ServiceStatus,
     SessionAffinityConfig,
 )
+from knarr.api.core.validate_values import validate_port
 from knarr.api.errors import Cause, duplicate, forbidden, invalid, not_supported, required
 from knarr.api.metadata import validate_labels
 from knarr.api.printing import NONE, age, labels
