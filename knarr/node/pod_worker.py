@@ -177,6 +177,9 @@ class PodWorker:
     async def _look(self) -> None:
         """See what the runtime has of this pod."""
         runtime = self._node.runtime
+        if self._making is not None and self._making.done():
+            # Not sooner: a look that began before the sandbox was there must not lead to a second one.
+            self._making = None
         self._sandboxes = sorted(
             (sandbox for sandbox in await runtime.sandboxes() if sandbox.config.pod_uid == self.uid),
             key=lambda sandbox: sandbox.config.attempt,
@@ -303,7 +306,6 @@ class PodWorker:
             self._tell("Warning", "FailedCreatePodSandBox", failure.message)
             self._retry_later()
         finally:
-            self._making = None
             self._changed.set()
 
     async def _stop_sandbox(self, sandbox: Sandbox) -> None:

@@ -14,6 +14,7 @@ from knarr.api.core.v1 import ConfigMap, Node, Pod
 from knarr.api.errors import BadRequest
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.client.nodes import LogOptions
+from knarr.node.runtime.contract import Container, Sandbox, SandboxConfig
 from knarr.node.runtime.sim import Behaviour, SimRuntime
 from knarr.simulate.clock import VirtualClock, run
 from tests.node.cluster import NODE, NodeCluster, hollow_config
@@ -559,3 +560,29 @@ def _exit_code(cluster: NodeCluster, name: str) -> int:
     assert state is not None
     assert state.terminated is not None
     return state.terminated.exit_code
+
+
+class SlowLook(SimRuntime):
+    """A runtime whose sandboxes come up while it is still listing the containers."""
+
+    async def run_sandbox(self, config: SandboxConfig) -> Sandbox:
+        await self._clock.sleep(0.01)
+        self.made = [*getattr(self, "made", []), config.pod_name]
+        return await super().run_sandbox(config)
+
+    async def containers(self) -> list[Container]:
+        seen = await super().containers()
+        await self._clock.sleep(0.02)
+        return seen
+
+
+def test_a_look_that_began_before_the_sandbox_was_there_makes_no_second_one(tmp_path: Path) -> None:
+    async def main(clock: VirtualClock) -> None:
+        runtime = SlowLook(clock)
+        cluster = NodeCluster(clock, runtime, hollow_config(tmp_path))
+        async with cluster.running():
+            await cluster.pod("web")
+            await cluster.until(lambda: cluster.ready("web"))
+        assert runtime.made == ["web"]
+
+    run(main)
