@@ -204,9 +204,15 @@ SHOWN_MAX = 3
 def _addresses(endpoints: Endpoints, now_s: float) -> str:
     found = []
     for subset in endpoints.subsets:
-        for address in subset.addresses:
-            found += [f"{address.ip}:{port.port}" for port in subset.ports] or [address.ip]
+        if subset.ports:
+            found += [_joined(address.ip, port.port) for port in subset.ports for address in subset.addresses]
+        else:
+            found += [address.ip for address in subset.addresses]
     return some(found)
+
+
+def _joined(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def some(found: list[Any]) -> str:
