@@ -13,7 +13,6 @@ import re
 from typing import Any, NoReturn, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
-import yaml
 
 from knarr.api.errors import BadRequest
 from knarr.api.types import Struct
@@ -22,14 +21,12 @@ T = TypeVar("T")
 
 NESTING_MAX = 500
 """Objects in objects; deeper ones are refused."""
-YAML_NODES_MAX = 200_000
-"""Nodes that a YAML document may have once its aliases are expanded."""
 
 
 def decode(kind: type[T], body: bytes, *, yaml_body: bool = False, validation: str = "Warn") -> tuple[T, list[str]]:
     """The object in `body`, and warnings. `validation` is Strict, Warn or Ignore. Raises BadRequest."""
     if yaml_body:
-        return convert(kind, _from_yaml(body), validation=validation)
+        return convert(kind, plain_yaml(body), validation=validation)
     if not body:
         raise BadRequest("the object provided is unrecognized: the body of the request was empty")
     try:
@@ -79,7 +76,12 @@ def plain_json(body: bytes) -> Any:
 
 def plain_yaml(body: bytes) -> Any:
     """Any YAML, as plain data. Raises BadRequest."""
-    return _from_yaml(body)
+    from knarr.api.yaml_text import parse  # Clients of the API seldom speak YAML: not loaded before one does.
+
+    try:
+        return parse(body.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"error converting YAML to JSON: {error}") from None
 
 
 def _unwelcome(kind: type[Any], faults: list[str], validation: str) -> list[str]:
@@ -151,6 +153,9 @@ def _prune(kind: Any, data: Any, path: str, faults: list[str], depth: int) -> An
             item = get_args(kind)[1]
             if item is Any:
                 return data
+            if item is str:
+                # Go reads null as the empty word.
+                return {name: "" if value is None else value for name, value in data.items()}
             return {
                 name: _prune(item, value, f"{path}.{name}", faults, depth + 1)
                 for name, value in data.items()
@@ -182,100 +187,54 @@ def duplicate_fields(body: bytes) -> list[str]:
     Every key makes one quote-colon pair, and duplicates vanish in decoding: when the decoded data has as many keys as
     the text can have at most, none was lost, and the slow way is not needed.
     """
-    data = msgspec.json.decode(body)
-    if _count_keys(data) >= len(_KEY.findall(body)):
+    if _count_keys(msgspec.json.decode(body)) >= len(_KEY.findall(body)):
         return []
+    try:
+        # Numbers don't matter here, and the longest of them are slow to read.
+        data = json.loads(body, object_pairs_hook=_Fields, parse_int=len, parse_float=len)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"couldn't get version/kind; json parse error: {error}") from None
     found: list[str] = []
-
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        seen: dict[str, Any] = {}
-        for name, value in items:
-            if name in seen:
-                found.append(f'duplicate field "{name}"')
-            seen[name] = value
-        return seen
-
-    json.loads(body, object_pairs_hook=pairs)
+    rest: list[tuple[str, Any]] = [("", data)]
+    while rest:
+        path, value = rest.pop()
+        if isinstance(value, list):
+            rest += [
+                (f"{path}[{index}]", part) for index, part in enumerate(value) if isinstance(part, (list, _Fields))
+            ]
+        elif isinstance(value, _Fields):
+            dot = f"{path}." if path else ""
+            found += [f'duplicate field "{dot}{name}"' for name in value.twice]
+            rest += [(dot + name, part) for name, part in value.items() if isinstance(part, (list, _Fields))]
     return found
+
+
+class _Fields(dict[str, Any]):
+    """An object of JSON that remembers which of its fields stood in it twice."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.twice: list[str] = []
+        if len(self) < len(pairs):
+            seen: set[str] = set()
+            for name, _ in pairs:
+                if name in seen and name not in self.twice:
+                    self.twice.append(name)
+                seen.add(name)
 
 
 _KEY = re.compile(rb'"\s*:')
 
 
 def _count_keys(data: Any) -> int:
-    if isinstance(data, dict):
-        return len(data) + sum(_count_keys(value) for value in data.values() if isinstance(value, (dict, list)))
-    return sum(_count_keys(value) for value in data if isinstance(value, (dict, list)))
-
-
-def _from_yaml(body: bytes) -> Any:
-    try:
-        text = body.decode("utf-8")
-        loader = yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader
-        node = yaml.compose(text, loader)
-        _check_size(node)
-        # Timestamps and the like must stay strings, as JSON has no such types: sigs.k8s.io/yaml does the same.
-        return _yaml_data(node)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise BadRequest(f"error converting YAML to JSON: {error}") from None
-
-
-def _check_size(node: Any) -> None:
-    """Refuse documents whose aliases expand beyond bounds, without expanding them."""
-    sizes: dict[int, int] = {}
-    active: set[int] = set()
-
-    def size(part: Any) -> int:
-        if id(part) in sizes:
-            return sizes[id(part)]
-        if id(part) in active:
-            raise ValueError("an alias refers to itself")
-        active.add(id(part))
-        total = 1
-        if isinstance(part, yaml.MappingNode):
-            total += sum(size(key) + size(value) for key, value in part.value)
-        elif isinstance(part, yaml.SequenceNode):
-            total += sum(size(item) for item in part.value)
-        active.discard(id(part))
-        if total > YAML_NODES_MAX:
-            raise ValueError("the document is too large once its aliases are expanded")
-        sizes[id(part)] = total
-        return total
-
-    if node is not None:
-        size(node)
-
-
-def _yaml_data(node: Any) -> Any:
-    if node is None:
-        return None
-    if isinstance(node, yaml.MappingNode):
-        data: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = key_node.value
-            if key in data:
-                raise ValueError(f'key "{key}" already set in map')
-            data[key] = _yaml_data(value_node)
-        return data
-    if isinstance(node, yaml.SequenceNode):
-        return [_yaml_data(item) for item in node.value]
-    return _yaml_scalar(node.tag, node.value)
-
-
-def _yaml_scalar(tag: str, text: str) -> Any:
-    kind = tag.rpartition(":")[2]
-    if kind == "null":
-        return None
-    if kind == "bool":
-        return text.lower() in ("true", "yes", "on")
-    if kind == "int":
-        try:
-            return int(text.replace("_", ""), 0)
-        except ValueError:
-            return int(text.replace("_", ""), 8) if text.startswith("0") else text
-    if kind == "float":
-        try:
-            return float(text.replace("_", ""))
-        except ValueError:
-            return text
-    return text
+    count = 0
+    rest = [data]
+    while rest:
+        part = rest.pop()
+        if isinstance(part, dict):
+            count += len(part)
+            part = part.values()
+        elif not isinstance(part, list):
+            continue
+        rest += [value for value in part if isinstance(value, (dict, list))]
+    return count

@@ -65,6 +65,10 @@ class Strategy(Generic[T]):
         """Faults of an object to be created; of an update as well, before `validate_update`."""
         return ()
 
+    def validate_create(self, obj: T) -> Iterable[Cause]:
+        """Faults of an object to be created only, after `validate`."""
+        return ()
+
     def validate_update(self, obj: T, old: T) -> Iterable[Cause]:
         """Faults of the change (immutable fields)."""
         return ()

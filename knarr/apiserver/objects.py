@@ -110,7 +110,11 @@ class Objects:
             metadata.name = self._generate_name(metadata.generate_name)
         attributes = Attributes("CREATE", resource, namespace, obj, None, user, dry_run=dry_run)
         await self._admission.mutate(attributes)
-        _refuse(resource, metadata.name or "", (*validate_metadata(metadata, resource), *strategy.validate(obj)))
+        _refuse(
+            resource,
+            metadata.name or "",
+            (*validate_metadata(metadata, resource), *strategy.validate(obj), *strategy.validate_create(obj)),
+        )
         await self._admission.validate(attributes)
         warnings = list(strategy.warnings(obj, None))
         for _ in range(GENERATE_NAME_TRIES if generated else 1):

@@ -19,8 +19,10 @@ from knarr.api.apps.v1 import (
 from knarr.api.core.podspec import default_template
 from knarr.api.core.v1 import PodSpec, PodTemplateSpec
 from knarr.api.core.validate_podspec import validate_pod_spec
+from knarr.api.core.validate_values import validate_not_negative, validate_selector
 from knarr.api.errors import Cause, forbidden, invalid, not_supported, required
-from knarr.api.meta.v1 import LabelSelector
+from knarr.api.meta.owners import selector_for, selects_everything
+from knarr.api.meta.v1 import LabelSelector, ObjectMeta
 from knarr.api.metadata import validate_annotations, validate_labels
 from knarr.api.printing import NONE, age
 from knarr.api.resources import Column, Strategy
@@ -51,44 +53,34 @@ class DeploymentRules(Strategy[Deployment]):
     def prepare_for_create(self, obj: Deployment) -> None:
         obj.status = DeploymentStatus()
 
-    def validate(self, obj: Deployment) -> Iterable[Cause]:
-        spec = obj.spec
-        assert spec
-        yield from _not_negative(spec.replicas, "spec.replicas")
-        yield from validate_selector(spec.selector, spec.template, "spec")
-        yield from validate_template(spec.template, "spec.template")
-        yield from _not_negative(spec.min_ready_seconds, "spec.minReadySeconds")
-        yield from _not_negative(spec.revision_history_limit, "spec.revisionHistoryLimit")
-        yield from _not_negative(spec.progress_deadline_seconds, "spec.progressDeadlineSeconds")
-        if (spec.progress_deadline_seconds or 0) <= (spec.min_ready_seconds or 0):
-            detail = "must be greater than minReadySeconds"
-            yield invalid("spec.progressDeadlineSeconds", spec.progress_deadline_seconds, detail)
-        yield from self._validate_strategy(spec.strategy or DeploymentStrategy(), "spec.strategy")
+    def prepare_for_status_update(self, obj: Deployment, old: Deployment) -> None:
+        obj.status = obj.status or DeploymentStatus()
 
-    def _validate_strategy(self, strategy: DeploymentStrategy, path: str) -> Iterable[Cause]:
-        if strategy.type == "Recreate":
-            if strategy.rolling_update:
-                yield forbidden(f"{path}.rollingUpdate", "may not be specified when strategy `type` is 'Recreate'")
-            return
-        if strategy.type != "RollingUpdate":
-            yield not_supported(f"{path}.type", strategy.type, ("Recreate", "RollingUpdate"))
-            return
-        rolling = strategy.rolling_update or RollingUpdateDeployment()
-        bounds = (("maxUnavailable", rolling.max_unavailable), ("maxSurge", rolling.max_surge))
-        for field, value in bounds:
-            yield from _validate_bound(value, f"{path}.rollingUpdate.{field}")
-        if all(value in (0, "0%", "0") for _, value in bounds):
-            detail = "may not be 0 when `maxSurge` is 0"
-            yield invalid(f"{path}.rollingUpdate.maxUnavailable", rolling.max_unavailable, detail)
-        share = rolling.max_unavailable
-        if isinstance(share, str) and _PERCENT.fullmatch(share) and int(share[:-1]) > 100:
-            yield invalid(f"{path}.rollingUpdate.maxUnavailable", share, "must not be greater than 100%")
+    def validate(self, obj: Deployment) -> Iterable[Cause]:
+        spec = obj.spec or DeploymentSpec()
+        yield from validate_not_negative(spec.replicas, "spec.replicas")
+        yield from validate_workload_selector(spec.selector)
+        yield from validate_template(spec.template, spec.selector, "spec.template")
+        yield from _validate_rollout(spec.strategy or DeploymentStrategy(), "spec.strategy")
+        yield from validate_not_negative(spec.min_ready_seconds, "spec.minReadySeconds")
+        yield from validate_not_negative(spec.revision_history_limit, "spec.revisionHistoryLimit")
+        deadline_s = spec.progress_deadline_seconds
+        if deadline_s is not None:
+            yield from validate_not_negative(deadline_s, "spec.progressDeadlineSeconds")
+            if deadline_s <= (spec.min_ready_seconds or 0):
+                yield invalid("spec.progressDeadlineSeconds", deadline_s, "must be greater than minReadySeconds")
 
     def validate_update(self, obj: Deployment, old: Deployment) -> Iterable[Cause]:
-        assert obj.spec
-        assert old.spec
-        if obj.spec.selector != old.spec.selector:
-            yield invalid("spec.selector", obj.spec.selector, "field is immutable")
+        new_spec, old_spec = obj.spec or DeploymentSpec(), old.spec or DeploymentSpec()
+        if new_spec.selector != old_spec.selector:
+            yield invalid("spec.selector", new_spec.selector, "field is immutable")
+
+    def validate_status_update(self, obj: Deployment, old: Deployment) -> Iterable[Cause]:
+        status = obj.status or DeploymentStatus()
+        yield from _validate_counts(status, ("updated", "ready", "available", "unavailable"))
+        before = (old.status.collision_count if old.status else None) or 0
+        if (status.collision_count or 0) < before:
+            yield invalid("status.collisionCount", status.collision_count, "cannot be decremented")
 
 
 class ReplicaSetRules(Strategy[ReplicaSet]):
@@ -105,78 +97,114 @@ class ReplicaSetRules(Strategy[ReplicaSet]):
     def prepare_for_create(self, obj: ReplicaSet) -> None:
         obj.status = ReplicaSetStatus()
 
+    def prepare_for_status_update(self, obj: ReplicaSet, old: ReplicaSet) -> None:
+        obj.status = obj.status or ReplicaSetStatus()
+
     def validate(self, obj: ReplicaSet) -> Iterable[Cause]:
-        spec = obj.spec
-        assert spec
-        assert spec.template
-        yield from _not_negative(spec.replicas, "spec.replicas")
-        yield from _not_negative(spec.min_ready_seconds, "spec.minReadySeconds")
-        yield from validate_selector(spec.selector, spec.template, "spec")
-        yield from validate_template(spec.template, "spec.template")
+        spec = obj.spec or ReplicaSetSpec()
+        yield from validate_not_negative(spec.replicas, "spec.replicas")
+        yield from validate_not_negative(spec.min_ready_seconds, "spec.minReadySeconds")
+        yield from validate_workload_selector(spec.selector)
+        yield from validate_template(spec.template or PodTemplateSpec(), spec.selector, "spec.template")
 
     def validate_update(self, obj: ReplicaSet, old: ReplicaSet) -> Iterable[Cause]:
-        assert obj.spec
-        assert old.spec
-        if obj.spec.selector != old.spec.selector:
-            yield invalid("spec.selector", obj.spec.selector, "field is immutable")
+        new_spec, old_spec = obj.spec or ReplicaSetSpec(), old.spec or ReplicaSetSpec()
+        if new_spec.selector != old_spec.selector:
+            yield invalid("spec.selector", new_spec.selector, "field is immutable")
+
+    def validate_status_update(self, obj: ReplicaSet, old: ReplicaSet) -> Iterable[Cause]:
+        yield from _validate_counts(obj.status or ReplicaSetStatus(), ("fully_labeled", "ready", "available"))
 
     def fields(self, obj: ReplicaSet) -> Mapping[str, str]:
         return {"status.replicas": str((obj.status.replicas if obj.status else 0) or 0)}
 
 
-def validate_template(template: PodTemplateSpec, path: str) -> Iterable[Cause]:
-    """Of a workload whose pods always come back."""
-    if template.metadata:
-        yield from validate_labels(template.metadata.labels, f"{path}.metadata.labels")
-        yield from validate_annotations(template.metadata.annotations, f"{path}.metadata.annotations")
-    yield from validate_pod_spec(template.spec, f"{path}.spec")
+def validate_workload_selector(selector: LabelSelector) -> Iterable[Cause]:
+    """There must be one: one that selects everything is taken for one that was left out."""
+    yield from validate_selector(selector, "spec.selector")
+    if selects_everything(selector):
+        yield required("spec.selector")
+
+
+def validate_template(template: PodTemplateSpec, selector: LabelSelector, path: str) -> Iterable[Cause]:
+    """Of a workload whose pods always come back: its pods are selected by its own selector."""
+    metadata = template.metadata or ObjectMeta()
+    if not _selects(selector, metadata.labels):
+        yield invalid(f"{path}.metadata.labels", metadata.labels, "`selector` does not match template `labels`")
+    yield from validate_labels(metadata.labels, f"{path}.labels")
+    yield from validate_annotations(metadata.annotations, f"{path}.annotations")
     spec = template.spec or PodSpec()
-    if spec.restart_policy in ("OnFailure", "Never"):
+    yield from validate_pod_spec(spec, f"{path}.spec")
+    if spec.ephemeral_containers:
+        yield forbidden(f"{path}.spec.ephemeralContainers", "ephemeral containers not allowed in pod template")
+    if spec.restart_policy != "Always":
         yield not_supported(f"{path}.spec.restartPolicy", spec.restart_policy, ("Always",))
     if spec.active_deadline_seconds is not None:
-        yield forbidden(f"{path}.spec.activeDeadlineSeconds", "must not be specified")
+        detail = "activeDeadlineSeconds in ReplicaSet is not Supported"
+        yield forbidden(f"{path}.spec.activeDeadlineSeconds", detail)
 
 
-def validate_selector(selector: LabelSelector, template: PodTemplateSpec, path: str) -> Iterable[Cause]:
-    """A selector must be there, be one, and select the pods of the template."""
-    if not selector.match_labels and not selector.match_expressions:
-        yield required(f"{path}.selector")
-        detail = "empty selector is invalid for deployment"
-        yield invalid(f"{path}.selector", selector, detail)
-        return
-    yield from validate_labels(selector.match_labels, f"{path}.selector.matchLabels")
-    for index, expression in enumerate(selector.match_expressions):
-        place = f"{path}.selector.matchExpressions[{index}]"
-        if expression.operator not in ("In", "NotIn", "Exists", "DoesNotExist"):
-            yield invalid(f"{place}.operator", expression.operator, "not a valid selector operator")
-        elif expression.operator in ("In", "NotIn") and not expression.values:
-            yield required(f"{place}.values", "must be specified when `operator` is 'In' or 'NotIn'")
-        elif expression.operator in ("Exists", "DoesNotExist") and expression.values:
-            yield forbidden(f"{place}.values", "may not be specified when `operator` is 'Exists' or 'DoesNotExist'")
-    try:
-        parsed = selector_of(selector)
-    except ValueError:
-        return
-    labels = template.metadata.labels if template.metadata else {}
-    if parsed and not parsed.matches(labels):
-        yield invalid(f"{path}.template.metadata.labels", labels, "`selector` does not match template `labels`")
+def _selects(selector: LabelSelector, labels: dict[str, str]) -> bool:
+    """Also when the selector can't be understood: that fault is reported already."""
+    if selects_everything(selector):
+        return False
+    parsed = selector_for(selector)
+    return parsed is None or parsed.matches(labels)
 
 
-def _not_negative(value: int | None, path: str) -> Iterable[Cause]:
-    if value is not None and value < 0:
-        yield invalid(path, value, "must be greater than or equal to 0")
+def _validate_rollout(strategy: DeploymentStrategy, path: str) -> Iterable[Cause]:
+    rolling = strategy.rolling_update
+    if strategy.type == "Recreate":
+        if rolling:
+            yield forbidden(f"{path}.rollingUpdate", "may not be specified when strategy `type` is 'Recreate'")
+    elif strategy.type == "RollingUpdate":
+        yield from _validate_rolling(rolling or RollingUpdateDeployment(), f"{path}.rollingUpdate")
+    else:
+        yield not_supported(f"{path}.type", strategy.type, ("Recreate", "RollingUpdate"))
 
 
-def _validate_bound(value: int | str | None, path: str) -> Iterable[Cause]:
-    """maxSurge, maxUnavailable: a number or a percentage."""
+def _validate_rolling(rolling: RollingUpdateDeployment, path: str) -> Iterable[Cause]:
+    missing, surplus = rolling.max_unavailable, rolling.max_surge
+    yield from validate_count_or_share(missing, f"{path}.maxUnavailable")
+    yield from validate_count_or_share(surplus, f"{path}.maxSurge")
+    if _size(missing) == 0 and _size(surplus) == 0:
+        yield invalid(f"{path}.maxUnavailable", missing, "may not be 0 when `maxSurge` is 0")
+    if isinstance(missing, str) and _size(missing) > 100:
+        yield invalid(f"{path}.maxUnavailable", missing, "must not be greater than 100%")
+
+
+def validate_count_or_share(value: int | str | None, path: str) -> Iterable[Cause]:
+    """A number of replicas, or a percentage of them."""
     if isinstance(value, int):
-        yield from _not_negative(value, path)
+        yield from validate_not_negative(value, path)
     elif isinstance(value, str) and not _PERCENT.fullmatch(value):
         detail = (
             "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex "
             "used for validation is '[0-9]+%')"
         )
         yield invalid(path, value, detail)
+
+
+def _size(value: int | str | None) -> int:
+    if isinstance(value, str):
+        return int(value[:-1]) if _PERCENT.fullmatch(value) else 0
+    return value or 0
+
+
+def _validate_counts(status: DeploymentStatus | ReplicaSetStatus, parts: tuple[str, ...]) -> Iterable[Cause]:
+    """Counts of replicas in a status: none below zero, none above all of them."""
+    total = status.replicas or 0
+    yield from validate_not_negative(status.replicas, "status.replicas")
+    for part in parts:
+        count = getattr(status, f"{part}_replicas") or 0
+        first, *rest = part.split("_")
+        path = f"status.{first}{''.join(word.capitalize() for word in rest)}Replicas"
+        yield from validate_not_negative(count, path)
+        if part != "unavailable" and count > total:
+            yield invalid(path, count, "cannot be greater than status.replicas")
+    yield from validate_not_negative(status.observed_generation, "status.observedGeneration")
+    if (status.available_replicas or 0) > (status.ready_replicas or 0):
+        yield invalid("status.availableReplicas", status.available_replicas, "cannot be greater than readyReplicas")
 
 
 def _containers(field: str) -> Any:

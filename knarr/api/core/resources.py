@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from knarr.api.core import pods, services, simple, v1
+from knarr.api.core import pod_columns, pods, services, simple, v1
 from knarr.api.resources import Resource
 
 RESOURCES = (
@@ -81,7 +81,7 @@ RESOURCES = (
         categories=("all",),
         subresources=("attach", "binding", "exec", "log", "portforward", "status"),
         strategy=pods.PodStrategy(),
-        columns=pods.COLUMNS,
+        columns=pod_columns.COLUMNS,
     ),
     Resource(
         v1.Secret,

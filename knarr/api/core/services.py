@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,20 +15,19 @@ from knarr.api.core.v1 import (
     ServiceStatus,
     SessionAffinityConfig,
 )
-from knarr.api.core.validate_values import validate_port
-from knarr.api.errors import Cause, duplicate, forbidden, invalid, not_supported, required
-from knarr.api.metadata import validate_labels
+from knarr.api.core.validate_services import validate_service, validate_service_update
+from knarr.api.errors import Cause
 from knarr.api.printing import NONE, age, labels
 from knarr.api.resources import Column, Strategy
 
 AFFINITY_TIMEOUT_S = 10800
 WITH_NODE_PORTS = ("NodePort", "LoadBalancer")
 WITH_CLUSTER_IP = ("ClusterIP", "NodePort", "LoadBalancer")
-TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 
 
 class ServiceStrategy(Strategy[Service]):
-    name_faults = staticmethod(names.dns1035_label_faults)
+    name_faults = staticmethod(names.dns1123_label_faults)
+    """KEP-5311: as other names."""
     has_status = True
     returns_deleted = True
     field_names = ("spec.clusterIP", "spec.type")
@@ -63,49 +61,10 @@ class ServiceStrategy(Strategy[Service]):
             obj.status.load_balancer = LoadBalancerStatus()
 
     def validate(self, obj: Service) -> Iterable[Cause]:
-        spec = obj.spec
-        assert spec
-        if not spec.ports and spec.cluster_ip != "None" and spec.type != "ExternalName":
-            yield required("spec.ports")
-        if spec.type not in TYPES:
-            yield not_supported("spec.type", spec.type, TYPES)
-        if spec.session_affinity not in ("ClientIP", "None"):
-            yield not_supported("spec.sessionAffinity", spec.session_affinity, ("ClientIP", "None"))
-        if spec.type == "ExternalName":
-            if not spec.external_name:
-                yield required("spec.externalName")
-            else:
-                for fault in names.dns1123_subdomain_faults(spec.external_name.rstrip(".")):
-                    yield invalid("spec.externalName", spec.external_name, fault)
-        if spec.type in ("NodePort", "LoadBalancer") and spec.cluster_ip == "None":
-            yield invalid("spec.clusterIPs[0]", "None", f"may not be set to 'None' for {spec.type} services")
-        for policy, value in (
-            ("internalTrafficPolicy", spec.internal_traffic_policy),
-            ("externalTrafficPolicy", spec.external_traffic_policy),
-        ):
-            if value not in (None, "Cluster", "Local"):
-                yield not_supported(f"spec.{policy}", value, ("Cluster", "Local"))
-        yield from _validate_ports(spec)
-        yield from validate_labels(spec.selector, "spec.selector")
-        for index, address in enumerate(spec.external_ips):
-            try:
-                ipaddress.ip_address(address)
-            except ValueError:
-                yield invalid(f"spec.externalIPs[{index}]", address, "must be a valid IP address")
-        for index, source in enumerate(spec.load_balancer_source_ranges):
-            try:
-                ipaddress.ip_network(source.strip(), strict=False)
-            except ValueError:
-                detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
-                yield invalid(f"spec.loadBalancerSourceRanges[{index}]", source, detail)
+        return validate_service(obj.spec or ServiceSpec())
 
     def validate_update(self, obj: Service, old: Service) -> Iterable[Cause]:
-        assert obj.spec
-        assert old.spec
-        if "ExternalName" in (obj.spec.type, old.spec.type) or not old.spec.cluster_ip:
-            return
-        if obj.spec.cluster_ip != old.spec.cluster_ip:
-            yield invalid("spec.clusterIPs[0]", obj.spec.cluster_ip, "may not change once set")
+        return validate_service_update(obj.spec or ServiceSpec(), old.spec or ServiceSpec())
 
     def fields(self, obj: Service) -> Mapping[str, str]:
         spec = obj.spec or ServiceSpec()
@@ -197,37 +156,6 @@ def _pair_addresses(spec: ServiceSpec, old: ServiceSpec) -> None:
     spec.cluster_ips = [spec.cluster_ip] if spec.cluster_ip else []
 
 
-def _validate_ports(spec: ServiceSpec) -> Iterable[Cause]:
-    seen_names: set[str] = set()
-    seen_ports: set[tuple[int, str | None]] = set()
-    seen_node_ports: set[tuple[int, str | None]] = set()
-    for index, port in enumerate(spec.ports):
-        place = f"spec.ports[{index}]"
-        if not port.name and len(spec.ports) > 1:
-            yield required(f"{place}.name")
-        elif port.name:
-            for fault in names.dns1123_label_faults(port.name):
-                yield invalid(f"{place}.name", port.name, fault)
-            if port.name in seen_names:
-                yield duplicate(f"{place}.name", port.name)
-            seen_names.add(port.name)
-        yield from validate_port(port.port, f"{place}.port")
-        if port.protocol not in ("TCP", "UDP", "SCTP"):
-            yield not_supported(f"{place}.protocol", port.protocol, ("SCTP", "TCP", "UDP"))
-        if isinstance(port.target_port, int):
-            yield from validate_port(port.target_port, f"{place}.targetPort")
-        if port.node_port and spec.type not in ("NodePort", "LoadBalancer"):
-            yield forbidden(f"{place}.nodePort", "may not be used when `type` is 'ClusterIP'")
-        key = (port.port, port.protocol)
-        if key in seen_ports:
-            yield duplicate(place, {"port": port.port, "protocol": port.protocol})
-        seen_ports.add(key)
-        if port.node_port:
-            if (port.node_port, port.protocol) in seen_node_ports:
-                yield duplicate(f"{place}.nodePort", port.node_port)
-            seen_node_ports.add((port.node_port, port.protocol))
-
-
 def _external_ip(service: Service, now_s: float) -> str:
     spec = service.spec or ServiceSpec()
     if spec.type == "ExternalName":
@@ -276,9 +204,15 @@ SHOWN_MAX = 3
 def _addresses(endpoints: Endpoints, now_s: float) -> str:
     found = []
     for subset in endpoints.subsets:
-        for address in subset.addresses:
-            found += [f"{address.ip}:{port.port}" for port in subset.ports] or [address.ip]
+        if subset.ports:
+            found += [_joined(address.ip, port.port) for port in subset.ports for address in subset.addresses]
+        else:
+            found += [address.ip for address in subset.addresses]
     return some(found)
+
+
+def _joined(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def some(found: list[Any]) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
+
+import msgspec
 
 from knarr.api import names
 from knarr.api.core.amounts import default_amounts
@@ -22,6 +25,7 @@ from knarr.api.core.v1 import (
     NodeSystemInfo,
     Secret,
 )
+from knarr.api.core.validate_values import config_key_faults
 from knarr.api.errors import Cause, forbidden, invalid, required, too_long
 from knarr.api.printing import NONE, UNKNOWN, age
 from knarr.api.resources import Column, Strategy
@@ -100,6 +104,7 @@ def _node_status(node: Node, now_s: float) -> str:
 
 def _roles(node: Node, now_s: float) -> str:
     found = {key.removeprefix(ROLE_PREFIX) for key in node.metadata.labels if key.startswith(ROLE_PREFIX)}
+    found.add(node.metadata.labels.get("kubernetes.io/role", ""))
     return ",".join(sorted(found - {""})) or NONE
 
 
@@ -132,26 +137,22 @@ NODE_COLUMNS = (
 )
 
 
-def _content_faults(data: Mapping[str, Any], path: str) -> Iterable[Cause]:
+def _validate_keys(data: Mapping[str, Any], path: str) -> Iterable[Cause]:
     for key in data:
-        if len(key) > 253:
-            yield invalid(f"{path}[{key}]", key, "must be no more than 253 characters")
-        elif not key or any(not (each.isascii() and (each.isalnum() or each in "-_.")) for each in key):
-            detail = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'"
-            yield invalid(f"{path}[{key}]", key, detail)
-        elif key in (".", "..") or key.startswith(".."):
-            yield invalid(f"{path}[{key}]", key, "must not start with '..'")
+        for fault in config_key_faults(key):
+            yield invalid(f"{path}[{key}]", key, fault)
 
 
 class ConfigMapStrategy(Strategy[ConfigMap]):
     def validate(self, obj: ConfigMap) -> Iterable[Cause]:
-        yield from _content_faults(obj.data, "data")
-        yield from _content_faults(obj.binary_data, "binaryData")
-        for key in sorted(set(obj.data) & set(obj.binary_data)):
+        for key in obj.data.keys() & obj.binary_data.keys():
             yield invalid(f"data[{key}]", key, "duplicate of key present in binaryData")
+        yield from _validate_keys(obj.data, "data")
+        yield from _validate_keys(obj.binary_data, "binaryData")
         size = sum(len(value.encode("utf-8", "surrogatepass")) for value in obj.data.values())
         if size + sum(len(value) for value in obj.binary_data.values()) > CONTENT_MAX_BYTES:
-            yield too_long("", CONTENT_MAX_BYTES)
+            # A ConfigMap as a whole has no name for its field: upstream prints this one.
+            yield too_long("[]", CONTENT_MAX_BYTES)
 
     def validate_update(self, obj: ConfigMap, old: ConfigMap) -> Iterable[Cause]:
         if not old.immutable:
@@ -173,13 +174,10 @@ class SecretStrategy(Strategy[Secret]):
         obj.string_data = {}
 
     def validate(self, obj: Secret) -> Iterable[Cause]:
-        yield from _content_faults(obj.data, "data")
+        yield from _validate_keys(obj.data, "data")
         if sum(len(value) for value in obj.data.values()) > CONTENT_MAX_BYTES:
             yield too_long("data", CONTENT_MAX_BYTES)
-        if obj.type == "kubernetes.io/tls":
-            for key in ("tls.crt", "tls.key"):
-                if key not in obj.data:
-                    yield required(f"data[{key}]")
+        yield from _validate_secret_type(obj)
 
     def validate_update(self, obj: Secret, old: Secret) -> Iterable[Cause]:
         if obj.type != old.type:
@@ -193,6 +191,42 @@ class SecretStrategy(Strategy[Secret]):
 
     def fields(self, obj: Secret) -> Mapping[str, str]:
         return {"type": obj.type or ""}
+
+
+_JSON_KEYS = {
+    "kubernetes.io/dockercfg": ".dockercfg",
+    "kubernetes.io/dockerconfigjson": ".dockerconfigjson",
+}
+
+
+def _validate_secret_type(secret: Secret) -> Iterable[Cause]:
+    """What a Secret of a known type must hold."""
+    account = "kubernetes.io/service-account.name"
+    data = secret.data
+    match secret.type:
+        case "kubernetes.io/service-account-token":
+            if not secret.metadata.annotations.get(account):
+                yield required(f"metadata.annotations[{account}]")
+        case "kubernetes.io/dockercfg" | "kubernetes.io/dockerconfigjson" as kind:
+            key = _JSON_KEYS[kind]
+            if key not in data:
+                yield required(f"data[{key}]")
+            else:
+                try:
+                    msgspec.json.decode(data[key])
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    yield invalid(f"data[{key}]", "<secret contents redacted>", "must be JSON")
+        case "kubernetes.io/basic-auth":
+            if "username" not in data and "password" not in data:
+                yield required("data[username]")
+                yield required("data[password]")
+        case "kubernetes.io/ssh-auth":
+            if not data.get("ssh-privatekey"):
+                yield required("data[ssh-privatekey]")
+        case "kubernetes.io/tls":
+            for key in ("tls.crt", "tls.key"):
+                if key not in data:
+                    yield required(f"data[{key}]")
 
 
 CONFIG_MAP_COLUMNS = (Column("Data", lambda obj, now_s: len(obj.data) + len(obj.binary_data), type="integer"), AGE)
@@ -240,27 +274,50 @@ class EventStrategy(Strategy[Event]):
         }
 
 
+def _moment(written: str | None) -> datetime | None:
+    """A MicroTime, read."""
+    try:
+        return datetime.fromisoformat(written) if written else None
+    except ValueError:
+        return None
+
+
+def _first_seen(event: Event, now_s: float) -> str:
+    return age(event.first_timestamp or _moment(event.event_time), now_s)
+
+
 def _last_seen(event: Event, now_s: float) -> str:
-    if event.last_timestamp:
-        return age(event.last_timestamp, now_s)
-    return age(event.first_timestamp or event.metadata.creation_timestamp, now_s)
+    if event.series:
+        return age(_moment(event.series.last_observed_time), now_s)
+    return age(event.last_timestamp, now_s) if event.last_timestamp else _first_seen(event, now_s)
+
+
+def _event_object(event: Event, now_s: float) -> str:
+    about = event.involved_object
+    kind = (about.kind or "").lower()
+    return f"{kind}/{about.name}" if about.name else kind
 
 
 def _source(event: Event, now_s: float) -> str:
-    source = event.source
-    parts = [source.component, source.host] if source else [event.reporting_component]
-    return ", ".join(part for part in parts if part)
+    source = event.source or EventSource()
+    component = source.component or event.reporting_component
+    host = source.host or event.reporting_instance
+    return ", ".join(part for part in (component, host) if part)
+
+
+def _event_count(event: Event, now_s: float) -> int:
+    return (event.series.count if event.series else event.count or 1) or 0
 
 
 EVENT_COLUMNS = (
     Column("Last Seen", _last_seen),
     Column("Type", lambda event, now_s: event.type),
     Column("Reason", lambda event, now_s: event.reason),
-    Column("Object", lambda event, now_s: f"{(event.involved_object.kind or '').lower()}/{event.involved_object.name}"),
+    Column("Object", _event_object),
     Column("Subobject", lambda event, now_s: event.involved_object.field_path or "", priority=1),
     Column("Source", _source, priority=1),
     Column("Message", lambda event, now_s: (event.message or "").strip()),
-    Column("First Seen", lambda event, now_s: age(event.first_timestamp, now_s), priority=1),
-    Column("Count", lambda event, now_s: event.count or 1, priority=1),
+    Column("First Seen", _first_seen, priority=1),
+    Column("Count", _event_count, priority=1),
     Column("Name", lambda event, now_s: event.metadata.name, priority=1),
 )
