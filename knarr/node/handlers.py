@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 BODY_BYTES_MAX = 10 << 10
 """Of an HTTP answer that is read (and of output that is shown)."""
+COMMANDS_MAX = 8
+"""Probes that run a command at once: many at a time would only make each other late, and fail."""
+SLOT_S_MAX = 2.0
+"""A probe doesn't wait longer for its turn: commands that hang must not keep those of other pods from running."""
 USER_AGENT = "kube-probe/1.36"
 Action = Probe | LifecycleHandler
 
@@ -67,10 +73,14 @@ class HostHandlers:
         self._runtime = runtime
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
+        self._commands = asyncio.Semaphore(COMMANDS_MAX)
 
     async def run(
         self, action: Action, container: Container, container_id: str, pod_ip: str, timeout_s: float
     ) -> Outcome:
+        if isinstance(action, Probe) and action.exec is not None:
+            async with self._slot():
+                return await _run_command(self._runtime, container_id, action.exec.command, timeout_s)
         if action.exec is not None:
             return await _run_command(self._runtime, container_id, action.exec.command, timeout_s)
         if action.http_get is not None:
@@ -86,6 +96,19 @@ class HostHandlers:
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        try:
+            async with self._clock.timeout(SLOT_S_MAX):
+                await self._commands.acquire()
+        except TimeoutError:
+            yield
+            return
+        try:
+            yield
+        finally:
+            self._commands.release()
 
     async def _connect(self, host: str, port: int | None, timeout_s: float) -> Outcome:
         if port is None:

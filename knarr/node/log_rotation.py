@@ -50,7 +50,8 @@ async def rotate(runtime: Runtime, clock: Clock, container_id: str, path: str) -
 
 def rotated(path: str) -> list[Path]:
     """The logs of one run that were put aside, the oldest first."""
-    return sorted(Path(path).parent.glob(f"{Path(path).name}.*"))
+    # Not <path>.tmp: conmon makes a new log under that name, and then renames it.
+    return sorted(Path(path).parent.glob(f"{Path(path).name}.[0-9]*"))
 
 
 def _large(paths: dict[str, str]) -> dict[str, str]:

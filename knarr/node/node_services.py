@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,6 +19,10 @@ from knarr.node.references import References
 from knarr.node.runtime.contract import PortMapping, Runtime
 from knarr.node.tokens import Tokens
 from knarr.node.volumes import Volumes
+
+SANDBOX_STARTS_MAX = 4
+CONTAINER_STARTS_MAX = 4
+"""At once: when many pods come together, the first are up soon instead of all of them late."""
 
 
 class HostPorts(Protocol):
@@ -45,6 +50,8 @@ class NodeServices:
     services: Callable[[str], list[Service]]
     """The Services of a namespace, and the API server's own."""
     host_ports: HostPorts | None = None
+    sandbox_starts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SANDBOX_STARTS_MAX))
+    container_starts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONTAINER_STARTS_MAX))
     allocatable: Mapping[str, Any] = field(default_factory=dict)
     memory_bytes: int = 1
 

@@ -296,7 +296,8 @@ class PodWorker:
             attempt = max((sandbox.config.attempt for sandbox in self._sandboxes), default=-1) + 1
             for old in self._sandboxes:
                 await self._stop_sandbox(old)
-            fresh = await self._node.runtime.run_sandbox(sandbox_config(self.pod, attempt, self._node.config))
+            async with self._node.sandbox_starts:
+                fresh = await self._node.runtime.run_sandbox(sandbox_config(self.pod, attempt, self._node.config))
             if self._node.host_ports is not None and fresh.config.port_mappings and fresh.ips:
                 await self._node.host_ports.map_ports(fresh.id, fresh.ips[0], fresh.config.port_mappings)
             for old in self._sandboxes:
@@ -386,9 +387,10 @@ class PodWorker:
         if newest is not None and newest.state is ContainerState.CREATED:
             await node.runtime.remove_container(newest.id)
         wanted = container_config(self.pod, container, attempt, variables, mounts, node.memory_bytes)
-        container_id = await node.runtime.create_container(sandbox.id, wanted)
-        self._tell("Normal", "Created", "Container created", name)
-        await node.runtime.start_container(container_id)
+        async with node.container_starts:
+            container_id = await node.runtime.create_container(sandbox.id, wanted)
+            self._tell("Normal", "Created", "Container created", name)
+            await node.runtime.start_container(container_id)
         self._tell("Normal", "Started", "Container started", name)
         self._waiting.pop(name, None)
         if container.lifecycle is not None and container.lifecycle.post_start is not None:

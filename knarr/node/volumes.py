@@ -160,7 +160,8 @@ class HostVolumes:
             await asyncio.to_thread(_check_host_path, volume.name, volume.host_path)
             return
         if kind not in _KIND_FOLDERS:
-            raise VolumeFailure(volume.name, f'volumes of kind "{kind}" are not served by this node')
+            shown = type(volume).__struct_encode_fields__[type(volume).__struct_fields__.index(kind)]
+            raise VolumeFailure(volume.name, f'volumes of kind "{shown}" are not served by this node')
         path = self._path(pod, volume)
         security = pod.spec.security_context if pod.spec else None
         group = security.fs_group if security else None
@@ -336,7 +337,7 @@ def _make_folder(path: str, *, in_memory: bool, options: str) -> bool:
 
 def _check_host_path(name: str, source: HostPathVolumeSource) -> None:
     kind, path = source.type or "", source.path
-    if kind == "DirectoryOrCreate":
+    if kind == "DirectoryOrCreate" and not os.path.exists(path):
         os.makedirs(path, mode=0o755, exist_ok=True)
     elif kind == "FileOrCreate" and not os.path.exists(path):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))

@@ -302,7 +302,7 @@ async def test_logs_whole_tail_since_previous_and_followed(real: NodeCluster) ->
 
 
 async def test_a_large_log_is_put_aside_and_followers_see_every_line(real: NodeCluster) -> None:
-    text = "for i in 1 2 3 4 5 6 7; do read x </tmp/go; echo line $i; done; " + RUN
+    text = "for i in 1 2 3 4 5 6 7; do until read x </tmp/go; do :; done; echo line $i; done; " + RUN
     await started(real, "web", script("mkfifo /tmp/go 2>/dev/null || busybox mknod /tmp/go p; " + text))
     [container] = await real.runtime.containers()
     pod = real.get("web")
