@@ -1,0 +1,136 @@
+"""A whole cluster as its users have it: `knarr up` in a process of its own, real kubectl, real containers."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+SHOP = REPOSITORY / "examples" / "shop"
+WAIT_S_MAX = 40.0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    lacks = [name for name in ("kubectl", "conmon", "runc", "nft", "busybox") if shutil.which(name) is None]
+    why = "needs root" if os.geteuid() else f"needs {', '.join(lacks)}" if lacks else ""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.e2e)
+            if why:
+                item.add_marker(pytest.mark.skip(reason=why))
+
+
+class Cluster:
+    """One `knarr up` on a folder, ports and address ranges of its own."""
+
+    def __init__(self, folder: Path, proxy_mode: str = "nftables") -> None:
+        self.data = folder / "data"
+        self.kubeconfig = folder / "kubeconfig"
+        number = secrets.randbelow(60)
+        self.bridge = f"ke{secrets.token_hex(4)}"
+        self.service_cidr = f"10.{100 + number}.0.0/16"
+        self.port = 0
+        self.flags = [
+            *("--cluster-cidr", f"10.{180 + number}.0.0/16", "--service-cidr", self.service_cidr),
+            *("--cluster-dns", f"10.{100 + number}.0.10", "--bridge-name", self.bridge),
+            *("--proxy-mode", proxy_mode, "--kubeconfig", str(self.kubeconfig)),
+        ]
+
+    def knarr(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "knarr.cli.main", *arguments, "--data-dir", str(self.data)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=REPOSITORY)
+        assert not check or done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}{self.log()}"
+        return done
+
+    def log(self) -> str:
+        path = self.data / "knarr.log"
+        return path.read_text()[-3000:] if path.exists() else ""
+
+    def up(self) -> int:
+        """Start in the background; answers the process's id."""
+        done = self.knarr("up", "--detach", "--listen", f"127.0.0.1:{self.port}", *self.flags)
+        found = re.search(r"as process (\d+)", done.stdout + done.stderr)
+        assert found, done.stdout + done.stderr
+        listening = re.search(r"https://127\.0\.0\.1:(\d+)", self.kubeconfig.read_text())
+        assert listening
+        self.port = int(listening[1])
+        return int(found[1])
+
+    def kubectl(self, *arguments: str, given: str = "", code: int = 0, both: bool = False, **env: str) -> str:
+        command = ["kubectl", "--kubeconfig", str(self.kubeconfig), *arguments]
+        environment = {**os.environ, **env}
+        done = subprocess.run(
+            command, input=given, capture_output=True, text=True, timeout=60, check=False, env=environment
+        )
+        assert done.returncode == code, f"{arguments}: exit code {done.returncode}: {done.stdout}{done.stderr}"
+        return done.stdout + (done.stderr if both else "")
+
+    def get(self, *arguments: str) -> Any:
+        return msgspec.json.decode(self.kubectl("get", *arguments, "-o", "json"))
+
+    def restarts(self, pod: str, *where: str) -> int:
+        """restartCount of a pod's first container; 0 while nothing is known of it."""
+        statuses = self.get("pod", pod, *where)["status"].get("containerStatuses") or [{}]
+        count: int = statuses[0].get("restartCount", 0)
+        return count
+
+    def until(self, holds: Callable[[], Any], what: str) -> Any:
+        """Look again until something holds; kubectl is the only window we have."""
+        deadline = time.monotonic() + WAIT_S_MAX
+        while time.monotonic() < deadline:
+            if found := holds():
+                return found
+            time.sleep(0.1)
+        raise AssertionError(f"{what}: not within {WAIT_S_MAX:.0f} s\n{self.kubectl('get', 'pods,events', '-A')}")
+
+
+def load(name: str) -> ModuleType:
+    """A module of the shop's folder."""
+    spec = importlib.util.spec_from_file_location(f"shop_{name}", SHOP / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The shop's images, as archives."""
+    folder = tmp_path_factory.mktemp("images")
+    subprocess.run([sys.executable, str(SHOP / "images.py"), str(folder)], check=True, cwd=REPOSITORY, timeout=60)
+    return [str(path) for path in sorted(folder.glob("*.tar"))]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, archives: list[str]) -> Iterator[Cluster]:
+    """A cluster with the shop's images loaded, and nothing in it."""
+    yield from started(Cluster(tmp_path_factory.mktemp("cluster")), archives)
+
+
+def started(made: Cluster, archives: list[str]) -> Iterator[Cluster]:
+    pid = made.up()
+    try:
+        made.knarr("image", "load", *archives)
+        yield made
+    finally:
+        made.knarr("down", "--purge", check=False)
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
