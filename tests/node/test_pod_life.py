@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
@@ -155,6 +156,77 @@ def test_a_container_that_ignores_sigterm_is_killed_at_the_end_of_the_grace_peri
         await cluster.until(lambda: cluster.get("web") is None)
         assert cluster.clock.monotonic_s() - began_s == pytest.approx(4, abs=0.5)
         assert _exit_code(cluster, "web") == 137
+
+    simulate(scenario, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("hook_s", "stop_s", "grace_s", "took_s", "code"),
+    [
+        (3, 1, 10, 4, 143),
+        # The hook takes from the grace period …
+        (3, 100, 10, 10, 137),
+        # … but two seconds are left to the container in any case.
+        (100, 1, 10, 11, 143),
+        (100, 100, 10, 12, 137),
+    ],
+)
+def test_a_pre_stop_hook_takes_its_time_from_the_grace_period(
+    hook_s: int, stop_s: int, grace_s: int, took_s: float, code: int, tmp_path: Path
+) -> None:
+    async def scenario(cluster: NodeCluster) -> None:
+        lifecycle = {"preStop": {"sleep": {"seconds": hook_s}}}
+        fields = {"terminationGracePeriodSeconds": 200, "metadata": labels(stop_s=str(stop_s))}
+        await cluster.pod("web", {"lifecycle": lifecycle}, **fields)
+        await cluster.until(lambda: cluster.ready("web"))
+        began_s = cluster.clock.monotonic_s()
+        await cluster.delete("web", grace_s)
+        await cluster.until(lambda: cluster.get("web") is None)
+        assert cluster.clock.monotonic_s() - began_s == pytest.approx(took_s, abs=0.5)
+        assert _exit_code(cluster, "web") == code
+
+    simulate(scenario, tmp_path)
+
+
+def test_sidecars_end_after_the_containers_and_in_reverse_order(tmp_path: Path) -> None:
+    async def scenario(cluster: NodeCluster) -> None:
+        sidecars = [{"name": name, "restartPolicy": "Always"} for name in ("one", "two")]
+        await cluster.pod("web", initContainers=sidecars, metadata=labels(stop_s="2"))
+        await cluster.until(lambda: cluster.ready("web"))
+        await cluster.delete("web")
+        await cluster.until(lambda: cluster.get("web") is None)
+        last = cluster.history["web"][-1].status
+        assert last is not None
+        finished = {}
+        for status in (*last.init_container_statuses, *last.container_statuses):
+            assert status.state is not None
+            assert status.state.terminated is not None
+            assert status.state.terminated.finished_at is not None
+            finished[status.name] = status.state.terminated.finished_at.timestamp()
+        assert finished["two"] - finished["main"] == 2
+        assert finished["one"] - finished["two"] == 2
+
+    simulate(scenario, tmp_path)
+
+
+def test_a_pod_deleted_while_its_image_is_pulled_goes_at_once(tmp_path: Path) -> None:
+    async def scenario(cluster: NodeCluster) -> None:
+        pulling = asyncio.Event()
+
+        async def never(image: str, *, insecure: bool | None = None) -> str:
+            pulling.set()
+            await asyncio.Event().wait()
+            return ""
+
+        sim(cluster).pull_image = never  # type: ignore[method-assign]
+        await cluster.pod("web", {"imagePullPolicy": "Always"})
+        await pulling.wait()
+        await cluster.clock.sleep(1)
+        began_s = cluster.clock.monotonic_s()
+        await cluster.delete("web")
+        await cluster.until(lambda: cluster.get("web") is None)
+        assert cluster.clock.monotonic_s() - began_s < 1
+        assert not await cluster.runtime.sandboxes()
 
     simulate(scenario, tmp_path)
 
