@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from knarr.api.core.v1 import ConfigMap, Node, Pod
 from knarr.api.errors import BadRequest
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.client.nodes import LogOptions
-from knarr.node.runtime.contract import Container, Sandbox, SandboxConfig
+from knarr.node.runtime.contract import Container, PortMapping, Sandbox, SandboxConfig
 from knarr.node.runtime.sim import Behaviour, SimRuntime
 from knarr.simulate.clock import VirtualClock, run
 from tests.node.cluster import NODE, NodeCluster, hollow_config
@@ -609,6 +609,42 @@ def test_what_others_do_to_the_nodes_conditions_is_set_right(tmp_path: Path) -> 
         assert len(cluster.history["web"]) == count
 
     simulate(scenario, tmp_path)
+
+
+class Ports:
+    """Host ports that can't always be had."""
+
+    def __init__(self) -> None:
+        self.mapped: dict[str, tuple[str, list[int]]] = {}
+        self.failures = 1
+
+    async def map_ports(self, sandbox_id: str, address: str, mappings: Sequence[PortMapping]) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise OSError("the port is taken")
+        self.mapped[sandbox_id] = (address, [mapping.host_port for mapping in mappings])
+
+    async def unmap_ports(self, sandbox_id: str) -> None:
+        self.mapped.pop(sandbox_id, None)
+
+
+def test_host_ports_are_mapped_before_the_containers_start_and_taken_back(tmp_path: Path) -> None:
+    ports = Ports()
+
+    async def main(clock: VirtualClock) -> None:
+        cluster = NodeCluster(clock, SimRuntime(clock), hollow_config(tmp_path), ports)
+        async with cluster.running():
+            await cluster.pod("web", {"ports": [{"containerPort": 80, "hostPort": 8080}]})
+            await cluster.until(lambda: cluster.ready("web"))
+            assert list(ports.mapped.values()) == [("10.244.0.3", [8080])]
+            assert len(await cluster.runtime.sandboxes()) == 1, "one without its ports doesn't stay"
+            message = "failed to map host ports: the port is taken"
+            assert ("FailedCreatePodSandBox", message) in await cluster.events("web")
+            await cluster.delete("web")
+            await cluster.until(lambda: cluster.get("web") is None)
+            assert not ports.mapped
+
+    run(main)
 
 
 def test_logs_of_a_container_that_waits_say_so(tmp_path: Path) -> None:
