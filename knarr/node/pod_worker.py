@@ -9,34 +9,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
 from knarr.api import types
 from knarr.api.core.v1 import Container, LifecycleHandler, Pod, PodCondition, PodSpec, PodStatus
 from knarr.api.errors import APIError, Conflict, NotFound
 from knarr.node import pod_files
 from knarr.node.back_off import BackOff, shown
-from knarr.node.containers import container_config, sandbox_config
-from knarr.node.environment import ConfigurationError, environment
+from knarr.node.containers import sandbox_config
+from knarr.node.environment import ConfigurationError
 from knarr.node.node_services import NodeServices
 from knarr.node.plan import Plan, Seen, done, plan, restarts
-from knarr.node.probes import Health, Probes
+from knarr.node.pod_health import PodHealth
 from knarr.node.pulls import ImageProblem
-from knarr.node.resources import is_sidecar
 from knarr.node.runtime import contract
 from knarr.node.runtime.contract import ContainerState, RuntimeFailure, Sandbox
-from knarr.node.status import CONTAINER_SCHEME, OWN_CONDITIONS, Ending, Observed, Waiting, pod_status
+from knarr.node.starting import start_container
+from knarr.node.status import OWN_CONDITIONS, Ending, Observed, Waiting, pod_status
 from knarr.node.status_writer import StatusWriter
+from knarr.node.stopping import Stopping
 from knarr.node.volumes import VolumeFailure
 
 log = logging.getLogger(__name__)
 
 GRACE_S = 30
 """terminationGracePeriodSeconds where nothing says otherwise."""
-GRACE_MIN_S = 2.0
-"""That a container always gets between SIGTERM and SIGKILL, however long its preStop hook took (upstream's rule)."""
 HOOK_S_MAX = 3600.0
 """A postStart hook has no bound of its own; the pod's end cancels it."""
 RETRY_S = 2.0
@@ -66,9 +66,7 @@ class PodWorker:
         self._last: dict[str, contract.Container] = {}
         """The last run of each container that has ended: outlives its sandbox."""
         self._messages: dict[str, str] = {}
-        self._health: dict[str, Health] = {}
-        """By container id."""
-        self._probing: dict[str, asyncio.Task[None]] = {}
+        self._health = PodHealth(node, self._before, self._spawn, self._changed.set, self._tell)
         self._waiting: dict[str, Waiting] = {}
         self._back_offs: dict[str, BackOff] = {}
         self._not_before_s: dict[str, float] = {}
@@ -154,7 +152,8 @@ class PodWorker:
                 self._group = group
                 writer = group.create_task(self._writer.run(), name=f"status {self._name}")
                 await self._work()
-                for task in (writer, *self._probing.values(), self._starting, self._making, self._publishing):
+                self._health.close()
+                for task in (writer, self._starting, self._making, self._publishing):
                     if task is not None:
                         task.cancel()
         finally:
@@ -197,7 +196,13 @@ class PodWorker:
                 if run.state is ContainerState.EXITED:
                     self._last[name] = run
                     await self._read_message(name, run)
-        self._watch_health()
+        newest = [(self._container(name), of_one[-1], name in self._busy) for name, of_one in runs.items()]
+        running = [
+            (container, run, busy)
+            for container, run, busy in newest
+            if container is not None and run.state is ContainerState.RUNNING
+        ]
+        self._health.watch(running, self._address())
 
     async def _read_message(self, name: str, run: contract.Container) -> None:
         if run.id in self._messages or self._node.config.hollow:
@@ -244,7 +249,7 @@ class PodWorker:
             name = container.name
             newest = self._newest(name)
             here = newest is not None and self._sandbox is not None and newest.sandbox_id == self._sandbox.id
-            health = self._health.get(newest.id) if newest is not None else None
+            health = self._health.of(newest)
             kill = health.kill if health is not None else ""
             if newest is not None and newest.image != (container.image or ""):
                 kill = kill or f"Container {name} definition changed, will be restarted"
@@ -298,8 +303,7 @@ class PodWorker:
                 await self._stop_sandbox(old)
             async with self._node.sandbox_starts:
                 fresh = await self._node.runtime.run_sandbox(sandbox_config(self.pod, attempt, self._node.config))
-            if self._node.host_ports is not None and fresh.config.port_mappings and fresh.ips:
-                await self._node.host_ports.map_ports(fresh.id, fresh.ips[0], fresh.config.port_mappings)
+            await self._map_ports(fresh)
             for old in self._sandboxes:
                 await self._node.runtime.remove_sandbox(old.id)
             self._retry_delay_s = RETRY_S
@@ -309,9 +313,23 @@ class PodWorker:
         finally:
             self._changed.set()
 
+    async def _map_ports(self, sandbox: Sandbox) -> None:
+        """hostPorts, or no sandbox: a pod without its ports would look well and not be reached."""
+        mappings, ports = sandbox.config.port_mappings, self._node.host_ports
+        if ports is None or not mappings or not sandbox.ips:
+            return
+        try:
+            await ports.map_ports(sandbox.id, sandbox.ips[0], mappings)
+        except Exception as error:
+            await self._node.runtime.remove_sandbox(sandbox.id)
+            raise RuntimeFailure("FailedCreatePodSandBox", f"failed to map host ports: {error}") from error
+
     async def _stop_sandbox(self, sandbox: Sandbox) -> None:
         if self._node.host_ports is not None and sandbox.config.port_mappings:
-            await self._node.host_ports.unmap_ports(sandbox.id)
+            try:
+                await self._node.host_ports.unmap_ports(sandbox.id)
+            except Exception as error:
+                log.warning("pod %s: host ports: %s", self._name, error)
         await self._node.runtime.stop_sandbox(sandbox.id)
 
     def _refresh_volumes(self, now_s: float) -> None:
@@ -375,23 +393,11 @@ class PodWorker:
             self._changed.set()
 
     async def _create(self, container: Container, sandbox: Sandbox, newest: contract.Container | None) -> None:
-        node, name = self._node, container.name
-        await node.references.known(self.pod)
+        name = container.name
         attempt = self._next_attempt(name, newest)
-        ips = self._ips()
-        variables = environment(self.pod, container, node.surroundings(self.pod, ips))
-        mounts = await node.volumes.mounts(self.pod, container, variables)
-        if not node.config.hollow:
-            await asyncio.to_thread(pod_files.write_hosts, self.pod, ips, node.config)
-            mounts += await asyncio.to_thread(pod_files.mounts, self.pod, container, attempt, node.config)
         if newest is not None and newest.state is ContainerState.CREATED:
-            await node.runtime.remove_container(newest.id)
-        wanted = container_config(self.pod, container, attempt, variables, mounts, node.memory_bytes)
-        async with node.container_starts:
-            container_id = await node.runtime.create_container(sandbox.id, wanted)
-            self._tell("Normal", "Created", "Container created", name)
-            await node.runtime.start_container(container_id)
-        self._tell("Normal", "Started", "Container started", name)
+            await self._node.runtime.remove_container(newest.id)
+        container_id = await start_container(self._node, self.pod, container, attempt, sandbox, self._ips(), self._tell)
         self._waiting.pop(name, None)
         if container.lifecycle is not None and container.lifecycle.post_start is not None:
             await self._post_start(container, container.lifecycle.post_start, container_id)
@@ -401,7 +407,9 @@ class PodWorker:
         if not outcome.success:
             self._tell("Warning", "FailedPostStartHook", f"PostStartHook failed: {outcome.message}", container.name)
             self._tell("Normal", "Killing", "FailedPostStartHook", container.name)
-            await self._stop(container, container_id, self._grace_s(), hook=False)
+            run = await self._node.runtime.container(container_id)
+            if run is not None:
+                await self._stopping().stop(container, run, self._grace_s(), hook=False)
 
     def _next_attempt(self, name: str, newest: contract.Container | None) -> int:
         if newest is not None:
@@ -420,50 +428,6 @@ class PodWorker:
         back_off.tried(now_s)
         return now_s + back_off.delay_s
 
-    # -- probes
-
-    def _watch_health(self) -> None:
-        """Each running container has its probes, no other has."""
-        alive = set()
-        for name, runs in self._runs.items():
-            run, container = runs[-1], self._container(name)
-            if run.state is not ContainerState.RUNNING or container is None:
-                continue
-            alive.add(run.id)
-            if run.id not in self._health:
-                self._health[run.id] = self._found_health(name, run)
-            if run.id not in self._probing and name not in self._busy:
-                self._probe(container, run)
-        for container_id in [each for each in self._probing if each not in alive]:
-            self._probing.pop(container_id).cancel()
-        for container_id in [each for each in self._health if each not in alive]:
-            del self._health[container_id]
-
-    def _found_health(self, name: str, run: contract.Container) -> Health:
-        """As the API has it, for a container that ran before the agent did."""
-        before = self._before.get(name)
-        if before is not None and before.container_id == f"{CONTAINER_SCHEME}{run.id}":
-            return Health(started=bool(before.started), ready=before.ready)
-        return Health()
-
-    def _probe(self, container: Container, run: contract.Container) -> None:
-        health, name = self._health[run.id], container.name
-        if not (container.startup_probe or container.liveness_probe or container.readiness_probe):
-            health.started = health.ready = True
-            return
-        probes = Probes(
-            container,
-            run.id,
-            run.started_at_s or 0.0,
-            self._address(),
-            health,
-            self._clock,
-            self._node.handlers,
-            self._changed.set,
-            lambda text: self._tell("Warning", "Unhealthy", text, name),
-        )
-        self._probing[run.id] = self._spawn(probes.run())
-
     # -- ending containers
 
     async def _kill(self, name: str, why: str) -> None:
@@ -474,42 +438,14 @@ class PodWorker:
         self._busy.add(name)
         try:
             self._tell("Normal", "Killing", why, name)
-            health = self._health.get(run.id)
+            health = self._health.of(run)
             grace_s = float(health.grace_s) if health is not None and health.grace_s is not None else self._grace_s()
-            await self._stop(container, run.id, grace_s)
+            await self._stopping().stop(container, run, grace_s)
         except RuntimeFailure as failure:
             log.warning("pod %s: container %s: %s", self._name, name, failure)
         finally:
             self._busy.discard(name)
             self._changed.set()
-
-    async def _stop(
-        self,
-        container: Container,
-        container_id: str,
-        grace_s: float,
-        *,
-        hook: bool = True,
-        turn: Callable[[float], Awaitable[None]] | None = None,
-    ) -> None:
-        """preStop, then SIGTERM, then SIGKILL: all inside of the grace period."""
-        ends_s = self._clock.monotonic_s() + grace_s
-        health = self._health.get(container_id)
-        if health is not None:
-            health.ending = True
-        if hook and container.lifecycle is not None and container.lifecycle.pre_stop is not None and grace_s > 0:
-            with suppress(TimeoutError):
-                async with self._clock.timeout(grace_s):
-                    outcome = await self._node.handlers.run(
-                        container.lifecycle.pre_stop, container, container_id, self._address(), grace_s
-                    )
-                    if not outcome.success:
-                        text = f"PreStopHook failed: {outcome.message}"
-                        self._tell("Warning", "FailedPreStopHook", text, container.name)
-        if turn is not None:
-            await turn(ends_s - self._clock.monotonic_s())
-        left_s = max(ends_s - self._clock.monotonic_s(), GRACE_MIN_S) if grace_s > 0 else 0.0
-        await self._node.runtime.stop_container(container_id, left_s)
 
     def _sweep(self) -> None:
         """Remove runs that nobody can ask for any more."""
@@ -573,7 +509,8 @@ class PodWorker:
         try:
             await self._stop_beginnings()
             await self._look()
-            await self._stop_containers(grace_s)
+            live = {name: runs[-1] for name, runs in self._runs.items() if not _has_exited(runs[-1])}
+            await self._stopping().stop_all(self._spec, live, grace_s)
             for sandbox in self._sandboxes:
                 await self._stop_sandbox(sandbox)
             await self._look()
@@ -598,40 +535,6 @@ class PodWorker:
                 await asyncio.wait([task])
         if self._making is not None:
             await asyncio.wait([self._making])
-
-    async def _stop_containers(self, grace_s: float) -> None:
-        """All at once; but a sidecar stays until those after it have ended (KEP-753)."""
-        spec = self._spec
-        ended: dict[str, asyncio.Event] = {}
-        order = [*(each for each in spec.init_containers if is_sidecar(each)), *spec.containers]
-        live = {name: runs[-1] for name, runs in self._runs.items() if runs[-1].state is not ContainerState.EXITED}
-        for container in (*spec.init_containers, *spec.containers):
-            if container.name in live:
-                ended[container.name] = asyncio.Event()
-
-        async def stop(container: Container) -> None:
-            names = [each.name for each in order]
-            later: list[asyncio.Event] = []
-            if is_sidecar(container) and container.name in names:
-                later = [ended[name] for name in names[names.index(container.name) + 1 :] if name in ended]
-
-            async def turn(left_s: float) -> None:
-                with suppress(TimeoutError):
-                    async with self._clock.timeout(max(left_s, 0.0)):
-                        for event in later:
-                            await event.wait()
-
-            self._tell("Normal", "Killing", f"Stopping container {container.name}", container.name)
-            try:
-                await self._stop(container, live[container.name].id, grace_s, turn=turn)
-            finally:
-                ended[container.name].set()
-
-        stops = [stop(each) for each in (*spec.init_containers, *spec.containers) if each.name in live]
-        results = await asyncio.gather(*stops, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
 
     async def _remove(self) -> None:
         """The last of it: sandbox, folders, and the object in the API."""
@@ -714,7 +617,7 @@ class PodWorker:
             previous = self._last.get(name)
         if previous is not None and newest is not None and previous.id == newest.id:
             previous = None
-        health = self._health.get(newest.id) if newest is not None else None
+        health = self._health.of(newest)
         is_running = newest is not None and newest.state is ContainerState.RUNNING
         before = self._before.get(name)
         return Observed(
@@ -749,13 +652,12 @@ class PodWorker:
         record = self._node.events.normal if kind == "Normal" else self._node.events.warning
         record(self.pod, reason, message, field_path=path)
 
-    def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         assert self._group is not None
+        return self._group.create_task(work, name=f"pod {self._name}")
 
-        async def doing() -> None:
-            await work
-
-        return self._group.create_task(doing(), name=f"pod {self._name}")
+    def _stopping(self) -> Stopping:
+        return Stopping(self._node, self._health, self._address(), self._tell)
 
     def _container(self, name: str) -> Container | None:
         every = (*self._spec.init_containers, *self._spec.containers)
@@ -778,3 +680,7 @@ class PodWorker:
     @property
     def _name(self) -> str:
         return f"{self.pod.metadata.namespace}/{self.pod.metadata.name}"
+
+
+def _has_exited(run: contract.Container) -> bool:
+    return run.state is ContainerState.EXITED

@@ -24,6 +24,7 @@ from knarr.clock import Clock
 from knarr.node.agent import NodeAgent
 from knarr.node.backend import NodeBackend
 from knarr.node.config import NodeConfig
+from knarr.node.node_services import HostPorts
 from knarr.node.runtime.contract import Runtime
 from knarr.store.memory import MemoryStore
 
@@ -55,10 +56,11 @@ class Door:
 class NodeCluster:
     """One node, and a cache of its pods."""
 
-    def __init__(self, clock: Clock, runtime: Runtime, config: NodeConfig) -> None:
+    def __init__(self, clock: Clock, runtime: Runtime, config: NodeConfig, ports: HostPorts | None = None) -> None:
         self.clock = clock
         self.runtime = runtime
         self.config = config
+        self.ports = ports
         store = MemoryStore()
         key = ec.generate_private_key(ec.SECP256R1())
         tokens = Tokens(store, clock, key, "https://kubernetes.default.svc", ["https://kubernetes.default.svc"])
@@ -101,7 +103,7 @@ class NodeCluster:
             built_in(),
             User(f"system:node:{NODE}", ("system:masters", "system:nodes", "system:authenticated")),
         )
-        self.agent = NodeAgent(client, self.clock, self.runtime, self.config)
+        self.agent = NodeAgent(client, self.clock, self.runtime, self.config, host_ports=self.ports)
         self.backend = NodeBackend(self.agent, self.runtime)
         self._agent_task = asyncio.get_running_loop().create_task(self.agent.run())
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from knarr.api.core.v1 import ConfigMap, Node, Pod
 from knarr.api.errors import BadRequest
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.client.nodes import LogOptions
-from knarr.node.runtime.contract import Container, Sandbox, SandboxConfig
+from knarr.node.runtime.contract import Container, PortMapping, Sandbox, SandboxConfig
 from knarr.node.runtime.sim import Behaviour, SimRuntime
 from knarr.simulate.clock import VirtualClock, run
 from tests.node.cluster import NODE, NodeCluster, hollow_config
@@ -155,6 +156,77 @@ def test_a_container_that_ignores_sigterm_is_killed_at_the_end_of_the_grace_peri
         await cluster.until(lambda: cluster.get("web") is None)
         assert cluster.clock.monotonic_s() - began_s == pytest.approx(4, abs=0.5)
         assert _exit_code(cluster, "web") == 137
+
+    simulate(scenario, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("hook_s", "stop_s", "grace_s", "took_s", "code"),
+    [
+        (3, 1, 10, 4, 143),
+        # The hook takes from the grace period …
+        (3, 100, 10, 10, 137),
+        # … but two seconds are left to the container in any case.
+        (100, 1, 10, 11, 143),
+        (100, 100, 10, 12, 137),
+    ],
+)
+def test_a_pre_stop_hook_takes_its_time_from_the_grace_period(
+    hook_s: int, stop_s: int, grace_s: int, took_s: float, code: int, tmp_path: Path
+) -> None:
+    async def scenario(cluster: NodeCluster) -> None:
+        lifecycle = {"preStop": {"sleep": {"seconds": hook_s}}}
+        fields = {"terminationGracePeriodSeconds": 200, "metadata": labels(stop_s=str(stop_s))}
+        await cluster.pod("web", {"lifecycle": lifecycle}, **fields)
+        await cluster.until(lambda: cluster.ready("web"))
+        began_s = cluster.clock.monotonic_s()
+        await cluster.delete("web", grace_s)
+        await cluster.until(lambda: cluster.get("web") is None)
+        assert cluster.clock.monotonic_s() - began_s == pytest.approx(took_s, abs=0.5)
+        assert _exit_code(cluster, "web") == code
+
+    simulate(scenario, tmp_path)
+
+
+def test_sidecars_end_after_the_containers_and_in_reverse_order(tmp_path: Path) -> None:
+    async def scenario(cluster: NodeCluster) -> None:
+        sidecars = [{"name": name, "restartPolicy": "Always"} for name in ("one", "two")]
+        await cluster.pod("web", initContainers=sidecars, metadata=labels(stop_s="2"))
+        await cluster.until(lambda: cluster.ready("web"))
+        await cluster.delete("web")
+        await cluster.until(lambda: cluster.get("web") is None)
+        last = cluster.history["web"][-1].status
+        assert last is not None
+        finished = {}
+        for status in (*last.init_container_statuses, *last.container_statuses):
+            assert status.state is not None
+            assert status.state.terminated is not None
+            assert status.state.terminated.finished_at is not None
+            finished[status.name] = status.state.terminated.finished_at.timestamp()
+        assert finished["two"] - finished["main"] == 2
+        assert finished["one"] - finished["two"] == 2
+
+    simulate(scenario, tmp_path)
+
+
+def test_a_pod_deleted_while_its_image_is_pulled_goes_at_once(tmp_path: Path) -> None:
+    async def scenario(cluster: NodeCluster) -> None:
+        pulling = asyncio.Event()
+
+        async def never(image: str, *, insecure: bool | None = None) -> str:
+            pulling.set()
+            await asyncio.Event().wait()
+            return ""
+
+        sim(cluster).pull_image = never  # type: ignore[method-assign]
+        await cluster.pod("web", {"imagePullPolicy": "Always"})
+        await pulling.wait()
+        await cluster.clock.sleep(1)
+        began_s = cluster.clock.monotonic_s()
+        await cluster.delete("web")
+        await cluster.until(lambda: cluster.get("web") is None)
+        assert cluster.clock.monotonic_s() - began_s < 1
+        assert not await cluster.runtime.sandboxes()
 
     simulate(scenario, tmp_path)
 
@@ -537,6 +609,42 @@ def test_what_others_do_to_the_nodes_conditions_is_set_right(tmp_path: Path) -> 
         assert len(cluster.history["web"]) == count
 
     simulate(scenario, tmp_path)
+
+
+class Ports:
+    """Host ports that can't always be had."""
+
+    def __init__(self) -> None:
+        self.mapped: dict[str, tuple[str, list[int]]] = {}
+        self.failures = 1
+
+    async def map_ports(self, sandbox_id: str, address: str, mappings: Sequence[PortMapping]) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise OSError("the port is taken")
+        self.mapped[sandbox_id] = (address, [mapping.host_port for mapping in mappings])
+
+    async def unmap_ports(self, sandbox_id: str) -> None:
+        self.mapped.pop(sandbox_id, None)
+
+
+def test_host_ports_are_mapped_before_the_containers_start_and_taken_back(tmp_path: Path) -> None:
+    ports = Ports()
+
+    async def main(clock: VirtualClock) -> None:
+        cluster = NodeCluster(clock, SimRuntime(clock), hollow_config(tmp_path), ports)
+        async with cluster.running():
+            await cluster.pod("web", {"ports": [{"containerPort": 80, "hostPort": 8080}]})
+            await cluster.until(lambda: cluster.ready("web"))
+            assert list(ports.mapped.values()) == [("10.244.0.3", [8080])]
+            assert len(await cluster.runtime.sandboxes()) == 1, "one without its ports doesn't stay"
+            message = "failed to map host ports: the port is taken"
+            assert ("FailedCreatePodSandBox", message) in await cluster.events("web")
+            await cluster.delete("web")
+            await cluster.until(lambda: cluster.get("web") is None)
+            assert not ports.mapped
+
+    run(main)
 
 
 def test_logs_of_a_container_that_waits_say_so(tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""Starting a container: its configuration from everything that it refers to, its files, then create and start."""
+
+from __future__ import annotations
+
+import asyncio
+
+from knarr.api.core.v1 import Container, Pod
+from knarr.node import pod_files
+from knarr.node.containers import container_config
+from knarr.node.environment import environment
+from knarr.node.node_services import NodeServices
+from knarr.node.pod_health import Tell
+from knarr.node.runtime.contract import Sandbox
+
+
+async def start_container(
+    node: NodeServices,
+    pod: Pod,
+    container: Container,
+    attempt: int,
+    sandbox: Sandbox,
+    ips: tuple[str, ...],
+    tell: Tell,
+) -> str:
+    """Answers its id. Raises ConfigurationError, VolumeFailure, RuntimeFailure, OSError."""
+    await node.references.known(pod)
+    variables = environment(pod, container, node.surroundings(pod, ips))
+    mounts = await node.volumes.mounts(pod, container, variables)
+    if not node.config.hollow:
+        await asyncio.to_thread(pod_files.write_hosts, pod, ips, node.config)
+        mounts += await asyncio.to_thread(pod_files.mounts, pod, container, attempt, node.config)
+    wanted = container_config(pod, container, attempt, variables, mounts, node.memory_bytes)
+    async with node.container_starts:
+        container_id = await node.runtime.create_container(sandbox.id, wanted)
+        tell("Normal", "Created", "Container created", container.name)
+        await node.runtime.start_container(container_id)
+    tell("Normal", "Started", "Container started", container.name)
+    return container_id
