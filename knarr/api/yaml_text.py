@@ -1,8 +1,8 @@
 """YAML as plain data, safe with any text: bounded in depth and in what its aliases expand to, and without recursion.
 
 It is read as sigs.k8s.io/yaml reads it, which turns YAML into JSON: keys are strings, timestamps stay text, `<<`
-merges, and a key that stands twice is an error. PyYAML's own composer calls itself for every level, in C, and crashes the
-process on a text of brackets: so only its parser is used here, and the data is put together from its events.
+merges, and a key that stands twice is an error. PyYAML's own composer calls itself for every level, in C, and crashes
+the process on a text of brackets: so only its parser is used here, and the data is put together from its events.
 """
 
 from __future__ import annotations
