@@ -7,7 +7,7 @@ exponent.
 from __future__ import annotations
 
 import re
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, ROUND_UP, Decimal
 
 _SCALE = {
     "": Decimal(1),
@@ -71,7 +71,8 @@ def canonical(written: str | int | float) -> str:
         scaled = value / _SCALE[suffix]
         if scaled == scaled.to_integral_value():
             return f"{int(scaled)}{suffix}"
-    return f"{int((value / _SCALE['n']).to_integral_value(ROUND_CEILING))}n"
+    # Finer than a billionth: rounded away from zero, as upstream does when it reads.
+    return f"{int((value / _SCALE['n']).to_integral_value(ROUND_UP))}n"
 
 
 def _exponent_form(value: Decimal) -> str:
@@ -79,4 +80,4 @@ def _exponent_form(value: Decimal) -> str:
         scaled = value / Decimal(10) ** exponent
         if scaled == scaled.to_integral_value():
             return f"{int(scaled)}e{exponent}" if exponent else str(int(scaled))
-    return f"{int((value / _SCALE['n']).to_integral_value(ROUND_CEILING))}e-9"
+    return f"{int((value / _SCALE['n']).to_integral_value(ROUND_UP))}e-9"

@@ -42,11 +42,8 @@ class Requirement:
                 return value is not None
             case Operator.DOES_NOT_EXIST:
                 return value is None
-        if value is None:
-            return False
-        try:
-            left, right = int(value), int(next(iter(self.values)))
-        except ValueError:
+        left, right = _integer(value or ""), _integer(next(iter(self.values)))
+        if left is None or right is None:
             return False
         return left > right if self.operator is Operator.GREATER_THAN else left < right
 
@@ -65,6 +62,15 @@ class Selector:
 
 
 EVERYTHING = Selector()
+
+
+def _integer(written: str) -> int | None:
+    """As Go reads a number of 64 bits: nothing but digits."""
+    if not re.fullmatch(r"[-+]?[0-9]{1,19}", written):
+        return None
+    number = int(written)
+    return number if -(2**63) <= number < 2**63 else None
+
 
 _TOKEN = re.compile(r"\s*(?:(==|!=|=|!|,|\(|\)|<|>)|([^\s=!,()<>]+))")
 
@@ -150,7 +156,8 @@ def parse_field_selector(text: str) -> FieldSelector:
 
 def _split_terms(text: str) -> list[str]:
     """At commas that no backslash escapes."""
-    return re.split(r"(?<!\\),", text)
+    terms = re.findall(r"((?:\\.|[^,\\]|\\$)*)(?:,|$)", text, re.DOTALL)
+    return terms[:-1] if text else []
 
 
 def _unescape(value: str) -> str:

@@ -1,0 +1,68 @@
+"""Quantities: exact, and canonical as upstream writes them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from knarr.api.quantity import canonical, milli, parse_quantity, whole
+
+SUFFIXES = ("", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei", "e3", "E-3", "e+2")
+
+
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [
+        ("0", "0"),
+        ("0Mi", "0"),
+        ("1", "1"),
+        (2, "2"),
+        (0.5, "500m"),
+        ("0.5", "500m"),
+        ("1.5", "1500m"),
+        ("1000m", "1"),
+        ("1000", "1k"),
+        ("1500", "1500"),
+        ("1024Ki", "1Mi"),
+        ("1.5Gi", "1536Mi"),
+        ("0.5Mi", "512Ki"),
+        ("0.1Ki", "102400m"),
+        ("1e3", "1e3"),
+        ("12e6", "12e6"),
+        ("100e-3", "100e-3"),
+        ("-1.5", "-1500m"),
+        ("+1Gi", "1Gi"),
+        (".5", "500m"),
+        ("5.", "5"),
+        ("1n", "1n"),
+        ("0.1n", "1n"),
+        ("1E", "1E"),
+    ],
+)
+def test_canonical_form(written: str | float, wanted: str) -> None:
+    assert canonical(written) == wanted
+
+
+@pytest.mark.parametrize("written", ["", "Gi", "1 Gi", "1gi", "1Gi\n", "0x10", "1e", "nan", "inf", "--1", "1.2.3", "१"])
+def test_what_is_no_quantity(written: str) -> None:
+    with pytest.raises(ValueError, match="quantities must match"):
+        parse_quantity(written)
+
+
+def test_rounding_is_upwards() -> None:
+    assert milli("0.0001") == 1
+    assert milli("100m") == 100
+    assert whole("1.1") == 2
+    assert whole("1Gi") == 1 << 30
+
+
+@given(some.decimals(min_value=-(10**6), max_value=10**6, places=6), some.sampled_from(SUFFIXES))
+def test_canonical_form_keeps_the_value_and_is_stable(number: Decimal, suffix: str) -> None:
+    written = f"{number:f}{suffix}"
+    once = canonical(written)
+    assert canonical(once) == once
+    # Finer than a billionth is rounded up, away from what would be too little.
+    assert 0 <= parse_quantity(once) - parse_quantity(written) < Decimal(10) ** -9 or parse_quantity(written) < 0
