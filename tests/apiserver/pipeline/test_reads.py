@@ -7,8 +7,13 @@ import asyncio
 import msgspec
 import pytest
 
+from knarr.api.registry import built_in
+from knarr.apiserver.server import APIServer
 from knarr.client.client import MERGE_PATCH
-from tests.apiserver.pipeline.door import CONFIG_MAPS, PODS, Door, config_map, namespace, pod
+from knarr.client.transport import Request
+from knarr.simulate.clock import VirtualClock, run
+from knarr.store.memory import MemoryStore
+from tests.apiserver.pipeline.door import ADMINISTRATOR, CONFIG_MAPS, PODS, Door, config_map, namespace, pod
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 PARTIAL = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
@@ -270,3 +275,24 @@ async def test_pretty_is_indented(door: Door) -> None:
     pretty = await door.ask("GET", f"{CONFIG_MAPS}/a", pretty="true")
     assert b"\n  " in pretty.body
     assert msgspec.json.decode(pretty.body) == msgspec.json.decode(plain.body)
+
+
+def test_a_quiet_watch_says_every_minute_how_far_it_has_come() -> None:
+    async def main(clock: VirtualClock) -> None:
+        store = MemoryStore()
+        server = APIServer(store, built_in(), clock)
+        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": "0"}
+        answer = await server.handle(Request("GET", "/api/v1/nodes", query, user=ADMINISTRATOR))
+        assert answer.stream is not None
+        body = msgspec.json.encode(namespace("elsewhere"))
+        made = await server.handle(Request("POST", "/api/v1/namespaces", body=body, user=ADMINISTRATOR))
+        assert made.status == 201
+        began_s = clock.monotonic_s()
+        event = msgspec.json.decode(await anext(answer.stream))
+        assert clock.monotonic_s() - began_s == 60
+        assert (event["type"], event["object"]["kind"]) == ("BOOKMARK", "Node")
+        assert event["object"]["metadata"]["resourceVersion"] == str(store.revision)
+        await answer.stream.aclose()  # type: ignore[attr-defined]
+        await store.close()
+
+    run(main, 0)
