@@ -81,6 +81,27 @@ async def test_a_body_over_three_mebibytes_is_too_large_and_the_next_request_is_
     assert (await session.get(CONFIG_MAPS)).status == 200
 
 
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (b"GET /version HTTP/1.1\r\nhost: x\r\na: " + b"a" * (128 << 10) + b"\r\n\r\n", 431),
+        (b"GET /" + b"a" * (128 << 10) + b" HTTP/1.1\r\nhost: x\r\n\r\n", 431),
+        (b"NONSENSE\r\n\r\n", 400),
+        (b"GET /api/v1/pods?labelSelector=%ff HTTP/1.1\r\nhost: x\r\n\r\n", 400),
+        (b"GET /api/v1/%ff/pods HTTP/1.1\r\nhost: x\r\n\r\n", 401),
+    ],
+)
+async def test_what_is_no_proper_request_is_answered_by_a_status(served: Served, sent: bytes, code: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port, ssl=client_context(served.ca))
+    writer.write(sent)
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+    status = json.loads(await reader.readexactly(length))
+    writer.close()
+    assert int(head.split(b" ")[1]) == code
+    assert (status["kind"], status["code"]) == ("Status", code)
+
+
 async def test_warnings_are_headers(session: aiohttp.ClientSession) -> None:
     answer = await session.post(CONFIG_MAPS, json=config_map("a") | {"odd": 1})
     assert answer.status == 201
