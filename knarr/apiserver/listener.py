@@ -16,6 +16,7 @@ from typing import Any, cast
 from urllib.parse import parse_qsl, unquote
 
 from aiohttp import WSMsgType, web
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from knarr.api.errors import APIError, BadRequest, TooLarge
@@ -168,6 +169,24 @@ class _Connection(RequestHandler):
         session = transport.get_extra_info("ssl_object")
         certificate = session.getpeercert() if session else None
         self.user = user_of_certificate(certificate) if certificate else None
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """The answer to what is no HTTP, or has too long a header: a Status too. A 500 is aiohttp's, and logged."""
+        if status >= 500 or request.writer.output_size > 0:
+            return super().handle_error(request, status, exc, message)
+        too_long = isinstance(exc, LineTooLong)
+        error = (
+            HeadersTooLarge(f"a header is longer than {HEADERS_MAX_BYTES} bytes") if too_long else BadRequest("no HTTP")
+        )
+        response = _plain(failure(error))
+        response.force_close()
+        return response
+
+
+class HeadersTooLarge(APIError):
+    code, reason = 431, "RequestHeaderFieldsTooLarge"
 
 
 class _Connections(web.Server):

@@ -198,10 +198,7 @@ class _Schemas:
 
     def _plain(self, hint: Any) -> dict[str, Any]:
         if hint in (Quantity, IntOrString):
-            quantity = hint == Quantity
-            if self._v3:
-                return {"oneOf": [{"type": "string"}, {"type": "number" if quantity else "integer"}]}
-            return {"type": "string"} if quantity else {"type": "string", "format": "int-or-string"}
+            return self._scalar(hint == Quantity)
         origin, arguments = get_origin(hint), get_args(hint)
         if origin is list:
             return {"type": "array", "items": self._schema(arguments[0])}
@@ -218,8 +215,22 @@ class _Schemas:
         if isinstance(hint, type) and issubclass(hint, Struct):
             reference = self.reference(hint, None)
             return {"allOf": [reference]} if self._v3 else reference
-        return dict(_SCALARS.get(hint, {}))
+        return dict(_SCALARS.get(hint, {"type": "object"}))  # Any JSON; kubectl explain needs a type to show.
 
+    def _scalar(self, quantity: bool) -> dict[str, Any]:
+        """Quantity and IntOrString have names of their own, which kubectl explain shows."""
+        name = _QUANTITY if quantity else _INT_OR_STRING
+        shape: dict[str, Any] = {} if quantity else {"format": "int-or-string"}
+        if self._v3:
+            number = "number" if quantity else "integer"
+            self._schemas[name] = shape | {"oneOf": [{"type": "string"}, {"type": number}]}
+            return {"allOf": [{"$ref": self._at + name}]}
+        self._schemas[name] = shape | {"type": "string"}
+        return {"$ref": self._at + name}
+
+
+_QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
+_INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 
 _SCALARS: dict[Any, dict[str, Any]] = {
     str: {"type": "string"},

@@ -223,6 +223,8 @@ def _merge_list(kind: Any, key: str, old: list[Any], patch: list[Any], order: An
     for item in patch:
         if not isinstance(item, dict) or key not in item:
             raise BadRequest(f"map: {item} does not contain declared merge key: {key}")
+        if not _is_scalar(item[key]):
+            raise BadRequest(f"map: {item}: the merge key {key} must be a string or a number")
         place = next((i for i, there in enumerate(merged) if there.get(key) == item[key]), None)
         if item.get(_DIRECTIVE) == "delete":
             merged = [there for there in merged if there.get(key) != item[key]]
@@ -239,6 +241,8 @@ def _ordered(items: list[Any], order: Any, key: str | None, added: set[Any]) -> 
     if not isinstance(order, list):
         raise BadRequest(f"{_ORDER} needs a list")
     wanted = [item.get(key) if key and isinstance(item, dict) else item for item in order]
+    if not all(_is_scalar(value) for value in wanted):
+        raise BadRequest(f"{_ORDER} needs a list of names")
     rank = {value: position for position, value in enumerate(wanted)}
 
     def name(item: Any) -> Any:
@@ -255,10 +259,14 @@ def _ordered(items: list[Any], order: Any, key: str | None, added: set[Any]) -> 
     return result + [item for _, item in rest]
 
 
+def _is_scalar(value: Any) -> bool:
+    return not isinstance(value, (dict, list))
+
+
 def _strings(value: Any, what: str) -> list[str]:
     if not isinstance(value, list):
         raise BadRequest(f"{what} needs a list of names")
-    return value
+    return [name for name in value if isinstance(name, str)]
 
 
 _known: dict[Any, dict[str, tuple[Any, Merge | None]]] = {}

@@ -1,14 +1,18 @@
-"""The API over HTTPS: for components that don't run in the API server's process.
+"""The way to an API server over HTTPS: for components that run in a process of their own.
 
-What it raises and answers is what the in-process transport does; `tests/apiserver` runs the same tests over both.
+    transport = HTTPSTransport("https://10.0.0.1:6443", client_context(ca, certificate, key))
+    client = Client(transport, registry)
+
+Who asks is said by the certificate or the token; `Request.user` does not travel. Connections are kept and shared; a
+watch has one of its own.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import ssl
-from collections.abc import AsyncIterator
-from urllib.parse import urlencode
+from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
 from yarl import URL
@@ -16,56 +20,97 @@ from yarl import URL
 from knarr.api.errors import ServiceUnavailable
 from knarr.client.transport import Answer, Request
 
-CONNECTIONS_MAX = 256
-"""Open at once: each watch holds one."""
-CONNECT_S_MAX = 10.0
-CHUNK_BYTES = 64 << 10
+CONNECTIONS_MAX = 0
+"""No limit: each watch holds a connection, and there are as many as informers."""
+CONNECT_TIMEOUT_S = 10.0
+ANSWER_SILENCE_MAX_S = 70.0
+"""A request that is no stream must be answered within this: upstream's servers end theirs after 60 s."""
+STREAM_BUFFER_BYTES = 1 << 20
+PIECES_FROM_BYTES = 1 << 19
+
+_WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
 
 
 class HTTPSTransport:
-    """Requests to the API server at `base_url`, as the client certificate of `context` or the bearer token says."""
+    """See knarr.client.transport.Transport."""
 
     def __init__(self, base_url: str, context: ssl.SSLContext, token: str = "") -> None:
-        self._base_url = base_url.rstrip("/")
+        self._base = URL(base_url)
+        self._context = context
         self._headers = {"authorization": f"Bearer {token}"} if token else {}
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=context, limit=CONNECTIONS_MAX),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S_MAX),
-            read_bufsize=1 << 20,
-        )
+        self._session: aiohttp.ClientSession | None = None
 
     async def send(self, request: Request) -> Answer:
-        query = urlencode(request.repeated or request.query, doseq=True)
-        url = URL(f"{self._base_url}{request.path}{'?' + query if query else ''}", encoded=True)
-        headers = {**request.headers, **self._headers}
-        body = io.BytesIO(request.body) if request.body else None  # written in pieces, however large
+        """Raises ServiceUnavailable."""
+        streams = request.method == "GET" and any(_says(request.query, name) for name in ("watch", "follow"))
+        timeout = aiohttp.ClientTimeout(
+            total=None, connect=CONNECT_TIMEOUT_S, sock_read=None if streams else ANSWER_SILENCE_MAX_S
+        )
+        pairs = [(name, value) for name, value in request.query.items() if name not in request.repeated]
+        pairs += [(name, value) for name, values in request.repeated.items() for value in values]
         try:
-            response = await self._session.request(request.method, url, headers=headers, data=body)
-            if request.query.get("watch") == "true" and response.status == 200:
-                return Answer(response.status, dict(response.headers), stream=_chunks(response))
-            answered = await response.read()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise ServiceUnavailable(f"{self._base_url} can't be reached: {error}") from error
-        return Answer(response.status, dict(response.headers), answered, response.headers.getall("warning", []))
+            response = await self._open().request(
+                request.method,
+                self._base.with_path(request.path).with_query(pairs),
+                data=_sent(request.body),
+                headers={**request.headers, **self._headers},
+                timeout=timeout,
+                allow_redirects=False,
+            )
+            if streams and response.status == 200:
+                return _answer(response, stream=_chunks(response))
+            async with response:
+                return _answer(response, await response.read())
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ServiceUnavailable(f"the API server at {self._base} can't be reached: {error}") from error
 
     async def close(self) -> None:
-        await self._session.close()
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(ssl=self._context, limit=CONNECTIONS_MAX)
+            self._session = aiohttp.ClientSession(
+                connector=connector, read_bufsize=STREAM_BUFFER_BYTES, skip_auto_headers=("content-type", "user-agent")
+            )
+        return self._session
+
+
+def client_context(ca: str, certificate: str = "", key: str = "") -> ssl.SSLContext:
+    """Trust a CA, and show a certificate if there is one; all are paths of PEM files."""
+    context = ssl.create_default_context(cafile=ca)
+    if certificate:
+        context.load_cert_chain(certificate, key or None)
+    return context
+
+
+def _sent(body: bytes) -> bytes | io.BytesIO | None:
+    """A body as aiohttp wants it: large ones piece by piece."""
+    return io.BytesIO(body) if len(body) > PIECES_FROM_BYTES else body or None
 
 
 async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """A watch's bytes as they come; it ends when the server does, or the connection breaks."""
+    """The body as it comes; the connection is closed when nobody wants more."""
     try:
         async for chunk in response.content.iter_any():
             yield chunk
     except (aiohttp.ClientError, OSError) as error:
-        raise ServiceUnavailable(f"the watch broke: {error}") from error
+        raise ServiceUnavailable(f"the connection to the API server was lost: {error}") from error
     finally:
         response.close()
 
 
-def client_context(ca_path: str, certificate_path: str = "", key_path: str = "") -> ssl.SSLContext:
-    """Trust a cluster's CA, and show a client certificate if there is one."""
-    context = ssl.create_default_context(cafile=ca_path)
-    if certificate_path:
-        context.load_cert_chain(certificate_path, key_path)
-    return context
+def _answer(response: aiohttp.ClientResponse, body: bytes = b"", stream: AsyncIterator[bytes] | None = None) -> Answer:
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    warnings = [
+        re.sub(r"\\(.)", r"\1", text)
+        for header in response.headers.getall("Warning", [])
+        for text in _WARNING.findall(header)
+    ]
+    return Answer(response.status, headers, body, warnings, stream)
+
+
+def _says(query: Mapping[str, str], name: str) -> bool:
+    return query.get(name, "false").lower() not in ("false", "0")

@@ -1,0 +1,100 @@
+"""Discovery and OpenAPI: whole in themselves, and what upstream says of the kinds that are served."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from knarr.api.registry import built_in
+from tests.apiserver.pipeline.door import Door
+
+UPSTREAM = Path("/work/shared/upstream-1.36")
+AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
+
+has_upstream = pytest.mark.skipif(not UPSTREAM.exists(), reason=f"{UPSTREAM} is not there")
+
+
+async def test_groups_and_versions_are_listed(door: Door) -> None:
+    assert (await door.done("GET", "/api"))["versions"] == ["v1"]
+    groups = (await door.done("GET", "/apis"))["groups"]
+    assert {group["name"] for group in groups} == {resource.group for resource in built_in() if resource.group}
+    for group in groups:
+        assert (await door.done("GET", f"/apis/{group['name']}"))["preferredVersion"] == group["preferredVersion"]
+
+
+async def test_aggregated_discovery_says_what_the_plain_one_does(door: Door) -> None:
+    for root in ("/api", "/apis"):
+        for group in (await door.done("GET", root, accept=AGGREGATED))["items"]:
+            for version in group["versions"]:
+                place = f"/apis/{group['metadata']['name']}" if root == "/apis" else root
+                plain = await door.done("GET", f"{place}/{version['version']}")
+                listed = {each["resource"] for each in version["resources"]}
+                listed |= {
+                    f"{each['resource']}/{sub['subresource']}"
+                    for each in version["resources"]
+                    for sub in each.get("subresources", ())
+                }
+                assert listed == {each["name"] for each in plain["resources"]}
+
+
+@has_upstream
+@pytest.mark.parametrize("place", sorted({resource.path().rpartition("/")[0] for resource in built_in()}))
+async def test_resources_are_upstreams(door: Door, place: str) -> None:
+    theirs = json.loads((UPSTREAM / "discovery" / f"{place.strip('/').replace('/', '__')}.json").read_text())
+    known = {each["name"]: each for each in theirs["resources"]}
+    for ours in (await door.done("GET", place))["resources"]:
+        expected = {key: value for key, value in known[ours["name"]].items() if key != "storageVersionHash"}
+        assert {**ours, "verbs": sorted(ours["verbs"])} == {**expected, "verbs": sorted(expected["verbs"])}
+
+
+def references(data: Any) -> Iterator[str]:
+    if isinstance(data, dict):
+        for key, value in data.items():
+            if key == "$ref":
+                yield value
+            else:
+                yield from references(value)
+    elif isinstance(data, list):
+        for value in data:
+            yield from references(value)
+
+
+async def test_every_reference_of_openapi_leads_somewhere(door: Door) -> None:
+    index = await door.done("GET", "/openapi/v3")
+    for place, entry in index["paths"].items():
+        path, _, query = entry["serverRelativeURL"].partition("?")
+        assert query.startswith("hash=")
+        document = await door.done("GET", path)
+        schemas = document["components"]["schemas"]
+        assert {each.removeprefix("#/components/schemas/") for each in references(document)} <= set(schemas), place
+    swagger = await door.done("GET", "/openapi/v2")
+    assert {each.removeprefix("#/definitions/") for each in references(swagger)} <= set(swagger["definitions"])
+
+
+async def test_writes_take_field_validation_and_kinds_are_named(door: Door) -> None:
+    document = await door.done("GET", "/openapi/v3/apis/apps/v1")
+    post = document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments"]["post"]
+    assert "fieldValidation" in {parameter["name"] for parameter in post["parameters"]}
+    assert post["x-kubernetes-group-version-kind"] == {"group": "apps", "version": "v1", "kind": "Deployment"}
+    schema = document["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"]
+    assert schema["x-kubernetes-group-version-kind"] == [{"group": "apps", "version": "v1", "kind": "Deployment"}]
+
+
+@has_upstream
+async def test_schemas_merge_as_upstreams_do(door: Door) -> None:
+    theirs = json.loads((UPSTREAM / "swagger.json").read_text())["definitions"]
+    ours = (await door.done("GET", "/openapi/v2"))["definitions"]
+    keys = ("x-kubernetes-patch-merge-key", "x-kubernetes-patch-strategy", "x-kubernetes-list-map-keys")
+    wrong = [
+        (name, field, key)
+        for name, schema in ours.items()
+        for field, shape in schema.get("properties", {}).items()
+        for key in keys
+        if field in theirs.get(name, {}).get("properties", {})
+        and shape.get(key) != theirs[name]["properties"][field].get(key)
+    ]
+    assert wrong == []

@@ -1,0 +1,251 @@
+"""The API server on a socket: TLS, users by certificate, compression, limits, streams and WebSockets."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from knarr.client.https import client_context
+from tests.apiserver.pipeline.door import CONFIG_MAPS, PODS, config_map, pod
+from tests.apiserver.pipeline.echo_node import EchoNode
+from tests.apiserver.pipeline.served import Served, serve
+
+
+@pytest.fixture
+async def node() -> EchoNode:
+    return EchoNode()
+
+
+@pytest.fixture
+async def served(tmp_path: Path, node: EchoNode) -> AsyncIterator[Served]:
+    async with serve(tmp_path, node) as running:
+        yield running
+
+
+@pytest.fixture
+async def session(served: Served) -> AsyncIterator[aiohttp.ClientSession]:
+    """As the administrator."""
+    folder = served.folder
+    context = client_context(served.ca, str(folder / "admin.crt"), str(folder / "admin.key"))
+    connector = aiohttp.TCPConnector(ssl=context)
+    async with aiohttp.ClientSession(served.url, connector=connector, auto_decompress=False) as opened:
+        yield opened
+
+
+async def running_pod(served: Served, *containers: str) -> None:
+    await served.door.done("POST", PODS, pod("web", *containers, nodeName="n1"))
+
+
+async def test_without_a_certificate_only_health_and_version_are_open(served: Served) -> None:
+    connector = aiohttp.TCPConnector(ssl=client_context(served.ca))
+    async with aiohttp.ClientSession(served.url, connector=connector) as stranger:
+        assert (await stranger.get("/readyz")).status == 200
+        assert (await (await stranger.get("/version")).json())["minor"] == "36"
+        refused = await stranger.get(PODS)
+        assert (refused.status, (await refused.json())["reason"]) == (401, "Unauthorized")
+
+
+async def test_a_certificate_of_another_authority_is_refused(served: Served, tmp_path: Path) -> None:
+    async with serve(tmp_path / "other") as other:
+        context = client_context(served.ca, str(other.folder / "admin.crt"), str(other.folder / "admin.key"))
+    async with aiohttp.ClientSession(served.url, connector=aiohttp.TCPConnector(ssl=context)) as stranger:
+        with pytest.raises((aiohttp.ClientError, ssl.SSLError)):
+            await stranger.get(PODS)
+
+
+async def test_a_long_list_is_compressed_for_those_who_can_read_it(
+    served: Served, session: aiohttp.ClientSession
+) -> None:
+    for number in range(20):
+        await served.door.done("POST", CONFIG_MAPS, config_map(f"a{number}", x="x" * 10_000))
+    plain = await session.get(CONFIG_MAPS, headers={"accept-encoding": "identity"})
+    small = await session.get(CONFIG_MAPS, headers={"accept-encoding": "gzip"})
+    assert (plain.headers.get("content-encoding"), small.headers.get("content-encoding")) == (None, "gzip")
+    assert len(await small.read()) < len(await plain.read()) / 10
+
+
+async def test_a_body_over_three_mebibytes_is_too_large_and_the_next_request_is_served(
+    session: aiohttp.ClientSession,
+) -> None:
+    refused = await session.post(CONFIG_MAPS, data=io.BytesIO(b" " * ((3 << 20) + 1)))
+    assert (refused.status, (await refused.json())["reason"]) == (413, "RequestEntityTooLarge")
+    assert (await session.get(CONFIG_MAPS)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (b"GET /version HTTP/1.1\r\nhost: x\r\na: " + b"a" * (128 << 10) + b"\r\n\r\n", 431),
+        (b"GET /" + b"a" * (128 << 10) + b" HTTP/1.1\r\nhost: x\r\n\r\n", 431),
+        (b"NONSENSE\r\n\r\n", 400),
+        (b"GET /api/v1/pods?labelSelector=%ff HTTP/1.1\r\nhost: x\r\n\r\n", 400),
+        (b"GET /api/v1/%ff/pods HTTP/1.1\r\nhost: x\r\n\r\n", 401),
+    ],
+)
+async def test_what_is_no_proper_request_is_answered_by_a_status(served: Served, sent: bytes, code: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port, ssl=client_context(served.ca))
+    writer.write(sent)
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+    status = json.loads(await reader.readexactly(length))
+    writer.close()
+    assert int(head.split(b" ")[1]) == code
+    assert (status["kind"], status["code"]) == ("Status", code)
+
+
+async def test_warnings_are_headers(session: aiohttp.ClientSession) -> None:
+    answer = await session.post(CONFIG_MAPS, json=config_map("a") | {"odd": 1})
+    assert answer.status == 201
+    assert answer.headers.getall("Warning") == ['299 - "unknown field \\"odd\\""']
+
+
+async def test_head_has_no_body_and_queries_are_decoded(session: aiohttp.ClientSession) -> None:
+    await session.post(CONFIG_MAPS, json=config_map("a", {"x": "y"}))
+    answer = await session.head(CONFIG_MAPS)
+    assert (answer.status, await answer.read()) == (200, b"")
+    found = await (await session.get(CONFIG_MAPS, params={"labelSelector": "x in (y,z)"})).json()
+    assert len(found["items"]) == 1
+
+
+async def test_a_watch_streams_and_a_client_that_leaves_is_forgotten(
+    served: Served, session: aiohttp.ClientSession
+) -> None:
+    response = await session.get(
+        CONFIG_MAPS, params={"watch": "true", "resourceVersion": str(served.door.store.revision)}
+    )
+    await session.post(CONFIG_MAPS, json=config_map("a"))
+    event = json.loads(await response.content.readline())
+    assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "a")
+    assert len(served.listener._streams) == 1
+    response.close()
+    async with asyncio.timeout(10):
+        while served.listener._streams:
+            await session.get("/livez")
+
+
+async def test_logs_come_whole_or_as_they_are_written(
+    served: Served, session: aiohttp.ClientSession, node: EchoNode
+) -> None:
+    await running_pod(served)
+    answer = await session.get(f"{PODS}/web/log", params={"tailLines": "5", "timestamps": "true", "previous": "true"})
+    assert (answer.content_type, await answer.text()) == ("text/plain", "first of c\n")
+    asked = node.asked[0]
+    assert (asked.tail_lines, asked.timestamps, asked.previous, asked.follow) == (5, True, True, False)
+    follow = await session.get(f"{PODS}/web/log", params={"follow": "true"})
+    assert await follow.content.readline() == b"first of c\n"
+    node.more.set()
+    assert await follow.content.read() == b"second\n"
+
+
+async def test_logs_of_several_containers_need_a_choice(served: Served, session: aiohttp.ClientSession) -> None:
+    await running_pod(served, "a", "b")
+    refused = await session.get(f"{PODS}/web/log")
+    message = (await refused.json())["message"]
+    assert (refused.status, message) == (
+        400,
+        "a container name must be specified for pod web, choose one of: [a b]",
+    )
+    assert (await session.get(f"{PODS}/web/log", params={"container": "z"})).status == 400
+    assert await (await session.get(f"{PODS}/web/log", params={"container": "b"})).text() == "first of b\n"
+    for wrong in ({"tailLines": "-1"}, {"sinceSeconds": "0"}, {"sinceTime": "yesterday"}, {"limitBytes": "0"}):
+        assert (await session.get(f"{PODS}/web/log", params={"container": "a"} | wrong)).status == 400
+
+
+@asynccontextmanager
+async def command(
+    session: aiohttp.ClientSession, version: str, **query: Any
+) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    async with session.ws_connect(f"{PODS}/web/exec", params=query, protocols=[version]) as socket:
+        assert socket.protocol == version
+        yield socket
+
+
+async def said(socket: aiohttp.ClientWebSocketResponse) -> dict[int, bytes]:
+    """Everything that came, by channel."""
+    found: dict[int, bytes] = {}
+    async for message in socket:
+        if message.data[1:]:
+            found[message.data[0]] = found.get(message.data[0], b"") + message.data[1:]
+    return found
+
+
+@pytest.mark.parametrize("version", ["v4.channel.k8s.io", "v5.channel.k8s.io"])
+async def test_exec_carries_output_and_exit_code(served: Served, session: aiohttp.ClientSession, version: str) -> None:
+    await running_pod(served)
+    query = [("command", "echo"), ("command", "a b"), ("stdout", "1")]
+    async with session.ws_connect(f"{PODS}/web/exec", params=query, protocols=[version]) as socket:
+        found = await said(socket)
+    assert (found[1], found[2]) == (b"echo a b\n", b"done\n")
+    assert json.loads(found[3])["status"] == "Success"
+    async with session.ws_connect(
+        f"{PODS}/web/exec", params=[("command", "exit"), ("command", "3")], protocols=[version]
+    ) as socket:
+        status = json.loads((await said(socket))[3])
+    assert (status["status"], status["reason"]) == ("Failure", "NonZeroExitCode")
+    assert status["details"]["causes"] == [{"reason": "ExitCode", "message": "3"}]
+
+
+async def test_exec_carries_input_its_end_and_the_terminals_size(
+    served: Served, session: aiohttp.ClientSession, node: EchoNode
+) -> None:
+    await running_pod(served)
+    async with command(session, "v5.channel.k8s.io", command="cat", stdin="true", tty="true") as socket:
+        await socket.send_bytes(b"\x04" + b'{"Width":80,"Height":24}')
+        await socket.send_bytes(b"\x00hello")
+        await socket.send_bytes(b"\xff\x00")
+        found = await said(socket)
+    assert found[1] == b"hello"
+    assert json.loads(found[3])["status"] == "Success"
+    assert node.sessions[0].sizes == [(80, 24)]
+
+
+async def test_exec_ends_when_the_client_goes(served: Served, session: aiohttp.ClientSession, node: EchoNode) -> None:
+    await running_pod(served)
+    async with command(session, "v5.channel.k8s.io", command="cat", stdin="true") as socket:
+        await socket.send_bytes(b"\x00hello")
+        assert (await socket.receive()).data == b"\x01hello"
+    async with asyncio.timeout(10):
+        await node.sessions[0].closed.wait()
+
+
+async def test_exec_without_a_websocket_or_a_command_is_a_bad_request(
+    served: Served, session: aiohttp.ClientSession
+) -> None:
+    await running_pod(served)
+    assert (await session.post(f"{PODS}/web/exec", params={"command": "x"})).status == 400
+    assert (await session.post(f"{PODS}/web/exec")).status == 400
+    assert (await session.get(f"{PODS}/nobody/exec", params={"command": "x"})).status == 404
+
+
+async def test_attach_shows_what_the_container_says(served: Served, session: aiohttp.ClientSession) -> None:
+    await running_pod(served)
+    async with session.ws_connect(f"{PODS}/web/attach", protocols=["v5.channel.k8s.io"]) as socket:
+        assert (await said(socket))[1] == b"attached\n"
+
+
+async def test_a_port_is_forwarded(served: Served, session: aiohttp.ClientSession) -> None:
+    await running_pod(served)
+
+    async def shout(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write((await reader.readline()).upper())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(shout, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with session.ws_connect(
+            f"{PODS}/web/portforward", params={"ports": str(port)}, protocols=["v4.channel.k8s.io"]
+        ) as socket:
+            heads = [(await socket.receive()).data for _ in range(2)]
+            assert heads == [bytes((channel,)) + port.to_bytes(2, "little") for channel in (0, 1)]
+            await socket.send_bytes(b"\x00hello\n")
+            assert (await socket.receive()).data == b"\x00HELLO\n"
