@@ -56,7 +56,8 @@ def whole(written: str | int | float) -> int:
 
 def canonical(written: str | int | float) -> str:
     """Upstream's canonical form: the largest suffix of its family with which it stays a whole number."""
-    value = parse_quantity(written)
+    # Finer than a billionth is rounded away from zero, as upstream does when it reads.
+    value = (parse_quantity(written) / _SCALE["n"]).to_integral_value(ROUND_UP) * _SCALE["n"]
     text = written if isinstance(written, str) else repr(written)
     if value == 0:
         return "0"
@@ -67,17 +68,15 @@ def canonical(written: str | int | float) -> str:
         return str(int(value))
     if re.search(r"[eE][+-]?[0-9]+$", text):
         return _exponent_form(value)
-    for suffix in ("E", "P", "T", "G", "M", "k", "", "m", "u", "n"):
-        scaled = value / _SCALE[suffix]
-        if scaled == scaled.to_integral_value():
-            return f"{int(scaled)}{suffix}"
-    # Finer than a billionth: rounded away from zero, as upstream does when it reads.
-    return f"{int((value / _SCALE['n']).to_integral_value(ROUND_UP))}n"
+    suffixes = ("E", "P", "T", "G", "M", "k", "", "m", "u")
+    whole_in = (suffix for suffix in suffixes if (scaled := value / _SCALE[suffix]) == scaled.to_integral_value())
+    suffix = next(whole_in, "n")
+    return f"{int(value / _SCALE[suffix])}{suffix}"
 
 
 def _exponent_form(value: Decimal) -> str:
-    for exponent in range(18, -10, -3):
-        scaled = value / Decimal(10) ** exponent
-        if scaled == scaled.to_integral_value():
-            return f"{int(scaled)}e{exponent}" if exponent else str(int(scaled))
-    return f"{int((value / _SCALE['n']).to_integral_value(ROUND_UP))}e-9"
+    """As 100e-3: an exponent that is a multiple of three, the largest with which it stays a whole number."""
+    exponents = range(18, -9, -3)
+    whole_in = (power for power in exponents if (scaled := value / Decimal(10) ** power) == scaled.to_integral_value())
+    exponent = next(whole_in, -9)
+    return f"{int(value / Decimal(10) ** exponent)}{f'e{exponent}' if exponent else ''}"
