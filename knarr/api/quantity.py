@@ -27,6 +27,8 @@ _SCALE = {
     "Pi": Decimal(2) ** 50,
     "Ei": Decimal(2) ** 60,
 }
+AMOUNT_MAX = Decimal(2**63 - 1)
+"""Larger amounts are taken for this one, as upstream does."""
 _WRITTEN = re.compile(
     r"([+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40}))(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?[0-9]{1,3}))?"
 )
@@ -41,7 +43,8 @@ def parse_quantity(written: str | int | float) -> Decimal:
         raise ValueError("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
     number, suffix, exponent = found.groups()
     scale = Decimal(10) ** int(exponent) if exponent else _SCALE[suffix or ""]
-    return Decimal(number) * scale
+    value = Decimal(number) * scale
+    return value if -AMOUNT_MAX <= value <= AMOUNT_MAX else AMOUNT_MAX.copy_sign(value)
 
 
 def milli(written: str | int | float) -> int:
