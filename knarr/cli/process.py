@@ -96,7 +96,10 @@ class Process:
         self._since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.clock.time_s()))
         self._state = "starting"
         self._waiting_for: list[str] = []
-        self._record: teardown.Running | None = None
+        self.kubeconfig_path = Path(config.kubeconfig) if config.kubeconfig else kubeconfig.default_path()
+        self.address = ""
+        """Of the API server, once it listens."""
+        self._record = teardown.Running(config, str(self.kubeconfig_path), server="")
         self._stop_asked = asyncio.Event()
         self._keep = False
         self._closing: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
@@ -181,14 +184,11 @@ class Process:
         host = "127.0.0.1" if config.listen_host in ("0.0.0.0", "::") else config.listen_host
         self.address = f"https://{host}:{port}"
         self._lock.tell(Holder(os.getpid(), self._since, address=self.address))
-        if self._record:
-            self._record = msgspec.structs.replace(self._record, server=self.address)
-            teardown.write_record(self._record)
+        self._record = msgspec.structs.replace(self._record, server=self.address)
+        teardown.write_record(self._record)
         admin = self.pki.admin
         access = kubeconfig.Access(self.address, self.pki.ca.certificate_pem, admin.certificate_pem, admin.key_pem)
-        path = Path(config.kubeconfig) if config.kubeconfig else kubeconfig.default_path()
-        await asyncio.to_thread(kubeconfig.add, path, access)
-        self.kubeconfig_path = path
+        await asyncio.to_thread(kubeconfig.add, self.kubeconfig_path, access)
         with self._waiting("first objects"):
             await bootstrap(
                 self._client("system:apiserver", "system:masters"),
@@ -294,7 +294,6 @@ class Process:
                 self._closing.append(("runtime", each.close))
             self.runtime = runtimes[0]
             return runtimes
-        self._record = teardown.Running(config, config.kubeconfig, server="")
         teardown.write_record(self._record)
         network = machine.pod_network(config, self.clock)
         runtime = machine.oci_runtime(config, self.clock, network)
@@ -318,7 +317,7 @@ class Process:
             await network.close(remove=False)
         else:
             left += await teardown.remove_network(network)
-        if self._record and not self._keep and not left:
+        if not self._keep and not left:
             teardown.write_record(msgspec.structs.replace(self._record, clean=True))
         return left
 
@@ -356,8 +355,8 @@ class Process:
             "state": self._state,
             "waitingFor": self._waiting_for,
             "version": __version__,
-            "server": getattr(self, "address", None),
-            "kubeconfig": str(getattr(self, "kubeconfig_path", "")) or None,
+            "server": self.address or None,
+            "kubeconfig": str(self.kubeconfig_path),
             "dataDir": self.config.data_dir,
             "pid": os.getpid(),
             "since": self._since,
