@@ -21,8 +21,8 @@ from knarr.api.decode import decode
 from knarr.api.registry import built_in
 
 REPOSITORY = Path(__file__).parents[2]
-PLACES = (REPOSITORY.parent / "shared", Path("/work/shared"))
-FACTS = next((place / "upstream-1.36" for place in PLACES if (place / "upstream-1.36").is_dir()), None)
+BESIDE = REPOSITORY.parent / "shared" / "upstream-1.36"
+FACTS = BESIDE if BESIDE.is_dir() else None
 API = REPOSITORY / "knarr" / "api"
 
 pytestmark = pytest.mark.skipif(FACTS is None, reason="needs upstream's facts (shared/upstream-1.36)")
