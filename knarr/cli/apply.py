@@ -15,8 +15,8 @@ from typing import Any
 
 from knarr.cli import kubeconfig as kubeconfigs
 from knarr.cli.connection import ApiFailure, Connection
+from knarr.cli.exit_codes import FAILED, OK, USAGE
 from knarr.cli.kubeconfig import KubeconfigError
-from knarr.cli.main import FAILED, OK, USAGE
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 SUFFIXES = {".yaml", ".yml", ".json"}

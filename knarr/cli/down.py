@@ -18,8 +18,8 @@ from pathlib import Path
 
 from knarr.cli import kubeconfig as kubeconfigs
 from knarr.cli.control import ControlError, NotRunning, call
+from knarr.cli.exit_codes import FAILED, OK
 from knarr.cli.lock import DataFolderHeld, DataFolderLock, is_held
-from knarr.cli.main import FAILED, OK
 from knarr.config import default_data_dir
 
 ORDERLY_END_S_MAX = 60.0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from knarr.cli.control import ControlError, NotRunning, call
-from knarr.cli.main import FAILED, NOT_RUNNING, OK
+from knarr.cli.exit_codes import FAILED, NOT_RUNNING, OK
 from knarr.config import default_data_dir
 
 

@@ -12,9 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from knarr import __version__
-
-OK, FAILED, USAGE, NOT_RUNNING = 0, 1, 2, 3
-"""Exit codes. 3 is what an init script's `status` answers for a service that is not running (LSB)."""
+from knarr.cli.exit_codes import OK
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

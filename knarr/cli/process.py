@@ -39,8 +39,8 @@ from knarr.apiserver.nodes import Nodes
 from knarr.apiserver.server import APIServer, InProcessTransport, Settings
 from knarr.cli import kubeconfig, machine, teardown
 from knarr.cli.control import ControlServer
+from knarr.cli.exit_codes import FAILED, OK
 from knarr.cli.lock import DataFolderLock, Holder
-from knarr.cli.main import FAILED, OK
 from knarr.cli.progress import Progress, since_ms
 from knarr.client.client import Client
 from knarr.client.informer import Informer, Informers

@@ -12,8 +12,8 @@ import os
 import sys
 from pathlib import Path
 
+from knarr.cli.exit_codes import FAILED, OK, USAGE
 from knarr.cli.lock import DataFolderHeld, DataFolderLock
-from knarr.cli.main import FAILED, OK, USAGE
 from knarr.cli.progress import PipeProgress, Progress, TerminalProgress, process_start_s
 from knarr.config import Config, ConfigError, flags, load
 
