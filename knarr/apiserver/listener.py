@@ -10,7 +10,7 @@ import asyncio
 import gzip
 import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
 from typing import Any, cast
 from urllib.parse import parse_qsl, unquote
@@ -125,38 +125,49 @@ class Listener:
         self, incoming: web.BaseRequest, answer: Answer, chunks: AsyncIterator[bytes]
     ) -> web.StreamResponse:
         response = web.StreamResponse(status=answer.status, headers=answer.headers)
-        task = asyncio.current_task()
-        assert task
-        self._streams.add(task)
-        try:
+        response.enable_chunked_encoding()
+
+        async def carry() -> None:
             async with aclosing(cast(Any, chunks)):
-                response.enable_chunked_encoding()
-                await response.prepare(incoming)
                 async for chunk in chunks:
                     await response.write(chunk)
-                await response.write_eof()
+
+        try:
+            await response.prepare(incoming)
+            await self._until_closed(carry())
+            await response.write_eof()
         except ConnectionError:
             pass  # The client has gone.
+        return response
+
+    async def _until_closed(self, work: Coroutine[Any, Any, None]) -> None:
+        """Work to its end, or until `close` ends it: the client then sees an orderly end of what it was sent."""
+        task = asyncio.ensure_future(work)
+        self._streams.add(task)
+        try:
+            await asyncio.wait([task])
         finally:
             self._streams.discard(task)
-        return response
+            task.cancel()
+        if not task.cancelled():
+            await task
 
     async def _upgrade(self, incoming: web.BaseRequest, upgrade: Upgrade) -> web.StreamResponse:
         response = web.WebSocketResponse(protocols=upgrade.subprotocols, max_msg_size=MESSAGE_MAX_BYTES, heartbeat=30)
         if not response.can_prepare(incoming):
             return _plain(failure(BadRequest("Upgrade request required: this must be a WebSocket")))
         await response.prepare(incoming)
-        task = asyncio.current_task()
-        assert task
-        self._streams.add(task)
         try:
-            await upgrade.serve(_WebSocket(response))
+            await self._until_closed(_served(upgrade, _WebSocket(response)))
         except ConnectionError:
             pass  # The client has gone.
         finally:
-            self._streams.discard(task)
             await response.close()
         return response
+
+
+async def _served(upgrade: Upgrade, socket: _WebSocket) -> None:
+    await upgrade.serve(socket)
 
 
 class _Connection(RequestHandler):
