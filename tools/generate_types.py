@@ -49,7 +49,7 @@ SCALARS = {
     "io.k8s.apimachinery.pkg.api.resource.Quantity": "Quantity",
     "io.k8s.apimachinery.pkg.util.intstr.IntOrString": "IntOrString",
     "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime": "MicroTime",
-    "io.k8s.apimachinery.pkg.apis.meta.v1.Time": "datetime",
+    "io.k8s.apimachinery.pkg.apis.meta.v1.Time": "Time",
     "io.k8s.apimachinery.pkg.runtime.RawExtension": "RawObject",
     "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1": "RawObject",
     "io.k8s.apimachinery.pkg.apis.meta.v1.Patch": "RawObject",
@@ -60,8 +60,8 @@ SCALARS = {
 }
 ZEROS = {
     "str": '""',
-    "int": "0",
     "Int32": "0",
+    "Int64": "0",
     "bool": "False",
     "float": "0.0",
     "bytes": 'b""',
@@ -115,7 +115,8 @@ class Module:
             if schema.get("format") == "int32":
                 self.used["knarr.api.types"].add("Int32")
                 return "Int32"
-            return "int"
+            self.used["knarr.api.types"].add("Int64")
+            return "Int64"
         if kind == "boolean":
             return "bool"
         if kind == "number":
@@ -125,10 +126,7 @@ class Module:
 
     def reference(self, name: str) -> str:
         if name in SCALARS:
-            if SCALARS[name] == "datetime":
-                self.used["datetime"].add("datetime")
-            else:
-                self.used["knarr.api.types"].add(SCALARS[name])
+            self.used["knarr.api.types"].add(SCALARS[name])
             return SCALARS[name]
         package, _, class_name = name.rpartition(".")
         group, version = GROUPS[package]
@@ -176,7 +174,7 @@ class Module:
             self.used["knarr.api.types"].add("always")
             if container:
                 zero = "[]" if kind.startswith("list[") else "{}"
-            elif kind == "datetime":
+            elif kind == "Time":
                 return f"{name}: {shown} | None = None"
             else:
                 zero = ZEROS.get(kind, kind)

@@ -3,6 +3,7 @@
 The fast way is one call: msgspec decodes JSON straight into the Struct of the kind, and refuses unknown fields and
 wrong types. Only a body that it refuses is looked at again, slowly: nulls count as absent (as in Go), unknown and
 duplicate fields are collected as `fieldValidation` wants it, and what is still wrong is a 400 with upstream's wording.
+Whatever is in the body, the answer is an object or a BadRequest.
 """
 
 from __future__ import annotations
@@ -10,50 +11,61 @@ from __future__ import annotations
 import functools
 import json
 import re
+from collections import Counter
 from typing import Any, NoReturn, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from knarr.api.errors import BadRequest
-from knarr.api.types import Struct
+from knarr.api.types import IntOrString, Quantity, Struct
 
 T = TypeVar("T")
 
-NESTING_MAX = 500
-"""Objects in objects; deeper ones are refused."""
+NESTING_MAX = 250
+"""Values in values: what recursive code can walk within Python's limit of 1,000 frames."""
+FAULTS_MAX = 100
+"""Unknown and duplicate fields that one answer names; upstream stops there too."""
 
 
 def decode(kind: type[T], body: bytes, *, yaml_body: bool = False, validation: str = "Warn") -> tuple[T, list[str]]:
     """The object in `body`, and warnings. `validation` is Strict, Warn or Ignore. Raises BadRequest."""
     if yaml_body:
-        return convert(kind, plain_yaml(body), validation=validation)
-    if not body:
-        raise BadRequest("the object provided is unrecognized: the body of the request was empty")
+        data, faults = _yaml(body)
+        warnings = _unwelcome(kind, faults, validation)
+        obj, more = convert(kind, data, validation=validation)
+        return obj, warnings + more
     try:
         obj = decoder(kind).decode(body)
-    except (msgspec.ValidationError, msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        data = plain_json(body)
-        return convert(kind, data, duplicate_fields(body), validation=validation)
-    duplicates = duplicate_fields(body) if validation != "Ignore" else []
-    if duplicates:
-        return obj, _unwelcome(kind, duplicates, validation)
-    return obj, []
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        return _decode_slowly(kind, body, validation)
+    if validation == "Ignore" and body.count(b"{") + body.count(b"[") <= NESTING_MAX:
+        return obj, []
+    data = plain_json(body)
+    if validation == "Ignore" or _has_all_keys(data, body):
+        return obj, []
+    return obj, _unwelcome(kind, _unwanted_fields(kind, body), validation)
 
 
-def convert(
-    kind: type[T], data: Any, duplicates: list[str] | None = None, *, validation: str = "Warn"
-) -> tuple[T, list[str]]:
+def _decode_slowly(kind: type[T], body: bytes, validation: str) -> tuple[T, list[str]]:
+    data = plain_json(body)
+    if validation == "Ignore" or _has_all_keys(data, body):
+        return convert(kind, data, validation=validation)
+    warnings = _unwelcome(kind, _unwanted_fields(kind, body), validation)
+    return convert(kind, data, validation="Ignore")[0], warnings
+
+
+def convert(kind: type[T], data: Any, *, validation: str = "Warn") -> tuple[T, list[str]]:
     """A typed object from plain JSON data (of a patch, of YAML), and warnings. Raises BadRequest."""
-    faults = list(duplicates or ())
-    try:
-        pruned = _prune(kind, data, "", faults, 0)
-    except RecursionError:
-        raise BadRequest("the object is nested too deeply") from None
-    warnings = _unwelcome(kind, faults, validation) if faults else []
+    _check_nesting(data)
+    faults: list[str] = []
+    pruned = _prune(kind, data, "", faults, {})
+    warnings = _unwelcome(kind, faults, validation)
     try:
         return msgspec.convert(pruned, kind), warnings
     except msgspec.ValidationError as error:
-        _refuse(kind, error)
+        _refuse(kind, error, pruned)
+    except (ValueError, UnicodeError, OverflowError) as error:
+        raise BadRequest(f"{_subject(kind)}: {error}") from None
 
 
 _decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {}
@@ -69,25 +81,92 @@ def decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
 def plain_json(body: bytes) -> Any:
     """Any JSON, as plain data. Raises BadRequest."""
     try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ValueError) as error:
+        data = msgspec.json.decode(body)
+    except RecursionError:
+        raise BadRequest(f"json parse error: values are nested more than {NESTING_MAX} deep") from None
+    except (msgspec.DecodeError, ValueError) as error:
         raise BadRequest(f"couldn't get version/kind; json parse error: {error}") from None
+    _check_nesting(data)
+    return data
 
 
 def plain_yaml(body: bytes) -> Any:
     """Any YAML, as plain data. Raises BadRequest."""
-    from knarr.api.yaml_text import parse  # Clients of the API seldom speak YAML: not loaded before one does.
+    return _yaml(body)[0]
+
+
+def _yaml(body: bytes) -> tuple[Any, list[str]]:
+    """YAML as plain data, and the keys that stand twice."""
+    from knarr.api.yaml_text import YAMLFault, parse_yaml  # few requests are YAML: not loaded before the first
 
     try:
-        return parse(body.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"error converting YAML to JSON: {error}") from None
+        return parse_yaml(body)
+    except YAMLFault as fault:
+        raise BadRequest(f"error converting YAML to JSON: {fault}") from None
+
+
+def _check_nesting(data: Any) -> None:
+    """Level by level, without recursion."""
+    level, depth = [data], 0
+    while level:
+        depth += 1
+        if depth > NESTING_MAX:
+            raise BadRequest(f"json parse error: values are nested more than {NESTING_MAX} deep")
+        level = [
+            value
+            for part in level
+            if isinstance(part, (dict, list))
+            for value in (part.values() if isinstance(part, dict) else part)
+            if isinstance(value, (dict, list))
+        ]
+
+
+def _has_all_keys(data: Any, body: bytes) -> bool:
+    """Whether no key of an object in `body` stands twice: exact when False may be wrong, and cheap.
+
+    The end of each key is a quote and a colon, and duplicates vanish in decoding: when the decoded data has as many
+    keys as the text can have at most, none was lost. (A text in a string may look like a key; then the slow way says.)
+    """
+    keys, level = 0, [data]
+    while level:
+        following: list[Any] = []
+        for part in level:
+            if isinstance(part, dict):
+                keys += len(part)
+                following += [value for value in part.values() if isinstance(value, (dict, list))]
+            elif isinstance(part, list):
+                following += [value for value in part if isinstance(value, (dict, list))]
+        level = following
+    return keys >= len(_KEY_END.findall(body))
+
+
+_KEY_END = re.compile(rb'(?:(?<!\\)|\\\\)"\s*:')
+"""A quote that nothing escapes (an even number of backslashes escapes itself), and a colon."""
+
+
+def _unwanted_fields(kind: type[Any], body: bytes) -> list[str]:
+    """Unknown and duplicate fields, in the order of the text."""
+    repeated: dict[int, tuple[Any, list[str]]] = {}
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(items)
+        if len(made) < len(items):
+            times = Counter(name for name, _ in items)
+            # The object is kept beside its faults, so that no other can get its id.
+            repeated[id(made)] = made, [name for name in times if times[name] > 1]
+        return made
+
+    data = json.loads(body, object_pairs_hook=pairs)
+    faults: list[str] = []
+    _prune(kind, data, "", faults, {key: names for key, (_, names) in repeated.items()})
+    return faults
 
 
 def _unwelcome(kind: type[Any], faults: list[str], validation: str) -> list[str]:
     """Unknown and duplicate fields: an error, warnings, or nothing."""
-    if validation == "Ignore":
+    if validation == "Ignore" or not faults:
         return []
+    faults = list(dict.fromkeys(faults))[:FAULTS_MAX]
     if validation == "Strict":
         raise BadRequest(f"{_subject(kind)}: strict decoding error: {', '.join(faults)}")
     return faults
@@ -106,135 +185,139 @@ def _zero(kind: Any, field: str) -> str:
     return ""
 
 
-_PATH = re.compile(r" - at `(.*)`$")
-_GOT = re.compile(r"Expected `(.+?)`, got `(.+?)`")
-_GO_NAMES = {"str": "string", "int": "number", "float": "number", "object": "object", "array": "array", "bool": "bool"}
-_GO_TYPES = {"str": "string", "int": "int64", "bool": "bool", "object": "map", "array": "slice", "float": "float64"}
+# What a wrong type is called, as Go's decoder says it
+
+_PATH = re.compile(r" - at `(.*)`\Z")
+_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 
 
-def _refuse(kind: type[Any], error: msgspec.ValidationError) -> NoReturn:
+def _refuse(kind: type[Any], error: msgspec.ValidationError, data: Any) -> NoReturn:
     text = str(error)
     found = _PATH.search(text)
-    path = found.group(1).removeprefix("$").lstrip(".") if found else ""
-    got = _GOT.match(text)
-    if not got:
-        raise BadRequest(f"{_subject(kind)}: json: cannot decode field {path}: {_PATH.sub('', text)}") from None
-    wanted, came = got.groups()
-    came = _GO_NAMES.get(came, came)
-    wanted = _GO_TYPES.get(wanted.split(" ")[0], wanted)
-    field = f"Go struct field {kind.__name__}.{path}" if path else "Go value"
-    raise BadRequest(f"{_subject(kind)}: json: cannot unmarshal {came} into {field} of type {wanted}") from None
+    names: list[str] = []
+    owner, wanted, value = cast(Any, kind), cast(Any, kind), data
+    for name, index in _STEP.findall(found.group(1) if found else ""):
+        wanted = _present_type(wanted)
+        if name:
+            names.append(name)
+            owner, wanted = wanted, _shape(wanted).get(name, Any)
+            value = value.get(name) if isinstance(value, dict) else None
+        else:
+            wanted = get_args(wanted)[-1]
+            if index != "...":
+                value = value[int(index)] if isinstance(value, list) else None
+            else:
+                value = _first_wrong(value, wanted)
+    raise BadRequest(f"{_subject(kind)}: {_complaint(owner, '.'.join(names), wanted, value)}") from None
+
+
+def _first_wrong(values: Any, wanted: Any) -> Any:
+    for value in values.values() if isinstance(values, dict) else ():
+        try:
+            msgspec.convert(value, wanted)
+        except (msgspec.ValidationError, ValueError):
+            return value
+    return None
+
+
+def _complaint(owner: Any, path: str, wanted: Any, value: Any) -> str:
+    go_name = _go_name(wanted)
+    if go_name == "v1.Time" and isinstance(value, str):
+        return f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse "{value}" as "2006"'
+    if go_name == "[]uint8" and isinstance(value, str):
+        return "illegal base64 data at input byte 0"
+    came = _json_name(value, number=go_name.startswith("int"))
+    place = f"Go struct field {owner.__name__}.{path}" if path else "Go value"
+    return f"json: cannot unmarshal {came} into {place} of type {go_name}"
+
+
+def _json_name(value: Any, *, number: bool) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, (int, float)):
+        return f"number {str(value)[:40]}" if number else "number"
+    if isinstance(value, str):
+        return "string"
+    if isinstance(value, dict):
+        return "object"
+    return "array" if isinstance(value, list) else "null"
+
+
+_SCALARS = {"str": "string", "bool": "bool", "float": "float64", "bytes": "[]uint8", "datetime": "v1.Time"}
+
+
+def _go_name(kind: Any) -> str:
+    notes = getattr(_not_none(kind), "__metadata__", ())
+    kind = _present_type(kind)
+    if kind == Quantity:
+        return "resource.Quantity"
+    if kind == IntOrString:
+        return "intstr.IntOrString"
+    if get_origin(kind) is list:
+        return f"[]{_go_name(get_args(kind)[0])}"
+    if get_origin(kind) is dict:
+        return f"map[string]{_go_name(get_args(kind)[1])}"
+    if kind is int:
+        return "int32" if notes and notes[0].le == 2**31 - 1 else "int64"
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        return f"v1.{kind.__name__}"
+    return _SCALARS.get(getattr(kind, "__name__", ""), "interface {}")
+
+
+# Types
 
 
 @functools.cache
 def _shape(kind: Any) -> dict[str, Any]:
     """JSON name → type of each field, for a Struct."""
-    hints = get_type_hints(kind)
+    if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
+        return {}
+    hints = get_type_hints(kind, include_extras=True)
     return {info.encode_name: hints[info.name] for info in msgspec.structs.fields(kind)}
 
 
-def _prune(kind: Any, data: Any, path: str, faults: list[str], depth: int) -> Any:
-    """`data` without nulls and without what `kind` doesn't know; the latter is noted in `faults`."""
-    if depth > NESTING_MAX:
-        raise BadRequest("the object is nested too deeply")
+def _prune(kind: Any, data: Any, path: str, faults: list[str], repeated: dict[int, list[str]]) -> Any:
+    """`data` without nulls and without what `kind` doesn't know; the latter, and duplicates, go to `faults`.
+
+    Its depth is that of `data`, which was checked.
+    """
     kind = _present_type(kind)
     if isinstance(data, dict):
+        prefix = f"{path}." if path else ""
+        faults += [f'duplicate field "{prefix}{name}"' for name in repeated.get(id(data), ())]
         if isinstance(kind, type) and issubclass(kind, Struct):
             shape = _shape(kind)
             kept = {}
             for name, value in data.items():
-                where = f"{path}.{name}" if path else name
                 if name not in shape:
-                    faults.append(f'unknown field "{where}"')
+                    faults.append(f'unknown field "{prefix}{name}"')
                 elif value is not None:
-                    kept[name] = _prune(shape[name], value, where, faults, depth + 1)
+                    kept[name] = _prune(shape[name], value, prefix + name, faults, repeated)
             return kept
         if get_origin(kind) is dict:
             item = get_args(kind)[1]
-            if item is Any:
-                return data
-            if item is str:
-                # Go reads null as the empty word.
-                return {name: "" if value is None else value for name, value in data.items()}
+            # A null in a map is its type's zero value, as in Go; of the maps that there are, all but these hold text.
             return {
-                name: _prune(item, value, f"{path}.{name}", faults, depth + 1)
+                name: _prune(item, "" if value is None and item is str else value, prefix + name, faults, repeated)
                 for name, value in data.items()
-                if value is not None
             }
         return data
     if isinstance(data, list) and get_origin(kind) is list:
         item = get_args(kind)[0]
-        return [_prune(item, value, f"{path}[{index}]", faults, depth + 1) for index, value in enumerate(data)]
+        return [_prune(item, value, f"{path}[{index}]", faults, repeated) for index, value in enumerate(data)]
     return data
 
 
 @functools.cache
 def _present_type(kind: Any) -> Any:
     """T of `T | None` and of Annotated[T, …]."""
-    origin = get_origin(kind)
-    if hasattr(kind, "__metadata__"):
-        return _present_type(kind.__origin__)
+    kind = _not_none(kind)
+    return _present_type(kind.__origin__) if hasattr(kind, "__metadata__") else kind
+
+
+def _not_none(kind: Any) -> Any:
+    """T of `T | None`."""
     arguments = get_args(kind)
-    if origin is not None and type(None) in arguments:
-        rest = [argument for argument in arguments if argument is not type(None)]
-        return _present_type(rest[0]) if len(rest) == 1 else kind
-    return kind
-
-
-def duplicate_fields(body: bytes) -> list[str]:
-    """The fields that stand twice in an object of a JSON body, as warnings. Cheap when there is none.
-
-    Every key makes one quote-colon pair, and duplicates vanish in decoding: when the decoded data has as many keys as
-    the text can have at most, none was lost, and the slow way is not needed.
-    """
-    if _count_keys(msgspec.json.decode(body)) >= len(_KEY.findall(body)):
-        return []
-    try:
-        # Numbers don't matter here, and the longest of them are slow to read.
-        data = json.loads(body, object_pairs_hook=_Fields, parse_int=len, parse_float=len)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"couldn't get version/kind; json parse error: {error}") from None
-    found: list[str] = []
-    rest: list[tuple[str, Any]] = [("", data)]
-    while rest:
-        path, value = rest.pop()
-        if isinstance(value, list):
-            rest += [
-                (f"{path}[{index}]", part) for index, part in enumerate(value) if isinstance(part, (list, _Fields))
-            ]
-        elif isinstance(value, _Fields):
-            dot = f"{path}." if path else ""
-            found += [f'duplicate field "{dot}{name}"' for name in value.twice]
-            rest += [(dot + name, part) for name, part in value.items() if isinstance(part, (list, _Fields))]
-    return found
-
-
-class _Fields(dict[str, Any]):
-    """An object of JSON that remembers which of its fields stood in it twice."""
-
-    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
-        super().__init__(pairs)
-        self.twice: list[str] = []
-        if len(self) < len(pairs):
-            seen: set[str] = set()
-            for name, _ in pairs:
-                if name in seen and name not in self.twice:
-                    self.twice.append(name)
-                seen.add(name)
-
-
-_KEY = re.compile(rb'"\s*:')
-
-
-def _count_keys(data: Any) -> int:
-    count = 0
-    rest = [data]
-    while rest:
-        part = rest.pop()
-        if isinstance(part, dict):
-            count += len(part)
-            part = part.values()
-        elif not isinstance(part, list):
-            continue
-        rest += [value for value in part if isinstance(value, (dict, list))]
-    return count
+    if hasattr(kind, "__metadata__") or type(None) not in arguments:
+        return kind
+    return functools.reduce(lambda left, right: left | right, (each for each in arguments if each is not type(None)))

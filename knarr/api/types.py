@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy as _copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 import msgspec
@@ -24,13 +25,24 @@ T = TypeVar("T")
 Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 """A number of 32 bits, signed."""
 
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""A number of 64 bits, signed: what is larger, no client in Go could read."""
+
 Quantity = str | int | float
 """A resource.Quantity as written ("500m", "1Gi", 2); see knarr.api.quantity."""
 
 IntOrString = int | str
 """A number, or a string such as "25%" or a port's name (util/intstr)."""
 
-MicroTime = str
+Time = Annotated[datetime, msgspec.Meta(tz=True)]
+"""metav1.Time: RFC 3339; a time without a zone is none."""
+
+MicroTime = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}(Z|[+-][0-9]{2}:[0-9]{2})\Z"
+    ),
+]
 """metav1.MicroTime: RFC 3339 with exactly six decimals; see knarr.clock.micro_time."""
 
 RawObject = Any

@@ -1,162 +1,170 @@
-"""YAML as plain data, safe with any text: bounded in depth and in what its aliases expand to, and without recursion.
+"""YAML as plain data, the way that sigs.k8s.io/yaml turns it into JSON: for request bodies, so nobody is trusted.
 
-It is read as sigs.k8s.io/yaml reads it, which turns YAML into JSON: keys are strings, timestamps stay text, `<<`
-merges, and a key that stands twice is an error. PyYAML's own composer calls itself for every level, in C, and crashes
-the process on a text of brackets: so only its parser is used here, and the data is put together from its events.
+One pass over libyaml's events, without recursion. Bounded: nesting, and how many values there are once aliases are
+expanded (an alias costs what it stands for). Of a key that stands twice in a mapping the last value counts, and the
+key is named.
 """
 
 from __future__ import annotations
 
-import copy
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
-DEPTH_MAX = 500
-"""Lists and maps in one another. Upstream's decoder takes 10,000; no kind needs 50."""
-NODES_MAX = 200_000
-"""Values of a document once its aliases are expanded: 3 MiB of text, the largest request, hardly hold more."""
+NESTING_MAX = 250
+"""Values in values: what recursive code can walk within Python's limit of 1,000 frames."""
+VALUES_MAX = 200_000
+"""Values in a document once its aliases are expanded: more than any real object has."""
+FAULTS_MAX = 100
+"""Keys that stand twice and are named."""
+INT_MAX = 2**63 - 1
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_MERGE = "tag:yaml.org,2002:merge"
-
-
-def parse(text: str) -> Any:
-    """The first document of `text`. ValueError when it can't be read, or is too deep or too large."""
-    loader = _LOADER(text)
-    try:
-        return _Builder(loader).build()
-    except yaml.YAMLError as error:
-        raise ValueError(f"yaml: {error}") from None
-    finally:
-        loader.dispose()
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-@dataclass(slots=True)
+class YAMLFault(ValueError):
+    """The text is no YAML that stands for a JSON value."""
+
+
 class _Open:
-    """A list or map whose end has not come yet."""
+    """A mapping or sequence that isn't closed yet."""
 
-    value: Any
-    anchor: str | None
-    size: int = 1
-    key: Any = None
-    """Of a map: the key whose value comes next."""
-    has_key: bool = False
-    merges: list[dict[str, Any]] = field(default_factory=list)
+    __slots__ = ("anchor", "is_mapping", "key", "merged", "size", "values")
+
+    def __init__(self, is_mapping: bool, anchor: str | None) -> None:
+        self.values: Any = {} if is_mapping else []
+        self.is_mapping = is_mapping
+        self.anchor = anchor
+        self.key: Any = _NO_KEY
+        self.merged: list[dict[str, Any]] = []
+        self.size = 1
+
+    def add(self, value: Any, size: int) -> bool:
+        """False when its key was there already."""
+        self.size += size
+        if self.size > VALUES_MAX:
+            raise YAMLFault(f"the document has more than {VALUES_MAX} values once its aliases are expanded")
+        if not self.is_mapping:
+            self.values.append(value)
+        elif self.key is _NO_KEY:
+            self.key = _key(value)
+        else:
+            key, self.key = self.key, _NO_KEY
+            return self._put(key, value)
+        return True
+
+    def _put(self, key: Any, value: Any) -> bool:
+        if key is _MERGE:
+            parts = value if isinstance(value, list) else [value]
+            if not all(isinstance(part, dict) for part in parts):
+                raise YAMLFault("map merge requires map or sequence of maps as the value")
+            self.merged += parts
+            return True
+        new = key not in self.values
+        self.values[key] = value
+        return new
+
+    def close(self) -> Any:
+        for part in self.merged:
+            for key, value in part.items():
+                self.values.setdefault(key, value)
+        return self.values
 
 
-class _MergeKey:
-    """The key `<<`."""
+_NO_KEY, _MERGE = object(), object()
 
 
-class _Builder:
-    def __init__(self, loader: Any) -> None:
-        self._loader = loader
-        self._open: list[_Open] = []
-        self._anchors: dict[str, tuple[Any, int]] = {}
-        self._root: Any = None
+def _key(value: Any) -> Any:
+    """A mapping's key as JSON has it: a string."""
+    if isinstance(value, str) or value is _MERGE:
+        return value
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return str(value)
+    raise YAMLFault("a key of a mapping is a scalar")
 
-    def build(self) -> Any:
-        loader = self._loader
-        while loader.check_event():
-            event = loader.get_event()
+
+def parse_yaml(body: bytes) -> tuple[Any, list[str]]:
+    """The one document in `body` (None when there is none), and the keys that stand twice. Raises YAMLFault."""
+    try:
+        return _parse(body.decode("utf-8"))
+    except (yaml.YAMLError, UnicodeError, OverflowError) as error:
+        raise YAMLFault(str(error)) from None
+
+
+def _parse(text: str) -> tuple[Any, list[str]]:
+    faults: list[str] = []
+
+    def add(inner: _Open, value: Any, size: int) -> None:
+        key = inner.key
+        if not inner.add(value, size) and len(faults) < FAULTS_MAX:
+            faults.append(f'line {event.start_mark.line + 1}: key "{key}" already set in map')
+
+    loader = _Loader(text)
+    anchors: dict[str, tuple[Any, int]] = {}
+    root = _Open(False, None)
+    open_values = [root]
+    try:
+        while not isinstance(event := loader.get_event(), yaml.StreamEndEvent):
+            inner = open_values[-1]
             if isinstance(event, yaml.ScalarEvent):
                 tag = event.tag or loader.resolve(yaml.ScalarNode, event.value, event.implicit)
-                self._add(_MergeKey if tag == _MERGE else _scalar(tag, event.value), 1, event.anchor, event.value)
+                value = _scalar(tag.rpartition(":")[2], event.value, inner)
+                add(inner, value, 1)
+                if event.anchor:
+                    anchors[event.anchor] = (value, 1)
             elif isinstance(event, yaml.AliasEvent):
-                if event.anchor not in self._anchors:
-                    raise ValueError(f"yaml: unknown anchor '{event.anchor}' referenced")
-                value, size = self._anchors[event.anchor]
-                self._make_room(size)
-                self._add(copy.deepcopy(value), size, None, str(value))
+                if event.anchor not in anchors:
+                    raise YAMLFault(f"unknown anchor '{event.anchor}' referenced")
+                add(inner, *anchors[event.anchor])
             elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
-                if len(self._open) >= DEPTH_MAX:
-                    raise ValueError("yaml: the document is nested too deeply")
-                self._open.append(_Open({} if isinstance(event, yaml.MappingStartEvent) else [], event.anchor))
+                if len(open_values) > NESTING_MAX:
+                    raise YAMLFault(f"values are nested more than {NESTING_MAX} deep")
+                open_values.append(_Open(isinstance(event, yaml.MappingStartEvent), event.anchor))
             elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
-                done = self._open.pop()
-                for merged in done.merges:
-                    for name, value in merged.items():
-                        done.value.setdefault(name, value)
-                self._add(done.value, done.size, done.anchor, None)
-            elif isinstance(event, yaml.DocumentEndEvent):
-                break
-        return self._root
-
-    def _make_room(self, size: int) -> None:
-        if self._open and self._open[-1].size + size > NODES_MAX:
-            raise ValueError("yaml: the document is too large once its aliases are expanded")
-
-    def _add(self, value: Any, size: int, anchor: str | None, text: str | None) -> None:
-        """Put a whole value where it belongs. `text` is that of a scalar."""
-        if anchor:
-            self._anchors[anchor] = (value, size)
-        if not self._open:
-            self._root = value
-            return
-        parent = self._open[-1]
-        self._make_room(size)
-        parent.size += size
-        if isinstance(parent.value, list):
-            parent.value.append(None if value is _MergeKey else value)
-        elif not parent.has_key:
-            parent.key, parent.has_key = value if value is _MergeKey else _key(value, text), True
-        else:
-            self._put(parent, value)
-            parent.has_key = False
-
-    def _put(self, parent: _Open, value: Any) -> None:
-        if parent.key is _MergeKey:
-            found = value if isinstance(value, list) else [value]
-            if not all(isinstance(part, dict) for part in found):
-                raise ValueError("yaml: map merge requires map or sequence of maps as the value")
-            parent.merges += found
-        elif parent.key in parent.value:
-            raise ValueError(f'yaml: key "{parent.key}" already set in map')
-        else:
-            parent.value[parent.key] = "<<" if value is _MergeKey else value
+                closed = open_values.pop()
+                value = closed.close()
+                add(open_values[-1], value, closed.size)
+                if closed.anchor:
+                    anchors[closed.anchor] = (value, closed.size)
+    finally:
+        loader.dispose()
+    if len(root.values) > 1:
+        raise YAMLFault("more than one document")
+    return (root.values[0] if root.values else None), faults
 
 
-def _key(value: Any, text: str | None) -> str:
-    if isinstance(value, (dict, list)):
-        raise ValueError("yaml: a map or a list can't be a key")
-    return text if text is not None else str(value)
-
-
-def _scalar(tag: str, text: str) -> Any:
-    """Timestamps and the like stay text, as JSON has no such types."""
-    match tag.rpartition(":")[2]:
-        case "null":
-            return None
-        case "bool":
-            return text.lower() in ("true", "yes", "on")
-        case "int":
-            return _integer(text.replace("_", ""))
-        case "float":
-            return _float(text.replace("_", ""))
+def _scalar(kind: str, text: str, inner: _Open) -> Any:
+    """A value by its YAML 1.1 tag. Times stay strings: JSON has no such type."""
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return text.lower() in ("true", "yes", "on")
+    if kind == "int":
+        return _number(text.replace("_", ""))
+    if kind == "float":
+        try:
+            value = float(text.replace("_", ""))
+        except ValueError:
+            return text
+        if not math.isfinite(value):
+            raise YAMLFault(f"{text} is no number of JSON")
+        return value
+    if kind == "merge" and inner.is_mapping and inner.key is _NO_KEY:
+        return _MERGE
     return text
 
 
-def _integer(digits: str) -> Any:
-    if len(digits) > 64:
-        raise ValueError("yaml: a number is too long")
+def _number(text: str) -> int | float | str:
+    sign, digits = ("-", text[1:]) if text[:1] == "-" else ("", text.lstrip("+"))
+    octal = len(digits) > 1 and digits.isdigit() and digits.startswith("0")
     try:
-        number = int(digits, 0)
+        value = int(sign + digits, 8) if octal else int(sign + digits, 0)
     except ValueError:
-        try:
-            number = int(digits, 8)  # 0644
-        except ValueError:
-            return digits
-    return number if -(2**63) <= number < 2**64 else float(number)
-
-
-def _float(digits: str) -> Any:
-    try:
-        number = float(digits)
-    except ValueError:
-        return digits  # .nan and .inf, which JSON can't say
-    if not math.isfinite(number):
-        raise ValueError("yaml: a number is too large")
-    return number
+        if len(digits) > 4000:
+            raise YAMLFault("a number has too many digits") from None
+        return text
+    # As in Go, what doesn't fit into 64 bits is a float: no field of whole numbers takes it.
+    return value if abs(value) <= INT_MAX else float(value)

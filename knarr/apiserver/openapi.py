@@ -191,7 +191,7 @@ class _Schemas:
             for note in hint.__metadata__:
                 if isinstance(note, Merge):
                     extra |= _merge(note)
-                elif isinstance(note, msgspec.Meta) and note.le is not None:
+                elif isinstance(note, msgspec.Meta) and note.le == 2**31 - 1:
                     extra["format"] = "int32"
             hint = hint.__origin__
         return self._plain(hint) | extra

@@ -314,8 +314,8 @@ def test_events() -> None:
         "Event",
         wide=True,
         involvedObject=about,
-        eventTime=ago(300),
-        series={"count": 7, "lastObservedTime": ago(9)},
+        eventTime=ago(300).replace("Z", ".000000Z"),
+        series={"count": 7, "lastObservedTime": ago(9).replace("Z", ".000000Z")},
         reportingComponent="scheduler",
     )
     assert (new["Last Seen"], new["First Seen"], new["Count"], new["Source"]) == ("9s", "5m", 7, "scheduler")

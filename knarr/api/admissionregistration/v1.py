@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from knarr.api.meta.v1 import Condition, LabelSelector, ObjectMeta
-from knarr.api.types import Int32, Merge, Struct, always
+from knarr.api.types import Int32, Int64, Merge, Struct, always
 
 
 class ApplyConfiguration(Struct):
@@ -191,7 +191,7 @@ class ValidatingAdmissionPolicySpec(Struct):
 
 class ValidatingAdmissionPolicyStatus(Struct):
     conditions: Annotated[list[Condition], Merge("map", keys=("type",))] = []
-    observed_generation: int | None = None
+    observed_generation: Int64 | None = None
     type_checking: TypeChecking | None = None
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from knarr.api.meta.v1 import ObjectMeta
-from knarr.api.types import Int32, Merge, RawObject, Struct, always, named
+from knarr.api.types import Int32, Int64, Merge, RawObject, Struct, Time, always, named
 
 
 class CustomResourceColumnDefinition(Struct):
@@ -50,9 +49,9 @@ class CustomResourceDefinition(Struct):
 
 
 class CustomResourceDefinitionCondition(Struct):
-    last_transition_time: datetime | None = None
+    last_transition_time: Time | None = None
     message: str | None = None
-    observed_generation: int | None = None
+    observed_generation: Int64 | None = None
     reason: str | None = None
     status: str = always("")
     type: str = always("")
@@ -61,7 +60,7 @@ class CustomResourceDefinitionCondition(Struct):
 class CustomResourceDefinitionStatus(Struct):
     accepted_names: CustomResourceDefinitionNames | None = None
     conditions: Annotated[list[CustomResourceDefinitionCondition], Merge("map", keys=("type",))] = []
-    observed_generation: int | None = None
+    observed_generation: Int64 | None = None
     stored_versions: list[str] = []
 
 
@@ -120,13 +119,13 @@ class JSONSchemaProps(Struct):
     format: str | None = None
     id: str | None = None
     items: RawObject | None = None
-    max_items: int | None = None
-    max_length: int | None = None
-    max_properties: int | None = None
+    max_items: Int64 | None = None
+    max_length: Int64 | None = None
+    max_properties: Int64 | None = None
     maximum: float | None = None
-    min_items: int | None = None
-    min_length: int | None = None
-    min_properties: int | None = None
+    min_items: Int64 | None = None
+    min_length: Int64 | None = None
+    min_properties: Int64 | None = None
     minimum: float | None = None
     multiple_of: float | None = None
     not_: JSONSchemaProps | None = None

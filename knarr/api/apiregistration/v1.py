@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from knarr.api.meta.v1 import ObjectMeta
-from knarr.api.types import Int32, Merge, Struct, always, named
+from knarr.api.types import Int32, Merge, Struct, Time, always, named
 
 
 class APIService(Struct):
@@ -18,7 +17,7 @@ class APIService(Struct):
 
 
 class APIServiceCondition(Struct):
-    last_transition_time: datetime | None = None
+    last_transition_time: Time | None = None
     message: str | None = None
     reason: str | None = None
     status: str = always("")

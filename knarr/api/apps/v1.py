@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from knarr.api.core.v1 import PersistentVolumeClaim, PodTemplateSpec
 from knarr.api.meta.v1 import LabelSelector, ObjectMeta
-from knarr.api.types import Int32, IntOrString, Merge, RawObject, Struct, always
+from knarr.api.types import Int32, Int64, IntOrString, Merge, RawObject, Struct, Time, always
 
 
 class ControllerRevision(Struct):
@@ -15,7 +14,7 @@ class ControllerRevision(Struct):
     kind: str = always("ControllerRevision")
     metadata: ObjectMeta = always(ObjectMeta)
     data: RawObject | None = None
-    revision: int = always(0)
+    revision: Int64 = always(0)
 
 
 class DaemonSet(Struct):
@@ -27,7 +26,7 @@ class DaemonSet(Struct):
 
 
 class DaemonSetCondition(Struct):
-    last_transition_time: datetime | None = None
+    last_transition_time: Time | None = None
     message: str | None = None
     reason: str | None = None
     status: str = always("")
@@ -53,7 +52,7 @@ class DaemonSetStatus(Struct):
     number_misscheduled: Int32 = always(0)
     number_ready: Int32 = always(0)
     number_unavailable: Int32 | None = None
-    observed_generation: int | None = None
+    observed_generation: Int64 | None = None
     updated_number_scheduled: Int32 | None = None
 
 
@@ -71,8 +70,8 @@ class Deployment(Struct):
 
 
 class DeploymentCondition(Struct):
-    last_transition_time: datetime | None = None
-    last_update_time: datetime | None = None
+    last_transition_time: Time | None = None
+    last_update_time: Time | None = None
     message: str | None = None
     reason: str | None = None
     status: str = always("")
@@ -96,7 +95,7 @@ class DeploymentStatus(Struct):
     conditions: Annotated[
         list[DeploymentCondition], Merge("map", keys=("type",), patch_key="type", strategy=("merge",))
     ] = []
-    observed_generation: int | None = None
+    observed_generation: Int64 | None = None
     ready_replicas: Int32 | None = None
     replicas: Int32 | None = None
     terminating_replicas: Int32 | None = None
@@ -118,7 +117,7 @@ class ReplicaSet(Struct):
 
 
 class ReplicaSetCondition(Struct):
-    last_transition_time: datetime | None = None
+    last_transition_time: Time | None = None
     message: str | None = None
     reason: str | None = None
     status: str = always("")
@@ -138,7 +137,7 @@ class ReplicaSetStatus(Struct):
         list[ReplicaSetCondition], Merge("map", keys=("type",), patch_key="type", strategy=("merge",))
     ] = []
     fully_labeled_replicas: Int32 | None = None
-    observed_generation: int | None = None
+    observed_generation: Int64 | None = None
     ready_replicas: Int32 | None = None
     replicas: Int32 = always(0)
     terminating_replicas: Int32 | None = None
@@ -168,7 +167,7 @@ class StatefulSet(Struct):
 
 
 class StatefulSetCondition(Struct):
-    last_transition_time: datetime | None = None
+    last_transition_time: Time | None = None
     message: str | None = None
     reason: str | None = None
     status: str = always("")
@@ -206,7 +205,7 @@ class StatefulSetStatus(Struct):
     ] = []
     current_replicas: Int32 | None = None
     current_revision: str | None = None
-    observed_generation: int | None = None
+    observed_generation: Int64 | None = None
     ready_replicas: Int32 | None = None
     replicas: Int32 = always(0)
     update_revision: str | None = None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from knarr.api.meta.v1 import ObjectMeta
-from knarr.api.types import Struct, always
+from knarr.api.types import Int64, Struct, Time, always
 
 
 class BoundObjectReference(Struct):
@@ -37,11 +35,11 @@ class TokenRequest(Struct):
 class TokenRequestSpec(Struct):
     audiences: list[str] = []
     bound_object_ref: BoundObjectReference | None = None
-    expiration_seconds: int | None = None
+    expiration_seconds: Int64 | None = None
 
 
 class TokenRequestStatus(Struct):
-    expiration_timestamp: datetime | None = None
+    expiration_timestamp: Time | None = None
     token: str | None = None
 
 

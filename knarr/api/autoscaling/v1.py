@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from knarr.api.meta.v1 import ObjectMeta
-from knarr.api.types import Int32, Struct, always, named
+from knarr.api.types import Int32, Int64, Struct, Time, always, named
 
 
 class CrossVersionObjectReference(Struct):
@@ -35,8 +33,8 @@ class HorizontalPodAutoscalerStatus(Struct):
     current_cpu_utilization_percentage: Int32 | None = named("currentCPUUtilizationPercentage", None)
     current_replicas: Int32 = always(0)
     desired_replicas: Int32 = always(0)
-    last_scale_time: datetime | None = None
-    observed_generation: int | None = None
+    last_scale_time: Time | None = None
+    observed_generation: Int64 | None = None
 
 
 class Scale(Struct):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from knarr.api.meta.v1 import LabelSelector, ObjectMeta
-from knarr.api.types import Int32, Merge, Quantity, Struct, always
+from knarr.api.types import Int32, Int64, Merge, Quantity, Struct, Time, always
 
 
 class MetricTarget(Struct):
@@ -90,7 +89,7 @@ class HorizontalPodAutoscalerBehavior(Struct):
 
 
 class HorizontalPodAutoscalerCondition(Struct):
-    last_transition_time: datetime | None = None
+    last_transition_time: Time | None = None
     message: str | None = None
     reason: str | None = None
     status: str = always("")
@@ -99,14 +98,13 @@ class HorizontalPodAutoscalerCondition(Struct):
 
 class HorizontalPodAutoscalerStatus(Struct):
     conditions: Annotated[
-        list[HorizontalPodAutoscalerCondition],
-        Merge("map", keys=("type",), patch_key="type", strategy=("merge",)),
+        list[HorizontalPodAutoscalerCondition], Merge("map", keys=("type",), patch_key="type", strategy=("merge",))
     ] = []
     current_metrics: list[MetricStatus] = []
     current_replicas: Int32 | None = None
     desired_replicas: Int32 = always(0)
-    last_scale_time: datetime | None = None
-    observed_generation: int | None = None
+    last_scale_time: Time | None = None
+    observed_generation: Int64 | None = None
 
 
 class MetricSpec(Struct):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from knarr.api.core.v1 import ObjectReference, PodTemplateSpec
 from knarr.api.meta.v1 import LabelSelector, ObjectMeta
-from knarr.api.types import Int32, Merge, Struct, always
+from knarr.api.types import Int32, Int64, Merge, Struct, Time, always
 
 
 class JobTemplateSpec(Struct):
@@ -20,7 +19,7 @@ class CronJobSpec(Struct):
     failed_jobs_history_limit: Int32 | None = None
     job_template: JobTemplateSpec = always(JobTemplateSpec)
     schedule: str = always("")
-    starting_deadline_seconds: int | None = None
+    starting_deadline_seconds: Int64 | None = None
     successful_jobs_history_limit: Int32 | None = None
     suspend: bool | None = None
     time_zone: str | None = None
@@ -36,8 +35,8 @@ class CronJob(Struct):
 
 class CronJobStatus(Struct):
     active: list[ObjectReference] = []
-    last_schedule_time: datetime | None = None
-    last_successful_time: datetime | None = None
+    last_schedule_time: Time | None = None
+    last_successful_time: Time | None = None
 
 
 class Job(Struct):
@@ -49,8 +48,8 @@ class Job(Struct):
 
 
 class JobCondition(Struct):
-    last_probe_time: datetime | None = None
-    last_transition_time: datetime | None = None
+    last_probe_time: Time | None = None
+    last_transition_time: Time | None = None
     message: str | None = None
     reason: str | None = None
     status: str = always("")
@@ -58,7 +57,7 @@ class JobCondition(Struct):
 
 
 class JobSpec(Struct):
-    active_deadline_seconds: int | None = None
+    active_deadline_seconds: Int64 | None = None
     backoff_limit: Int32 | None = None
     backoff_limit_per_index: Int32 | None = None
     completion_mode: str | None = None
@@ -79,12 +78,12 @@ class JobSpec(Struct):
 class JobStatus(Struct):
     active: Int32 | None = None
     completed_indexes: str | None = None
-    completion_time: datetime | None = None
+    completion_time: Time | None = None
     conditions: Annotated[list[JobCondition], Merge(patch_key="type", strategy=("merge",))] = []
     failed: Int32 | None = None
     failed_indexes: str | None = None
     ready: Int32 | None = None
-    start_time: datetime | None = None
+    start_time: Time | None = None
     succeeded: Int32 | None = None
     terminating: Int32 | None = None
     uncounted_terminated_pods: UncountedTerminatedPods | None = None

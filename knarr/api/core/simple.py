@@ -25,8 +25,9 @@ from knarr.api.core.v1 import (
     NodeSystemInfo,
     Secret,
 )
+from knarr.api.core.validate_podspec import EFFECTS
 from knarr.api.core.validate_values import config_key_faults
-from knarr.api.errors import Cause, forbidden, invalid, required, too_long
+from knarr.api.errors import Cause, duplicate, forbidden, invalid, not_supported, required, too_long
 from knarr.api.printing import NONE, UNKNOWN, age
 from knarr.api.resources import Column, Strategy
 
@@ -89,6 +90,22 @@ class NodeStrategy(Strategy[Node]):
             status.daemon_endpoints.kubelet_endpoint = DaemonEndpoint()
         if status.node_info is None:
             status.node_info = NodeSystemInfo()
+
+    def validate(self, obj: Node) -> Iterable[Cause]:
+        seen: set[tuple[str, str]] = set()
+        for index, taint in enumerate(obj.spec.taints if obj.spec else ()):
+            place = f"spec.taints[{index}]"
+            for fault in names.label_key_faults(taint.key):
+                yield invalid(f"{place}.key", taint.key, fault)
+            for fault in names.label_value_faults(taint.value or ""):
+                yield invalid(f"{place}.value", taint.value, fault)
+            if not taint.effect:
+                yield required(f"{place}.effect")
+            elif taint.effect not in EFFECTS:
+                yield not_supported(f"{place}.effect", taint.effect, EFFECTS)
+            if (taint.key, taint.effect) in seen:
+                yield duplicate(place, "taints must be unique by key and effect pair")
+            seen.add((taint.key, taint.effect))
 
     def fields(self, obj: Node) -> Mapping[str, str]:
         return {"spec.unschedulable": str(bool(obj.spec and obj.spec.unschedulable)).lower()}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from knarr.api.meta.v1 import Condition, LabelSelector, ObjectMeta
-from knarr.api.types import Int32, IntOrString, Merge, MicroTime, Quantity, Struct, always, named
+from knarr.api.types import Int32, Int64, IntOrString, Merge, MicroTime, Quantity, Struct, Time, always, named
 
 
 class AWSElasticBlockStoreVolumeSource(Struct):
@@ -245,7 +244,7 @@ class ContainerExtendedResourceRequest(Struct):
 
 class ContainerImage(Struct):
     names: list[str] = []
-    size_bytes: int | None = None
+    size_bytes: Int64 | None = None
 
 
 class ContainerPort(Struct):
@@ -278,17 +277,17 @@ class ContainerState(Struct):
 
 
 class ContainerStateRunning(Struct):
-    started_at: datetime | None = None
+    started_at: Time | None = None
 
 
 class ContainerStateTerminated(Struct):
     container_id: str | None = named("containerID", None)
     exit_code: Int32 = always(0)
-    finished_at: datetime | None = None
+    finished_at: Time | None = None
     message: str | None = None
     reason: str | None = None
     signal: Int32 | None = None
-    started_at: datetime | None = None
+    started_at: Time | None = None
 
 
 class ContainerStateWaiting(Struct):
@@ -445,9 +444,9 @@ class Event(Struct):
     action: str | None = None
     count: Int32 | None = None
     event_time: MicroTime | None = None
-    first_timestamp: datetime | None = None
+    first_timestamp: Time | None = None
     involved_object: ObjectReference = always(ObjectReference)
-    last_timestamp: datetime | None = None
+    last_timestamp: Time | None = None
     message: str | None = None
     reason: str | None = None
     related: ObjectReference | None = None
@@ -645,9 +644,9 @@ class LimitRangeSpec(Struct):
 
 
 class LinuxContainerUser(Struct):
-    gid: int = always(0)
-    supplemental_groups: list[int] = []
-    uid: int = always(0)
+    gid: Int64 = always(0)
+    supplemental_groups: list[Int64] = []
+    uid: Int64 = always(0)
 
 
 class LoadBalancerIngress(Struct):
@@ -692,7 +691,7 @@ class Namespace(Struct):
 
 
 class NamespaceCondition(Struct):
-    last_transition_time: datetime | None = None
+    last_transition_time: Time | None = None
     message: str | None = None
     reason: str | None = None
     status: str = always("")
@@ -735,8 +734,8 @@ class NodeAllocatableResourceClaimStatus(Struct):
 
 
 class NodeCondition(Struct):
-    last_heartbeat_time: datetime | None = None
-    last_transition_time: datetime | None = None
+    last_heartbeat_time: Time | None = None
+    last_transition_time: Time | None = None
     message: str | None = None
     reason: str | None = None
     status: str = always("")
@@ -819,7 +818,7 @@ class NodeStatus(Struct):
 
 
 class NodeSwapStatus(Struct):
-    capacity: int | None = None
+    capacity: Int64 | None = None
 
 
 class NodeSystemInfo(Struct):
@@ -860,8 +859,8 @@ class PersistentVolumeClaim(Struct):
 
 
 class PersistentVolumeClaimCondition(Struct):
-    last_probe_time: datetime | None = None
-    last_transition_time: datetime | None = None
+    last_probe_time: Time | None = None
+    last_transition_time: Time | None = None
     message: str | None = None
     reason: str | None = None
     status: str = always("")
@@ -886,8 +885,7 @@ class PersistentVolumeClaimStatus(Struct):
     allocated_resources: dict[str, Quantity] = {}
     capacity: dict[str, Quantity] = {}
     conditions: Annotated[
-        list[PersistentVolumeClaimCondition],
-        Merge("map", keys=("type",), patch_key="type", strategy=("merge",)),
+        list[PersistentVolumeClaimCondition], Merge("map", keys=("type",), patch_key="type", strategy=("merge",))
     ] = []
     current_volume_attributes_class_name: str | None = None
     modify_volume_status: ModifyVolumeStatus | None = None
@@ -939,7 +937,7 @@ class PersistentVolumeSpec(Struct):
 
 
 class PersistentVolumeStatus(Struct):
-    last_phase_transition_time: datetime | None = None
+    last_phase_transition_time: Time | None = None
     message: str | None = None
     phase: str | None = None
     reason: str | None = None
@@ -988,10 +986,10 @@ class PodCertificateProjection(Struct):
 
 
 class PodCondition(Struct):
-    last_probe_time: datetime | None = None
-    last_transition_time: datetime | None = None
+    last_probe_time: Time | None = None
+    last_transition_time: Time | None = None
     message: str | None = None
-    observed_generation: int | None = None
+    observed_generation: Int64 | None = None
     reason: str | None = None
     status: str = always("")
     type: str = always("")
@@ -1046,22 +1044,22 @@ class PodSchedulingGroup(Struct):
 
 class PodSecurityContext(Struct):
     app_armor_profile: AppArmorProfile | None = None
-    fs_group: int | None = None
+    fs_group: Int64 | None = None
     fs_group_change_policy: str | None = None
-    run_as_group: int | None = None
+    run_as_group: Int64 | None = None
     run_as_non_root: bool | None = None
-    run_as_user: int | None = None
+    run_as_user: Int64 | None = None
     se_linux_change_policy: str | None = None
     se_linux_options: SELinuxOptions | None = None
     seccomp_profile: SeccompProfile | None = None
-    supplemental_groups: list[int] = []
+    supplemental_groups: list[Int64] = []
     supplemental_groups_policy: str | None = None
     sysctls: list[Sysctl] = []
     windows_options: WindowsSecurityContextOptions | None = None
 
 
 class PodSpec(Struct):
-    active_deadline_seconds: int | None = None
+    active_deadline_seconds: Int64 | None = None
     affinity: Affinity | None = None
     automount_service_account_token: bool | None = None
     containers: Annotated[list[Container], Merge("map", keys=("name",), patch_key="name", strategy=("merge",))] = (
@@ -1095,8 +1093,7 @@ class PodSpec(Struct):
     priority_class_name: str | None = None
     readiness_gates: list[PodReadinessGate] = []
     resource_claims: Annotated[
-        list[PodResourceClaim],
-        Merge("map", keys=("name",), patch_key="name", strategy=("merge", "retainKeys")),
+        list[PodResourceClaim], Merge("map", keys=("name",), patch_key="name", strategy=("merge", "retainKeys"))
     ] = []
     resources: ResourceRequirements | None = None
     restart_policy: str | None = None
@@ -1112,7 +1109,7 @@ class PodSpec(Struct):
     set_hostname_as_fqdn: bool | None = named("setHostnameAsFQDN", None)
     share_process_namespace: bool | None = None
     subdomain: str | None = None
-    termination_grace_period_seconds: int | None = None
+    termination_grace_period_seconds: Int64 | None = None
     tolerations: list[Toleration] = []
     topology_spread_constraints: Annotated[
         list[TopologySpreadConstraint],
@@ -1135,7 +1132,7 @@ class PodStatus(Struct):
     message: str | None = None
     node_allocatable_resource_claim_statuses: list[NodeAllocatableResourceClaimStatus] = []
     nominated_node_name: str | None = None
-    observed_generation: int | None = None
+    observed_generation: Int64 | None = None
     phase: str | None = None
     pod_ip: str | None = named("podIP", None)
     pod_ips: Annotated[list[PodIP], Merge("map", keys=("ip",), patch_key="ip", strategy=("merge",))] = named(
@@ -1145,11 +1142,10 @@ class PodStatus(Struct):
     reason: str | None = None
     resize: str | None = None
     resource_claim_statuses: Annotated[
-        list[PodResourceClaimStatus],
-        Merge("map", keys=("name",), patch_key="name", strategy=("merge", "retainKeys")),
+        list[PodResourceClaimStatus], Merge("map", keys=("name",), patch_key="name", strategy=("merge", "retainKeys"))
     ] = []
     resources: ResourceRequirements | None = None
-    start_time: datetime | None = None
+    start_time: Time | None = None
 
 
 class PodTemplate(Struct):
@@ -1190,7 +1186,7 @@ class Probe(Struct):
     period_seconds: Int32 | None = None
     success_threshold: Int32 | None = None
     tcp_socket: TCPSocketAction | None = None
-    termination_grace_period_seconds: int | None = None
+    termination_grace_period_seconds: Int64 | None = None
     timeout_seconds: Int32 | None = None
 
 
@@ -1239,7 +1235,7 @@ class ReplicationController(Struct):
 
 
 class ReplicationControllerCondition(Struct):
-    last_transition_time: datetime | None = None
+    last_transition_time: Time | None = None
     message: str | None = None
     reason: str | None = None
     status: str = always("")
@@ -1256,11 +1252,10 @@ class ReplicationControllerSpec(Struct):
 class ReplicationControllerStatus(Struct):
     available_replicas: Int32 | None = None
     conditions: Annotated[
-        list[ReplicationControllerCondition],
-        Merge("map", keys=("type",), patch_key="type", strategy=("merge",)),
+        list[ReplicationControllerCondition], Merge("map", keys=("type",), patch_key="type", strategy=("merge",))
     ] = []
     fully_labeled_replicas: Int32 | None = None
-    observed_generation: int | None = None
+    observed_generation: Int64 | None = None
     ready_replicas: Int32 | None = None
     replicas: Int32 = always(0)
 
@@ -1414,9 +1409,9 @@ class SecurityContext(Struct):
     privileged: bool | None = None
     proc_mount: str | None = None
     read_only_root_filesystem: bool | None = None
-    run_as_group: int | None = None
+    run_as_group: Int64 | None = None
     run_as_non_root: bool | None = None
-    run_as_user: int | None = None
+    run_as_user: Int64 | None = None
     se_linux_options: SELinuxOptions | None = None
     seccomp_profile: SeccompProfile | None = None
     windows_options: WindowsSecurityContextOptions | None = None
@@ -1441,7 +1436,7 @@ class ServiceAccount(Struct):
 
 class ServiceAccountTokenProjection(Struct):
     audience: str | None = None
-    expiration_seconds: int | None = None
+    expiration_seconds: Int64 | None = None
     path: str = always("")
 
 
@@ -1489,7 +1484,7 @@ class SessionAffinityConfig(Struct):
 
 
 class SleepAction(Struct):
-    seconds: int = always(0)
+    seconds: Int64 = always(0)
 
 
 class StorageOSPersistentVolumeSource(Struct):
@@ -1521,7 +1516,7 @@ class TCPSocketAction(Struct):
 class Taint(Struct):
     effect: str = always("")
     key: str = always("")
-    time_added: datetime | None = None
+    time_added: Time | None = None
     value: str | None = None
 
 
@@ -1529,7 +1524,7 @@ class Toleration(Struct):
     effect: str | None = None
     key: str | None = None
     operator: str | None = None
-    toleration_seconds: int | None = None
+    toleration_seconds: Int64 | None = None
     value: str | None = None
 
 

@@ -238,9 +238,11 @@ def _validate_topology_key(key: str, path: str) -> Iterable[Cause]:
 
 
 def _validate_dns(config: PodDNSConfig | None, policy: str | None, path: str) -> Iterable[Cause]:
-    if policy == "None" and not (config and config.nameservers):
+    if policy == "None" and config is None:
+        yield required(path, "must provide `dnsConfig` when `dnsPolicy` is None")
+    elif policy == "None" and config and not config.nameservers:
         detail = "must provide at least one DNS nameserver when `dnsPolicy` is None"
-        yield required(path if config is None else f"{path}.nameservers", detail)
+        yield required(f"{path}.nameservers", detail)
     if config is None:
         return
     if len(config.nameservers) > NAMESERVERS_MAX:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from knarr.api.core.v1 import EventSource, ObjectReference
 from knarr.api.meta.v1 import ObjectMeta
-from knarr.api.types import Int32, MicroTime, Struct, always
+from knarr.api.types import Int32, MicroTime, Struct, Time, always
 
 
 class Event(Struct):
@@ -15,8 +13,8 @@ class Event(Struct):
     metadata: ObjectMeta = always(ObjectMeta)
     action: str | None = None
     deprecated_count: Int32 | None = None
-    deprecated_first_timestamp: datetime | None = None
-    deprecated_last_timestamp: datetime | None = None
+    deprecated_first_timestamp: Time | None = None
+    deprecated_last_timestamp: Time | None = None
     deprecated_source: EventSource | None = None
     event_time: MicroTime = always(MicroTime)
     note: str | None = None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from knarr.api.meta.v1 import ObjectMeta
-from knarr.api.types import Int32, Merge, Struct, always
+from knarr.api.types import Int32, Merge, Struct, Time, always
 
 
 class ExemptPriorityLevelConfiguration(Struct):
@@ -27,7 +26,7 @@ class FlowSchema(Struct):
 
 
 class FlowSchemaCondition(Struct):
-    last_transition_time: datetime | None = None
+    last_transition_time: Time | None = None
     message: str | None = None
     reason: str | None = None
     status: str | None = None
@@ -87,7 +86,7 @@ class PriorityLevelConfiguration(Struct):
 
 
 class PriorityLevelConfigurationCondition(Struct):
-    last_transition_time: datetime | None = None
+    last_transition_time: Time | None = None
     message: str | None = None
     reason: str | None = None
     status: str | None = None
@@ -102,8 +101,7 @@ class PriorityLevelConfigurationSpec(Struct):
 
 class PriorityLevelConfigurationStatus(Struct):
     conditions: Annotated[
-        list[PriorityLevelConfigurationCondition],
-        Merge("map", keys=("type",), patch_key="type", strategy=("merge",)),
+        list[PriorityLevelConfigurationCondition], Merge("map", keys=("type",), patch_key="type", strategy=("merge",))
     ] = []
 
 

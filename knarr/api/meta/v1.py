@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
-from knarr.api.types import Int32, Merge, RawObject, Struct, always, named
+from knarr.api.types import Int32, Int64, Merge, RawObject, Struct, Time, always, named
 
 
 class APIGroup(Struct):
@@ -51,9 +50,9 @@ class APIVersions(Struct):
 
 
 class Condition(Struct):
-    last_transition_time: datetime | None = None
+    last_transition_time: Time | None = None
     message: str = always("")
-    observed_generation: int | None = None
+    observed_generation: Int64 | None = None
     reason: str = always("")
     status: str = always("")
     type: str = always("")
@@ -62,7 +61,7 @@ class Condition(Struct):
 class DeleteOptions(Struct):
     api_version: str | None = None
     dry_run: list[str] = []
-    grace_period_seconds: int | None = None
+    grace_period_seconds: Int64 | None = None
     ignore_store_read_error_with_cluster_breaking_potential: bool | None = None
     kind: str | None = None
     orphan_dependents: bool | None = None
@@ -101,7 +100,7 @@ class LabelSelectorRequirement(Struct):
 
 class ListMeta(Struct):
     continue_: str | None = None
-    remaining_item_count: int | None = None
+    remaining_item_count: Int64 | None = None
     resource_version: str | None = None
     self_link: str | None = None
     shard_info: ShardInfo | None = None
@@ -114,17 +113,17 @@ class ManagedFieldsEntry(Struct):
     manager: str | None = None
     operation: str | None = None
     subresource: str | None = None
-    time: datetime | None = None
+    time: Time | None = None
 
 
 class ObjectMeta(Struct):
     annotations: dict[str, str] = {}
-    creation_timestamp: datetime | None = None
-    deletion_grace_period_seconds: int | None = None
-    deletion_timestamp: datetime | None = None
+    creation_timestamp: Time | None = None
+    deletion_grace_period_seconds: Int64 | None = None
+    deletion_timestamp: Time | None = None
     finalizers: Annotated[list[str], Merge("set", strategy=("merge",))] = []
     generate_name: str | None = None
-    generation: int | None = None
+    generation: Int64 | None = None
     labels: dict[str, str] = {}
     managed_fields: list[ManagedFieldsEntry] = []
     name: str | None = None

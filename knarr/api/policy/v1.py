@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from knarr.api.meta.v1 import Condition, DeleteOptions, LabelSelector, ObjectMeta
-from knarr.api.types import Int32, IntOrString, Merge, Struct, always
+from knarr.api.types import Int32, Int64, IntOrString, Merge, Struct, Time, always
 
 
 class Eviction(Struct):
@@ -35,7 +34,7 @@ class PodDisruptionBudgetStatus(Struct):
     conditions: Annotated[list[Condition], Merge("map", keys=("type",), patch_key="type", strategy=("merge",))] = []
     current_healthy: Int32 | None = None
     desired_healthy: Int32 | None = None
-    disrupted_pods: dict[str, datetime] = {}
+    disrupted_pods: dict[str, Time] = {}
     disruptions_allowed: Int32 | None = None
     expected_pods: Int32 | None = None
-    observed_generation: int | None = None
+    observed_generation: Int64 | None = None

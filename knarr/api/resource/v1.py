@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from knarr.api.core.v1 import NodeSelector
 from knarr.api.meta.v1 import Condition, ObjectMeta
-from knarr.api.types import Merge, Quantity, RawObject, Struct, always, named
+from knarr.api.types import Int64, Merge, Quantity, RawObject, Struct, Time, always, named
 
 
 class AllocatedDeviceStatus(Struct):
@@ -21,7 +20,7 @@ class AllocatedDeviceStatus(Struct):
 
 
 class AllocationResult(Struct):
-    allocation_timestamp: datetime | None = None
+    allocation_timestamp: Time | None = None
     devices: DeviceAllocationResult | None = None
     node_selector: NodeSelector | None = None
 
@@ -85,8 +84,8 @@ class DeviceAllocationResult(Struct):
 class DeviceAttribute(Struct):
     bool_: bool | None = None
     bools: list[bool] = []
-    int_: int | None = None
-    ints: list[int] = []
+    int_: Int64 | None = None
+    ints: list[Int64] = []
     string: str | None = None
     strings: list[str] = []
     version: str | None = None
@@ -163,7 +162,7 @@ class DeviceSelector(Struct):
 class DeviceSubRequest(Struct):
     allocation_mode: str | None = None
     capacity: CapacityRequirements | None = None
-    count: int | None = None
+    count: Int64 | None = None
     device_class_name: str = always("")
     name: str = always("")
     selectors: list[DeviceSelector] = []
@@ -173,7 +172,7 @@ class DeviceSubRequest(Struct):
 class DeviceTaint(Struct):
     effect: str = always("")
     key: str = always("")
-    time_added: datetime | None = None
+    time_added: Time | None = None
     value: str | None = None
 
 
@@ -181,7 +180,7 @@ class DeviceToleration(Struct):
     effect: str | None = None
     key: str | None = None
     operator: str | None = None
-    toleration_seconds: int | None = None
+    toleration_seconds: Int64 | None = None
     value: str | None = None
 
 
@@ -189,7 +188,7 @@ class ExactDeviceRequest(Struct):
     admin_access: bool | None = None
     allocation_mode: str | None = None
     capacity: CapacityRequirements | None = None
-    count: int | None = None
+    count: Int64 | None = None
     device_class_name: str = always("")
     selectors: list[DeviceSelector] = []
     tolerations: list[DeviceToleration] = []
@@ -234,8 +233,7 @@ class ResourceClaimStatus(Struct):
     allocation: AllocationResult | None = None
     devices: Annotated[list[AllocatedDeviceStatus], Merge("map", keys=("driver", "device", "pool", "shareID"))] = []
     reserved_for: Annotated[
-        list[ResourceClaimConsumerReference],
-        Merge("map", keys=("uid",), patch_key="uid", strategy=("merge",)),
+        list[ResourceClaimConsumerReference], Merge("map", keys=("uid",), patch_key="uid", strategy=("merge",))
     ] = []
 
 
@@ -252,9 +250,9 @@ class ResourceClaimTemplate(Struct):
 
 
 class ResourcePool(Struct):
-    generation: int = always(0)
+    generation: Int64 = always(0)
     name: str = always("")
-    resource_slice_count: int = always(0)
+    resource_slice_count: Int64 = always(0)
 
 
 class ResourceSliceSpec(Struct):

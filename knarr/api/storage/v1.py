@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from knarr.api.core.v1 import PersistentVolumeSpec, TopologySelectorTerm
 from knarr.api.meta.v1 import LabelSelector, ObjectMeta
-from knarr.api.types import Int32, Merge, Quantity, Struct, always
+from knarr.api.types import Int32, Int64, Merge, Quantity, Struct, Time, always
 
 
 class CSIDriverSpec(Struct):
     attach_required: bool | None = None
     fs_group_policy: str | None = None
-    node_allocatable_update_period_seconds: int | None = None
+    node_allocatable_update_period_seconds: Int64 | None = None
     pod_info_on_mount: bool | None = None
     prevent_pod_scheduling_if_missing: bool | None = None
     requires_republish: bool | None = None
@@ -76,7 +75,7 @@ class StorageClass(Struct):
 
 class TokenRequest(Struct):
     audience: str = always("")
-    expiration_seconds: int | None = None
+    expiration_seconds: Int64 | None = None
 
 
 class VolumeAttachmentSource(Struct):
@@ -116,7 +115,7 @@ class VolumeAttributesClass(Struct):
 class VolumeError(Struct):
     error_code: Int32 | None = None
     message: str | None = None
-    time: datetime | None = None
+    time: Time | None = None
 
 
 class VolumeNodeResources(Struct):

@@ -126,7 +126,7 @@ async def test_a_name_is_needed(door: Door) -> None:
         ),
         (
             {"ownerReferences": [{"apiVersion": "v1", "kind": "A", "name": "a", "uid": ""}]},
-            "metadata.ownerReferences[0].uid",
+            "metadata.ownerReferences.uid",
         ),
     ],
 )
