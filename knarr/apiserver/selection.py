@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -10,8 +11,10 @@ import msgspec
 from knarr.api.decode import decoder
 from knarr.api.errors import BadRequest
 from knarr.api.resources import Resource
-from knarr.api.selectors import FieldSelector, Selector, parse_field_selector, parse_selector
+from knarr.api.selectors import FieldSelector, Operator, Selector, parse_field_selector, parse_selector
 
+NAMES = ("metadata.name", "metadata.namespace", "spec.nodeName", "involvedObject.name", "involvedObject.uid")
+NAME = re.compile(r"[-a-z0-9.]+")
 COMMON_FIELDS = ("metadata.name", "metadata.namespace")
 
 
@@ -37,6 +40,8 @@ class Selection:
     name: str
     labels: Selector
     fields: FieldSelector
+    needles: tuple[bytes, ...] = ()
+    """What the bytes of every selected object contain: most others are told apart without being decoded."""
 
     @classmethod
     def of(cls, resource: Resource, namespace: str, name: str, query: Mapping[str, str]) -> Selection:
@@ -52,7 +57,7 @@ class Selection:
                 raise BadRequest(f'field label not supported: "{requirement.field}" (known are {", ".join(known)})')
         name = name or fields.exact("metadata.name") or ""
         namespace = namespace or fields.exact("metadata.namespace") or ""
-        return cls(resource, namespace, name, labels, fields)
+        return cls(resource, namespace, name, labels, fields, (*_of_labels(labels), *_of_fields(fields)))
 
     @property
     def prefix(self) -> str:
@@ -72,6 +77,8 @@ class Selection:
         """Whether an object is selected. `memo` keeps what was decoded, for the next who asks (`side`: old or new)."""
         if self.everything:
             return True
+        if any(needle not in value for needle in self.needles):
+            return False
         metadata = _cached(memo, ("metadata", side), lambda: _decode_metadata(value).metadata)
         assert isinstance(metadata, _Metadata)
         if self.name and metadata.name != self.name:
@@ -87,6 +94,22 @@ class Selection:
     def _fields(self, value: bytes, metadata: _Metadata) -> dict[str, str]:
         common = {"metadata.name": metadata.name, "metadata.namespace": metadata.namespace}
         return common | dict(self.resource.strategy.fields(decoder(self.resource.type).decode(value)))
+
+
+def _of_labels(labels: Selector) -> Iterator[bytes]:
+    """Keys and values of labels have no character that JSON would write otherwise."""
+    for requirement in labels.requirements:
+        if requirement.operator is Operator.IN and len(requirement.values) == 1:
+            yield f'"{requirement.key}":"{next(iter(requirement.values))}"'.encode()
+        elif requirement.operator in (Operator.IN, Operator.EXISTS):
+            yield f'"{requirement.key}":'.encode()
+
+
+def _of_fields(fields: FieldSelector) -> Iterator[bytes]:
+    """Only of names: what else a field says (true, 0, nothing at all) may be written in other ways, or left out."""
+    for requirement in fields.requirements:
+        if requirement.equal and requirement.field in NAMES and NAME.fullmatch(requirement.value):
+            yield f'"{requirement.value}"'.encode()
 
 
 def _cached(memo: dict[object, object] | None, key: object, make: Callable[[], object]) -> object:
