@@ -205,3 +205,25 @@ def test_key_that_stands_twice_in_yaml_is_named() -> None:
     assert (pod.metadata.name, warnings) == ("y", ['line 3: key "name" already set in map'])
     with pytest.raises(BadRequest, match="already set in map"):
         decode(Pod, body, yaml_body=True, validation="Strict")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"metadata":{"name":"x"},"data":{"a":"1","a":"2"}}',
+        b'{"metadata":{"name":"x"},"data":{"a" :"1","a":"2"}}',
+        b'{"metadata":{"name":"x"},"data":{"a":"1","a":"\\u0022:"}}',
+        b'{"metadata":{"name":"x"},"data":{"a":"\\":","a":"2","b":"\\":"}}',
+        b'{"metadata":{"name":"x"},"data":{"a\\\\":"1","a\\\\":"2"}}',
+    ],
+)
+def test_a_duplicate_is_found_whatever_stands_around_it(body: bytes) -> None:
+    _, warnings = decode(ConfigMap, body)
+    assert len(warnings) == 1
+    assert "duplicate field" in warnings[0]
+
+
+@pytest.mark.parametrize("text", [b'\\":', b"\\u0022:", b"a: b", b'\\\\', b'x\\\\\\":y'])
+def test_what_only_looks_like_a_key_is_none(text: bytes) -> None:
+    _, warnings = decode(ConfigMap, b'{"metadata":{"name":"x"},"data":{"a":"%b","b":"%b"}}' % (text, text))
+    assert warnings == []
