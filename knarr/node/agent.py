@@ -211,7 +211,14 @@ class NodeAgent:
             if uid not in known and uid not in self._workers and uid not in sandboxed:
                 await self._node.volumes.remove(uid)
         if not self.config.hollow:
-            await asyncio.to_thread(pod_files.remove_logs_but, {*known, *self._workers, *sandboxed}, self.config)
+            await self._remove_logs({*known, *sandboxed})
+
+    async def _remove_logs(self, known: set[str]) -> None:
+        """The logs of pods of which nothing else is left."""
+        found = await asyncio.to_thread(pod_files.log_folders, self.config)
+        # The workers are asked after the folders: a pod that came in between has its folder by its worker only.
+        gone = [folder for uid, folders in found.items() if uid not in {*known, *self._workers} for folder in folders]
+        await asyncio.to_thread(pod_files.remove_folders, gone)
 
     async def _remove_orphan(self, sandbox_id: str, uid: str) -> None:
         try:

@@ -20,6 +20,7 @@ from knarr.node.runtime.contract import Runtime, RuntimeFailure
 
 if TYPE_CHECKING:
     import aiohttp
+    from yarl import URL
 
 BODY_BYTES_MAX = 10 << 10
 """Of an HTTP answer that is read (and of output that is shown)."""
@@ -27,6 +28,9 @@ COMMANDS_MAX = 8
 """Probes that run a command at once: many at a time would only make each other late, and fail."""
 SLOT_S_MAX = 2.0
 """A probe doesn't wait longer for its turn: commands that hang must not keep those of other pods from running."""
+REDIRECTS = (301, 302, 303, 307, 308)
+REQUESTS_MAX = 10
+"""Of one HTTP probe, redirects followed: upstream's bound."""
 USER_AGENT = "kube-probe/1.36"
 Action = Probe | LifecycleHandler
 
@@ -143,11 +147,8 @@ class HostHandlers:
             connector = aiohttp.TCPConnector(force_close=True, ssl=False, limit=0)
             self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
         try:
-            async with (
-                self._clock.timeout(timeout_s),
-                self._session.get(URL(text, encoded=True), headers=headers, max_redirects=10) as answer,
-            ):
-                body = await answer.content.read(BODY_BYTES_MAX)
+            async with self._clock.timeout(timeout_s):
+                status, body = await _get(self._session, URL(text, encoded=True), headers)
         except TimeoutError:
             return Outcome(False, f'Get "{text}": context deadline exceeded')
         except aiohttp.ClientConnectorError as error:
@@ -155,9 +156,29 @@ class HostHandlers:
             return Outcome(False, f'Get "{text}": dial tcp {_bracketed(pod_ip)}:{port}: connect: {words}')
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return Outcome(False, f'Get "{text}": {error or type(error).__name__}')
-        if 200 <= answer.status < 400:
+        if status is None:
+            return Outcome(False, f'Get "{text}": stopped after {REQUESTS_MAX} redirects')
+        if 200 <= status < 400:
             return Outcome(True, body.decode("utf-8", "replace"))
-        return Outcome(False, f"HTTP probe failed with statuscode: {answer.status}")
+        return Outcome(False, f"HTTP probe failed with statuscode: {status}")
+
+
+async def _get(session: aiohttp.ClientSession, url: URL, headers: list[tuple[str, str]]) -> tuple[int | None, bytes]:
+    """Status and body at the end of all redirects; no status when there are too many.
+
+    A redirect to another host is not followed, and is success: a container must not have the node ask others.
+    """
+    for _ in range(REQUESTS_MAX):
+        async with session.get(url, headers=headers, allow_redirects=False) as answer:
+            body = await answer.content.read(BODY_BYTES_MAX)
+        location = answer.headers.get("Location")
+        if answer.status not in REDIRECTS or not location:
+            return answer.status, body
+        target = url.join(type(url)(location))
+        if target.host != url.host:
+            return answer.status, body
+        url = target
+    return None, b""
 
 
 def port_number(container: Container, port: IntOrString) -> int | None:

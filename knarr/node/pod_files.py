@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from knarr.api.core.v1 import Container, Pod
@@ -97,11 +97,17 @@ def remove_logs(pod: Pod, config: NodeConfig) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove_logs_but(uids: Collection[str], config: NodeConfig) -> None:
-    """Remove the logs of all pods but these."""
+def log_folders(config: NodeConfig) -> dict[str, list[Path]]:
+    """The log folders that there are, by the uid of their pod."""
+    found: dict[str, list[Path]] = {}
     for folder in config.log_root.glob("*_*_*"):
-        if folder.name.rpartition("_")[2] not in uids:
-            shutil.rmtree(folder, ignore_errors=True)
+        found.setdefault(folder.name.rpartition("_")[2], []).append(folder)
+    return found
+
+
+def remove_folders(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _message_file(folder: Path, container: str, attempt: int) -> Path:

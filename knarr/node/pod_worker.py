@@ -239,7 +239,7 @@ class PodWorker:
         if self._retry_at_s > now_s:
             times_s.append(self._retry_at_s)
         renewal_s = self._node.tokens.renewal_s(self.uid)
-        if renewal_s is not None and self._published:
+        if renewal_s is not None and renewal_s > now_s and self._published:
             times_s.append(renewal_s)
         return max(min(times_s) - now_s, 0.01) if times_s else None
 
@@ -354,13 +354,18 @@ class PodWorker:
         except VolumeFailure as failure:
             text = f'MountVolume.SetUp failed for volume "{failure.volume}" : {failure}'
             self._tell("Warning", "FailedMount", text)
-            self._retry_later()
+            self._publish_later()
         except OSError as error:
             self._tell("Warning", "FailedMount", str(error))
-            self._retry_later()
+            self._publish_later()
         finally:
             self._publishing = None
             self._changed.set()
+
+    def _publish_later(self) -> None:
+        """What runs already keeps the files that it has, and gets the new ones when they can be had."""
+        self._publish_again = True
+        self._retry_later()
 
     def _retry_later(self) -> None:
         self._retry_at_s = self._clock.time_s() + self._retry_delay_s

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
 
 from knarr.node.runtime import kernel
 
@@ -27,6 +28,9 @@ def bind(volume: str, sub_path: str, target: str) -> None:
     try:
         _make_target(target, is_folder=stat.S_ISDIR(os.fstat(descriptor).st_mode))
         kernel.mount(f"/proc/self/fd/{descriptor}", target, None, kernel.MS_BIND)
+        # Where mounts are shared (as systemd has them), unmounting the bind would also unmount on the host what is
+        # mounted there below the same folder.
+        kernel.mount("none", target, None, kernel.MS_PRIVATE)
     finally:
         os.close(descriptor)
 
@@ -52,10 +56,12 @@ def opened(volume: str, sub_path: str) -> int:
 
 
 def release_all(folder: str) -> None:
-    """Unbind everything below `folder`."""
-    for parent, folders, names in os.walk(folder, topdown=False):
-        for name in (*folders, *names):
-            kernel.unmount(os.path.join(parent, name))
+    """Unbind the targets below `folder`: <volume>/<container>/<number>.
+
+    Never what is deeper: that is the volume's own, and may be the whole disk of the host.
+    """
+    for target in Path(folder).glob("*/*/*"):
+        kernel.unmount(str(target))
 
 
 def _step(descriptor: int, part: str) -> int:

@@ -6,7 +6,7 @@ When it can't be renewed the old one stays until its end.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from knarr.api.authentication.v1 import BoundObjectReference, TokenRequest, TokenRequestSpec
@@ -19,6 +19,8 @@ LIFE_S = 3600
 """Where the pod doesn't say, as upstream's default."""
 AGE_MAX_S = 24 * 3600.0
 JITTER_S = 10.0
+RETRY_S = 30.0
+"""A renewal that failed is tried again after so long; there is a fifth of the token's life left for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Tokens:
             fresh = await self._request(pod, account, wanted.audience, life_s)
         except APIError:
             if held is not None and now_s < held.ends_s:
+                of_pod[key] = replace(held, renew_s=min(now_s + RETRY_S, held.ends_s))
                 return held.text
             raise
         of_pod[key] = fresh

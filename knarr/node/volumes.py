@@ -178,20 +178,20 @@ class HostVolumes:
             of_map = volume.config_map
             config_map = around.config_map(of_map.name or "")
             return _config_map_files(
-                pod, of_map.name, config_map, of_map.items, of_map.optional, of_map.default_mode or DEFAULT_MODE
+                pod, of_map.name, config_map, of_map.items, of_map.optional, _mode(of_map.default_mode)
             )
         if volume.secret is not None:
             of_secret = volume.secret
             secret = around.secret(of_secret.secret_name or "")
-            mode = of_secret.default_mode or DEFAULT_MODE
+            mode = _mode(of_secret.default_mode)
             return _secret_files(pod, of_secret.secret_name, secret, of_secret.items, of_secret.optional, mode)
         if volume.downward_api is not None:
-            mode = volume.downward_api.default_mode or DEFAULT_MODE
+            mode = _mode(volume.downward_api.default_mode)
             return _downward_files(pod, volume.downward_api.items, mode, around)
         assert volume.projected is not None
         files: dict[str, PublishedFile] = {}
         for source in volume.projected.sources:
-            mode = volume.projected.default_mode or DEFAULT_MODE
+            mode = _mode(volume.projected.default_mode)
             files.update(await self._projected(pod, source, mode, around))
         return files
 
@@ -230,6 +230,11 @@ def _kind(volume: Volume) -> str:
         if name != "name" and getattr(volume, name) is not None:
             return name
     return "empty_dir"
+
+
+def _mode(given: int | None) -> int:
+    """0 is a mode, too: nobody but root may read."""
+    return DEFAULT_MODE if given is None else given
 
 
 def _config_map_files(

@@ -41,11 +41,17 @@ class Door:
     def __init__(self, server: APIServer) -> None:
         self._transport = InProcessTransport(server)
         self.closed = False
+        self.refused = ""
+        """Requests whose path ends so are turned away."""
+        self.turned_away: list[tuple[str, str]] = []
         self.requests: list[tuple[str, str]] = []
 
     async def send(self, request: Request) -> Answer:
         if self.closed:
             raise ServiceUnavailable("connection refused")
+        if self.refused and request.path.endswith(self.refused):
+            self.turned_away.append((request.method, request.path))
+            raise ServiceUnavailable("refused")
         self.requests.append((request.method, request.path))
         return await self._transport.send(request)
 

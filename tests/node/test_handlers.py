@@ -31,6 +31,10 @@ class Server:
             await self.release.wait()
         if request.path == "/moved":
             raise web.HTTPFound("/status/204")
+        if request.path == "/elsewhere":
+            raise web.HTTPFound(f"http://localhost:{self.port}/status/500")
+        if request.path == "/round":
+            raise web.HTTPFound("/round")
         return web.Response(status=int(request.path.rpartition("/")[2] or 200), text="x" * 100_000)
 
 
@@ -138,3 +142,16 @@ async def _free_port() -> int:
     listening.close()
     await listening.wait_closed()
     return port
+
+
+async def test_a_redirect_to_another_host_is_success_and_not_followed(server: Server, handlers: HostHandlers) -> None:
+    outcome = await ask(handlers, httpGet={"port": server.port, "path": "/elsewhere"})
+    assert outcome.success
+    assert [request.path for request in server.asked] == ["/elsewhere"]
+
+
+async def test_redirects_in_a_circle_fail(server: Server, handlers: HostHandlers) -> None:
+    outcome = await ask(handlers, httpGet={"port": server.port, "path": "/round"})
+    assert not outcome.success
+    assert outcome.message.endswith("stopped after 10 redirects")
+    assert len(server.asked) == 10

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,3 +92,31 @@ def test_links_inside_the_volume_are_followed_and_folders_are_made(tmp_path: Pat
     os.close(descriptor)
     os.close(subpaths.opened(str(tmp_path), "new/folder"))
     assert (tmp_path / "new/folder").is_dir()
+
+
+_SHARED = """
+import ctypes, os, sys
+from knarr.node import subpaths
+from knarr.node.runtime import kernel
+
+root = sys.argv[1]
+kernel.mount("tmpfs", root, "tmpfs")
+assert ctypes.CDLL(None).mount(b"none", root.encode(), None, ctypes.c_ulong(1 << 20), None) == 0  # MS_SHARED
+os.makedirs(root + "/host/data/disk")
+target = root + "/pods/u/volume-subpaths/v/main/0"
+os.makedirs(os.path.dirname(target))
+subpaths.bind(root + "/host", "data", target)
+kernel.mount("tmpfs", root + "/host/data/disk", "tmpfs")
+subpaths.release_all(root + "/pods/u/volume-subpaths")
+print(os.path.ismount(target), os.path.ismount(root + "/host/data/disk"))
+"""
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+def test_what_is_mounted_below_a_sub_path_on_the_host_stays_mounted(tmp_path: Path) -> None:
+    """In a mount namespace of its own, with mounts shared as systemd has them."""
+    command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", _SHARED, str(tmp_path)]
+    root = Path(__file__).parents[2]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30, cwd=root)
+    assert found.stdout == "False True\n"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,12 @@ import pytest
 
 from knarr.api.core.v1 import ConfigMap, Pod, Secret, ServiceAccountTokenProjection
 from knarr.api.errors import ServiceUnavailable
+from knarr.api.meta.v1 import ObjectMeta
 from knarr.clock import SystemClock
 from knarr.node.environment import Surroundings
 from knarr.node.runtime.sim import SimRuntime
 from knarr.node.tokens import Tokens
-from knarr.node.volumes import HostVolumes, VolumeFailure, remove_all
+from knarr.node.volumes import HollowVolumes, HostVolumes, VolumeFailure, remove_all
 from knarr.simulate.clock import VirtualClock, run
 from tests.node.cluster import NodeCluster, hollow_config, pod
 
@@ -50,6 +53,13 @@ class Node:
     async def remove(self) -> None:
         await self.volumes.remove("u-1")
         assert not self.folder.exists() or not list(self.folder.iterdir())
+
+
+@pytest.fixture
+def node_folder(tmp_path: Path) -> Iterator[Path]:
+    """For an agent that makes volumes: they are gone afterwards, whatever happens."""
+    yield tmp_path
+    remove_all(hollow_config(tmp_path).root / "pods")
 
 
 async def test_items_choose_paths_and_modes(tmp_path: Path) -> None:
@@ -180,7 +190,11 @@ def test_tokens_are_renewed_in_time_and_kept_when_they_cannot_be(tmp_path: Path)
             await clock.sleep(100)
             cluster.door.closed = True
             assert await tokens.token(made, wanted) == first, "it is still good"
+            retry_s = tokens.renewal_s(made.metadata.uid or "")
+            assert retry_s is not None
+            assert retry_s > clock.time_s(), "not again at once"
             cluster.door.closed = False
+            await clock.sleep(retry_s - clock.time_s() + 1)
             second = await tokens.token(made, wanted)
             assert second != first
             cluster.door.closed = True
@@ -188,5 +202,85 @@ def test_tokens_are_renewed_in_time_and_kept_when_they_cannot_be(tmp_path: Path)
             with pytest.raises(ServiceUnavailable):
                 await tokens.token(made, wanted)
             cluster.door.closed = False
+
+    run(main)
+
+
+def test_a_token_that_cannot_be_renewed_is_asked_for_now_and_then_only(node_folder: Path) -> None:
+    volume = {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}
+
+    async def main(clock: VirtualClock) -> None:
+        config = replace(hollow_config(node_folder), hollow=False)
+        cluster = NodeCluster(clock, SimRuntime(clock), config)
+        async with cluster.running():
+            await cluster.pod("web", volumes=[volume])
+            await cluster.until(lambda: cluster.phase("web") == "Running")
+            await clock.sleep(2700)
+            cluster.door.refused = "/token"
+            await clock.sleep(300)
+            asked = [path for _, path in cluster.door.turned_away if path.endswith("/token")]
+            assert 2 <= len(asked) <= 10
+
+    run(main)
+
+
+def test_files_that_could_not_be_brought_up_to_date_are_tried_again(node_folder: Path) -> None:
+    volume = {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}
+
+    async def main(clock: VirtualClock) -> None:
+        config = replace(hollow_config(node_folder), hollow=False)
+        cluster = NodeCluster(clock, SimRuntime(clock), config)
+        async with cluster.running():
+            made = await cluster.pod("web", volumes=[volume])
+            await cluster.until(lambda: cluster.phase("web") == "Running")
+            file = config.root / "pods" / str(made.metadata.uid) / "volumes/kubernetes.io~projected/t/token"
+            first = file.read_text()
+            cluster.door.refused = "/token"
+            await clock.sleep(4000)
+            assert file.read_text() == first, "what the container has stays"
+            cluster.door.refused = ""
+            await clock.sleep(400)
+            assert file.read_text() != first
+            assert cluster.phase("web") == "Running"
+
+    run(main)
+
+
+async def test_a_default_mode_of_nothing_is_a_mode(tmp_path: Path) -> None:
+    node = Node(tmp_path, {"name": "v", "configMap": {"name": "settings", "defaultMode": 0}})
+    await node.publish(settings=CONFIG)
+    assert (node.path("configmap", "v") / "a").stat().st_mode & 0o777 == 0
+    await node.remove()
+
+
+class FullDisk(HollowVolumes):
+    """Volumes that can't be written for a while."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.failed = self.published = 0
+
+    async def publish(self, pod: Pod, around: Surroundings) -> None:
+        if self.full:
+            self.failed += 1
+            raise VolumeFailure("v", "no space left on device")
+        self.published += 1
+
+
+def test_a_change_that_could_not_be_written_is_written_later(tmp_path: Path) -> None:
+    async def main(clock: VirtualClock) -> None:
+        cluster = NodeCluster(clock, SimRuntime(clock), hollow_config(tmp_path))
+        async with cluster.running():
+            volumes = cluster.agent._node.volumes = FullDisk()
+            await cluster.create(ConfigMap(metadata=ObjectMeta(name="settings", namespace="default"), data={"a": "1"}))
+            await cluster.pod("web", volumes=[{"name": "v", "configMap": {"name": "settings"}}])
+            await cluster.until(lambda: cluster.phase("web") == "Running")
+            before, volumes.full = volumes.published, True
+            await cluster.client.patch(ConfigMap, "settings", {"data": {"a": "2"}}, "default")
+            await clock.sleep(5)
+            assert volumes.failed
+            volumes.full = False
+            await clock.sleep(60)
+            assert volumes.published == before + 1
 
     run(main)
