@@ -143,6 +143,13 @@ class Resource:
         return "/".join(parts)
 
 
+def served(kind: type[Any], plural: str, *, namespaced: bool = True, **rest: Any) -> Resource:
+    """The entry of a kind: group, version and kind are its type's own, the singular is the kind in small letters."""
+    zero = kind()
+    group, _, version = zero.api_version.rpartition("/")
+    return Resource(kind, group, version, zero.kind, plural, zero.kind.lower(), namespaced, **rest)
+
+
 class Registry:
     """All resources of a server, found by type, by path and by kind."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from knarr.api.coordination import v1
 from knarr.api.errors import Cause, invalid
 from knarr.api.printing import age
-from knarr.api.resources import Column, Resource, Strategy
+from knarr.api.resources import Column, Strategy, served
 
 
 class LeaseStrategy(Strategy[v1.Lease]):
@@ -29,16 +29,4 @@ COLUMNS = (
     Column("Age", lambda lease, now_s: age(lease.metadata.creation_timestamp, now_s)),
 )
 
-RESOURCES = (
-    Resource(
-        v1.Lease,
-        "coordination.k8s.io",
-        "v1",
-        "Lease",
-        "leases",
-        "lease",
-        True,
-        strategy=LeaseStrategy(),
-        columns=COLUMNS,
-    ),
-)
+RESOURCES = (served(v1.Lease, "leases", strategy=LeaseStrategy(), columns=COLUMNS),)

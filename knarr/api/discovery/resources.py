@@ -11,7 +11,7 @@ from knarr.api.core.validate_values import PROTOCOLS, validate_ip, validate_port
 from knarr.api.discovery import v1
 from knarr.api.errors import Cause, duplicate, invalid, not_supported, required
 from knarr.api.printing import age
-from knarr.api.resources import Column, Resource, Strategy
+from knarr.api.resources import Column, Strategy, served
 
 ADDRESS_TYPES = ("FQDN", "IPv4", "IPv6")
 ENDPOINTS_MAX, PORTS_MAX, ADDRESSES_MAX = 1000, 20000, 100
@@ -94,16 +94,4 @@ def _endpoints(piece: Any) -> str:
     return some([address for endpoint in piece.endpoints for address in endpoint.addresses])
 
 
-RESOURCES = (
-    Resource(
-        v1.EndpointSlice,
-        "discovery.k8s.io",
-        "v1",
-        "EndpointSlice",
-        "endpointslices",
-        "endpointslice",
-        True,
-        strategy=EndpointSliceStrategy(),
-        columns=COLUMNS,
-    ),
-)
+RESOURCES = (served(v1.EndpointSlice, "endpointslices", strategy=EndpointSliceStrategy(), columns=COLUMNS),)
