@@ -76,6 +76,13 @@ class Strategy(Generic[T]):
     def validate_status_update(self, obj: T, old: T) -> Iterable[Cause]:
         return ()
 
+    def prepare_for_part_update(self, part: str, obj: T, old: T) -> None:
+        """Carry over from `old` all but the part that a subresource is about (approval, resize, …)."""
+
+    def validate_part_update(self, part: str, obj: T, old: T) -> Iterable[Cause]:
+        """Faults of such a change."""
+        return ()
+
     def fields(self, obj: T) -> Mapping[str, str]:
         """Values of the fields that a field selector may name, besides metadata.name and metadata.namespace."""
         return {}
@@ -90,6 +97,16 @@ class Strategy(Generic[T]):
     def warnings(self, obj: T, old: T | None) -> Iterable[str]:
         """Advice that goes out as Warning headers."""
         return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """How a version of a kind that is kept as another version of it (or as another kind) is read and written."""
+
+    kept_as: type[Any]
+    """The type in the store; it is served too, and its strategy's rules hold for every write."""
+    to_kept: Callable[[Any], Any]
+    from_kept: Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +137,9 @@ class Resource:
     )
     columns: tuple[Column, ...] = ()
     """After NAME; AGE is to be listed too. Without any: NAME and AGE (upstream's default table shows Created At)."""
+    conversion: Conversion | None = None
+    """For a version that is not the one in the store. Only `default` and `validate_create` of its own strategy are
+    used: before the object becomes what is kept."""
 
     @property
     def group_version(self) -> str:
@@ -180,3 +200,7 @@ class Registry:
     def of(self, kind: type[Any]) -> Resource:
         """The resource that a type is served as. KeyError when it is not served."""
         return self._by_type[kind]
+
+    def kept(self, resource: Resource) -> Resource:
+        """The resource as which a resource's objects are in the store: itself, but for versions that are converted."""
+        return self._by_type[resource.conversion.kept_as] if resource.conversion else resource

@@ -20,8 +20,9 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from knarr.api.errors import APIError, BadRequest, TooLarge
+from knarr.apiserver.answers import failure
 from knarr.apiserver.authenticate import user_of_certificate
-from knarr.apiserver.server import BODY_MAX_BYTES, APIServer, failure
+from knarr.apiserver.server import BODY_MAX_BYTES, APIServer
 from knarr.client.transport import Answer, Request, Upgrade, User
 from knarr.pki import KeyPair
 

@@ -221,6 +221,9 @@ class Objects:
             # The only way to take a finalizer out of the spec of a namespace, and nothing else can be changed by it.
             obj = replace(old, metadata=metadata, spec=obj.spec)
             causes = ()
+        elif subresource:
+            strategy.prepare_for_part_update(subresource, obj, old)
+            causes = strategy.validate_part_update(subresource, obj, old)
         else:
             if strategy.has_status:
                 obj.status = old.status
@@ -230,7 +233,7 @@ class Objects:
             causes = ()
         attributes = Attributes("UPDATE", resource, namespace, obj, old, user, subresource, dry_run)
         await self._admission.mutate(attributes)
-        if subresource != "status":
+        if subresource in ("", "finalize"):
             causes = (*strategy.validate(obj), *strategy.validate_update(obj, old))
         _refuse(
             resource,

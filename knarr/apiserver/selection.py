@@ -12,6 +12,7 @@ from knarr.api.decode import decoder
 from knarr.api.errors import BadRequest
 from knarr.api.resources import Resource
 from knarr.api.selectors import FieldSelector, Operator, Selector, parse_field_selector, parse_selector
+from knarr.apiserver.calls import presented
 
 NAMES = ("metadata.name", "metadata.namespace", "spec.nodeName", "involvedObject.name", "involvedObject.uid")
 NAME = re.compile(r"[-a-z0-9.]+")
@@ -36,6 +37,8 @@ class Selection:
     """A resource's objects, or some of them."""
 
     resource: Resource
+    kept: Resource
+    """The resource as it is in the store (see Registry.kept)."""
     namespace: str
     name: str
     labels: Selector
@@ -44,7 +47,7 @@ class Selection:
     """What the bytes of every selected object contain: most others are told apart without being decoded."""
 
     @classmethod
-    def of(cls, resource: Resource, namespace: str, name: str, query: Mapping[str, str]) -> Selection:
+    def of(cls, resource: Resource, kept: Resource, namespace: str, name: str, query: Mapping[str, str]) -> Selection:
         """From a request's path and query. Raises BadRequest."""
         try:
             labels = parse_selector(query.get("labelSelector", ""))
@@ -57,16 +60,16 @@ class Selection:
                 raise BadRequest(f'field label not supported: "{requirement.field}" (known are {", ".join(known)})')
         name = name or fields.exact("metadata.name") or ""
         namespace = namespace or fields.exact("metadata.namespace") or ""
-        return cls(resource, namespace, name, labels, fields, (*_of_labels(labels), *_of_fields(fields)))
+        return cls(resource, kept, namespace, name, labels, fields, (*_of_labels(labels), *_of_fields(fields)))
 
     @property
     def prefix(self) -> str:
         """The part of the store that holds all of it."""
         if self.name and (self.namespace or not self.resource.namespaced):
-            return f"{self.resource.qualified}/{self.namespace}/{self.name}"
+            return f"{self.kept.qualified}/{self.namespace}/{self.name}"
         if self.namespace:
-            return f"{self.resource.qualified}/{self.namespace}/"
-        return f"{self.resource.qualified}/"
+            return f"{self.kept.qualified}/{self.namespace}/"
+        return f"{self.kept.qualified}/"
 
     @property
     def everything(self) -> bool:
@@ -87,13 +90,15 @@ class Selection:
             return False
         if not self.fields.requirements:
             return True
-        fields = _cached(memo, ("fields", side), lambda: self._fields(value, metadata))
+        fields = _cached(memo, (self.resource.type, side), lambda: self._fields(value, metadata))
         assert isinstance(fields, dict)
         return self.fields.matches(fields)
 
     def _fields(self, value: bytes, metadata: _Metadata) -> dict[str, str]:
         common = {"metadata.name": metadata.name, "metadata.namespace": metadata.namespace}
-        return common | dict(self.resource.strategy.fields(decoder(self.resource.type).decode(value)))
+        return common | dict(
+            self.resource.strategy.fields(decoder(self.resource.type).decode(presented(self.resource, value)))
+        )
 
 
 def _of_labels(labels: Selector) -> Iterator[bytes]:

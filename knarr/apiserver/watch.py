@@ -13,6 +13,7 @@ import msgspec
 
 from knarr.api.errors import APIError, Cause, Expired, Invalid, Timeout
 from knarr.apiserver import forms
+from knarr.apiserver.calls import presented
 from knarr.apiserver.forms import Form
 from knarr.apiserver.requests import flag, number, revision_of
 from knarr.apiserver.selection import Selection
@@ -142,7 +143,7 @@ class Watcher:
         return b""
 
     def _shared(self, event: Event) -> bytes:
-        key = (self._form, self._include)
+        key = (self._form, self._include, self._selection.resource.type)
         line = event.memo.get(key)
         if line is None:
             line = event.memo[key] = self._line(event.kind, event.value)
@@ -150,6 +151,7 @@ class Watcher:
         return line
 
     def _line(self, kind: Kind, value: bytes) -> bytes:
+        value = presented(self._selection.resource, value)
         if self._form is not Form.OBJECT:
             value = forms.shown(self._selection.resource, value, self._form, self._clock.time_s(), self._include)
         return _line(kind, value)

@@ -253,7 +253,7 @@ async def test_a_table_can_be_watched(door: Door) -> None:
 
 
 async def test_a_revision_from_the_future_is_a_timeout(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("knarr.apiserver.server.FUTURE_WAIT_S", 0.01)
+    monkeypatch.setattr("knarr.apiserver.reads.FUTURE_WAIT_S", 0.01)
     status, refused = await door("GET", CONFIG_MAPS, resourceVersion=str(door.store.revision + 100))
     assert (status, refused["reason"]) == (504, "Timeout")
     assert [cause["reason"] for cause in refused["details"]["causes"]] == ["ResourceVersionTooLarge"]

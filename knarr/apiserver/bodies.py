@@ -1,0 +1,92 @@
+"""What requests bring: objects, patches, options of a DELETE; each checked as it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from knarr.api.decode import convert, decode, plain_json, plain_yaml
+from knarr.api.errors import BadRequest, Invalid, UnsupportedMediaType, not_supported
+from knarr.api.meta import v1 as meta
+from knarr.apiserver import protobuf
+from knarr.apiserver.calls import Call
+from knarr.apiserver.objects import DeleteOptions
+from knarr.apiserver.patch import json_patch, merge_patch, strategic_merge_patch
+from knarr.apiserver.requests import number
+from knarr.client.client import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
+
+
+def object_of(call: Call, kind: type[Any]) -> tuple[Any, list[str]]:
+    """The object in the body, of a kind. Raises BadRequest, UnsupportedMediaType."""
+    media = call.request.headers.get("content-type", "application/json").partition(";")[0].strip()
+    validation = call.validation
+    if media in ("application/json", "application/yaml", ""):
+        obj, warnings = decode(kind, call.request.body, yaml_body=media == "application/yaml", validation=validation)
+    elif media == protobuf.MEDIA_TYPE:
+        obj, warnings = convert(kind, protobuf.plain_protobuf(kind, call.request.body), validation=validation)
+    else:
+        raise UnsupportedMediaType(
+            "the body of the request was in an unknown format - accepted media types include: "
+            f"application/json, application/yaml, {protobuf.MEDIA_TYPE}"
+        )
+    zero = kind()
+    if (obj.api_version, obj.kind) != (zero.api_version, zero.kind):
+        raise BadRequest(
+            f"the API version in the data ({obj.api_version}, Kind={obj.kind}) does not match the expected "
+            f"API version ({zero.api_version}, Kind={zero.kind})"
+        )
+    return obj, warnings
+
+
+def patch_of(call: Call, kind: type[Any]) -> Callable[[Any], Any]:
+    """The function that applies the body of a PATCH to plain data."""
+    body = call.request.body
+    media = call.request.headers.get("content-type", "").partition(";")[0].strip()
+    if media == JSON_PATCH:
+        return lambda data: json_patch(data, body)
+    if media == MERGE_PATCH:
+        patch = plain_json(body)
+        return lambda data: merge_patch(data, patch)
+    if media == STRATEGIC_MERGE_PATCH:
+        patch = plain_json(body)
+        return lambda data: strategic_merge_patch(kind, data, patch)
+    offered = f"{JSON_PATCH}, {MERGE_PATCH}, {STRATEGIC_MERGE_PATCH}"
+    raise UnsupportedMediaType(
+        f"the body of the request was in an unknown format - accepted media types include: {offered}"
+    )
+
+
+def delete_options_of(call: Call) -> DeleteOptions:
+    """From the body, or from the query. Raises BadRequest, Invalid."""
+    data: dict[str, Any] = {}
+    if call.request.body:
+        media = call.request.headers.get("content-type", "")
+        if protobuf.MEDIA_TYPE in media:
+            data = protobuf.plain_protobuf(meta.DeleteOptions, call.request.body)
+        else:
+            data = plain_yaml(call.request.body) if "yaml" in media else plain_json(call.request.body)
+        if not isinstance(data, dict) or data.get("kind", "DeleteOptions") not in (
+            "DeleteOptions",
+            call.resource.kind,
+        ):
+            raise BadRequest("the body of a DELETE must be DeleteOptions")
+    asked, _ = convert(meta.DeleteOptions, data, validation="Ignore")
+    grace_s = asked.grace_period_seconds
+    if grace_s is None:
+        grace_s = number(call.query, "gracePeriodSeconds")
+    if grace_s is not None and grace_s < 0:
+        raise BadRequest("gracePeriodSeconds must be a whole number, 0 or greater")
+    policy = asked.propagation_policy or call.query.get("propagationPolicy") or ""
+    if policy not in ("", "Background", "Foreground", "Orphan"):
+        cause = not_supported("propagationPolicy", policy, ("Background", "Foreground", "Orphan"))
+        raise Invalid.of("meta.k8s.io", "DeleteOptions", "", [cause])
+    if asked.orphan_dependents is not None and not policy:
+        policy = "Orphan" if asked.orphan_dependents else "Background"
+    preconditions = asked.preconditions or meta.Preconditions()
+    return DeleteOptions(
+        grace_period_s=grace_s,
+        propagation_policy=policy,
+        uid=preconditions.uid,
+        resource_version=preconditions.resource_version,
+        dry_run=call.dry_run or asked.dry_run == ["All"],
+    )

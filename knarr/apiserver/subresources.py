@@ -1,0 +1,157 @@
+"""Subresources that do something of their own: (type of the object, name) → the handler that answers it.
+
+A subresource that is a part of the object (status, finalize, approval, resize, …) has no handler here: it is an
+ordinary read or write of the object, and its kind's strategy says which part may change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from knarr.api.authentication.v1 import TokenRequest, TokenRequestStatus
+from knarr.api.autoscaling.v1 import Scale
+from knarr.api.core.v1 import Binding, Pod, ServiceAccount
+from knarr.api.decode import convert
+from knarr.api.errors import Conflict, InternalError, Invalid, invalid
+from knarr.api.resources import Registry
+from knarr.apiserver import answers, bodies, pods, scale
+from knarr.apiserver.authenticate import Tokens
+from knarr.apiserver.calls import Call
+from knarr.apiserver.objects import Objects
+from knarr.apiserver.requests import ResourcePath
+from knarr.apiserver.writes import Writes
+from knarr.client.nodes import NodeBackend
+from knarr.client.transport import Answer
+from knarr.clock import Clock, utc
+
+Handler = Callable[[Call], Awaitable[Answer]]
+
+TOKEN_LIFETIME_MIN_S, TOKEN_LIFETIME_MAX_S = 600, 1 << 32
+
+
+class Subresources:
+    """Finds the handler of a subresource."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        objects: Objects,
+        writes: Writes,
+        clock: Clock,
+        tokens: Tokens | None,
+        nodes: Callable[[], NodeBackend | None],
+    ) -> None:
+        self._registry = registry
+        self._objects = objects
+        self._writes = writes
+        self._clock = clock
+        self._tokens = tokens
+        self._nodes = nodes
+        self.handlers: dict[tuple[type[Any], str], Handler] = {
+            (ServiceAccount, "token"): self._token,
+            (Pod, "binding"): self._bind,
+            (Pod, "log"): self._log,
+            (Pod, "exec"): self._remote_command,
+            (Pod, "attach"): self._remote_command,
+            (Pod, "portforward"): self._port_forward,
+        }
+        """More may be added before the server starts."""
+
+    def handler(self, kind: type[Any], name: str) -> Handler | None:
+        """None: the subresource is a part of the object."""
+        return self._scale if name == "scale" else self.handlers.get((kind, name))
+
+    async def _scale(self, call: Call) -> Answer:
+        resource, path = call.resource, call.path
+        if call.request.method == "GET":
+            record = await self._objects.record(resource, path.namespace, path.name)
+            return answers.encoded(scale.encoded(record.value, resource.type), call.request)
+        if call.request.method == "PUT":
+            wanted, _ = bodies.object_of(call, Scale)
+
+            def change(old: Any, value: bytes) -> Any:
+                return scale.with_scale(old, wanted)
+        elif call.request.method == "PATCH":
+            apply = bodies.patch_of(call, Scale)
+
+            def change(old: Any, value: bytes) -> Any:
+                data = apply(msgspec.json.decode(msgspec.json.encode(scale.scale_of(old))))
+                return scale.with_scale(old, convert(Scale, data)[0])
+        else:
+            raise answers.method_not_allowed()
+        main = ResourcePath(path.group, path.version, path.plural, path.namespace, path.name, "")
+        stored = await self._writes.change(replace(call, path=main), change)
+        return answers.encoded(scale.encoded(stored.value, resource.type), call.request)
+
+    async def _bind(self, call: Call) -> Answer:
+        _only(call, "POST")
+        binding, _ = bodies.object_of(call, Binding)
+        if not binding.target.name or binding.target.kind not in (None, "", "Node"):
+            cause = invalid("target.name", binding.target.name, "must be the name of a Node")
+            raise Invalid.of("", "Binding", call.path.name, [cause])
+        now_s = self._clock.time_s()
+        await self._objects.transform(
+            call.resource,
+            call.path.namespace,
+            call.path.name,
+            lambda pod: pods.bound(pod, binding, now_s),
+            dry_run=call.dry_run,
+        )
+        return answers.success(call.request, 201, code=201)
+
+    async def _log(self, call: Call) -> Answer:
+        _only(call, "GET")
+        return await pods.log(await self._pod(call), call.request, pods.need(self._nodes()), self._clock)
+
+    async def _remote_command(self, call: Call) -> Answer:
+        _only(call, "GET", "POST")
+        return pods.remote_command(await self._pod(call), call.path.subresource, call.request, pods.need(self._nodes()))
+
+    async def _port_forward(self, call: Call) -> Answer:
+        _only(call, "GET", "POST")
+        return pods.port_forward(await self._pod(call), call.request, pods.need(self._nodes()))
+
+    async def _pod(self, call: Call) -> Pod:
+        pod: Pod = await self._objects.get(call.kept, call.path.namespace, call.path.name)
+        return pod
+
+    async def _token(self, call: Call) -> Answer:
+        _only(call, "POST")
+        if self._tokens is None:
+            raise InternalError("this API server has no key to sign tokens with")
+        path = call.path
+        wanted, _ = bodies.object_of(call, TokenRequest)
+        account: ServiceAccount = await self._objects.get(call.resource, path.namespace, path.name)
+        spec = wanted.spec
+        lifetime_s = spec.expiration_seconds if spec.expiration_seconds is not None else 3600
+        if not TOKEN_LIFETIME_MIN_S <= lifetime_s <= TOKEN_LIFETIME_MAX_S:
+            detail = "may not specify a duration less than 10 minutes"
+            if lifetime_s > TOKEN_LIFETIME_MAX_S:
+                detail = "may not specify a duration larger than 2^32 seconds"
+            cause = invalid("spec.expirationSeconds", lifetime_s, detail)
+            raise Invalid.of("authentication.k8s.io", "TokenRequest", "", [cause])
+        pod = None
+        if (bound := spec.bound_object_ref) and bound.kind == "Pod":
+            resource = self._registry.of(Pod)
+            pod = await self._objects.get(resource, path.namespace, bound.name or "")
+            if bound.uid and bound.uid != pod.metadata.uid:
+                detail = f"the UID in the bound object reference ({bound.uid}) does not match the UID in record. "
+                raise Conflict.of(
+                    "", "pods", bound.name or "", detail + "The object might have been deleted and then recreated"
+                )
+        token, expires_s = self._tokens.issue(account, pod, spec.audiences, lifetime_s)
+        wanted.metadata.name, wanted.metadata.namespace = path.name, path.namespace
+        wanted.metadata.creation_timestamp = utc(self._clock.time_s())
+        wanted.spec.audiences = wanted.spec.audiences or list(self._tokens.audiences)
+        wanted.spec.expiration_seconds = lifetime_s
+        wanted.status = TokenRequestStatus(token=token, expiration_timestamp=utc(expires_s))
+        return answers.encoded(msgspec.json.encode(wanted), call.request, status=201)
+
+
+def _only(call: Call, *methods: str) -> None:
+    if call.request.method not in methods:
+        raise answers.method_not_allowed()

@@ -1,0 +1,159 @@
+"""Writing: create, replace, patch, delete, and deleting many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from knarr.api.decode import convert, decoder
+from knarr.api.errors import BadRequest, Cause, Conflict, Invalid, NotFound, invalid
+from knarr.apiserver import answers, bodies, forms
+from knarr.apiserver.calls import Call
+from knarr.apiserver.objects import MODIFIED, Objects, Stored
+from knarr.apiserver.reads import Reads
+from knarr.apiserver.selection import Selection
+from knarr.client.transport import Answer
+from knarr.clock import Clock
+from knarr.store.contract import Mismatch, Store
+
+COLLISIONS_MAX = 20
+"""A Service begins again this often when another takes the address meant for it."""
+
+
+class Writes:
+    """The handlers of POST, PUT, PATCH and DELETE."""
+
+    def __init__(self, store: Store, objects: Objects, reads: Reads, clock: Clock) -> None:
+        self._store = store
+        self._objects = objects
+        self._reads = reads
+        self._clock = clock
+
+    async def create(self, call: Call) -> Answer:
+        """Raises AlreadyExists, Invalid, Forbidden, BadRequest."""
+        if call.path.name:
+            raise answers.method_not_allowed()
+        dry_run = call.dry_run
+        for _ in range(COLLISIONS_MAX):
+            read, warnings = bodies.object_of(call, call.resource.type)
+            obj = _to_kept(call, read)
+            try:
+                stored = await self._objects.create(call.kept, call.path.namespace, obj, call.user, dry_run=dry_run)
+            except Mismatch:
+                continue  # Another Service took the address: choose again, or say that it is taken.
+            return self._shown(call, stored, warnings)
+        raise Conflict("the addresses of the Service were taken by others at the same time; try again")
+
+    async def update(self, call: Call) -> Answer:
+        """Replace an object. Raises NotFound, Conflict, Invalid, Forbidden, BadRequest."""
+        path = call.path
+        read, warnings = bodies.object_of(call, call.resource.type)
+        name = read.metadata.name
+        if not name:
+            read.metadata.name = path.name
+        elif name != path.name:
+            raise BadRequest(f"the name of the object ({name}) does not match the name on the URL ({path.name})")
+        obj = _to_kept(call, read)
+        body = msgspec.json.encode(obj)
+        decode = decoder(call.kept.type).decode
+        try:
+            stored = await self.change(call, lambda old, value: decode(body))
+        except NotFound:
+            if not call.resource.strategy.allow_create_on_update or path.subresource:
+                raise
+            stored = await self._objects.create(call.kept, path.namespace, obj, call.user, dry_run=call.dry_run)
+        return self._shown(call, stored, warnings)
+
+    async def patch(self, call: Call) -> Answer:
+        """Change a part of an object. Raises NotFound, Conflict, Invalid, Forbidden, BadRequest."""
+        resource = call.resource
+        warnings: list[str] = []
+        validation = call.validation
+        apply = bodies.patch_of(call, resource.type)
+
+        def change(old: Any, value: bytes) -> Any:
+            patched = apply(msgspec.json.decode(call.presented(value)))
+            if not isinstance(patched, dict):
+                raise BadRequest("the patched object is no object")
+            try:
+                obj, found = convert(resource.type, patched, validation=validation)
+            except BadRequest as error:
+                # What a patch makes of an object is the object's fault: 422, where a body would be a 400.
+                cause = Cause("FieldValueInvalid", "patch", f"Invalid value: {error.message}")
+                raise Invalid.of(resource.group, resource.kind, call.path.name, [cause]) from None
+            warnings[:] = found
+            if obj.metadata.name != old.metadata.name:
+                cause = invalid("metadata.name", obj.metadata.name, "field is immutable")
+                raise Invalid.of(resource.group, resource.kind, call.path.name, [cause])
+            if obj.metadata.resource_version == old.metadata.resource_version and not _names_version(call.request.body):
+                obj.metadata.resource_version = None
+            return _to_kept(call, obj)
+
+        return self._shown(call, await self.change(call, change), warnings)
+
+    async def change(self, call: Call, change: Callable[[Any, bytes], Any]) -> Stored:
+        """Update an object by a function, again when the addresses that it chose were taken meanwhile."""
+        path = call.path
+        for _ in range(COLLISIONS_MAX):
+            try:
+                return await self._objects.update(
+                    call.kept,
+                    path.namespace,
+                    path.name,
+                    change,
+                    call.user,
+                    subresource=path.subresource,
+                    dry_run=call.dry_run,
+                )
+            except Mismatch:
+                continue
+        raise Conflict.of(call.resource.group, call.resource.plural, path.name, MODIFIED)
+
+    async def delete(self, call: Call) -> Answer:
+        """Answers the object while it waits for its end, a Status when it is gone. Raises NotFound, Conflict."""
+        path, resource = call.path, call.resource
+        options = bodies.delete_options_of(call)
+        value, gone = await self._objects.delete(call.kept, path.namespace, path.name, options, call.user)
+        if not gone or resource.strategy.returns_deleted:
+            return answers.shown(call, value, self._clock)
+        metadata = msgspec.json.decode(value)["metadata"]
+        details = {"name": path.name, "group": resource.group, "kind": resource.plural, "uid": metadata["uid"]}
+        return answers.success(call.request, details={key: text for key, text in details.items() if text})
+
+    async def delete_collection(self, call: Call) -> Answer:
+        """Delete all that is selected; answers the list of it."""
+        selection = Selection.of(call.resource, call.kept, call.path.namespace, "", call.query)
+        options = bodies.delete_options_of(call)
+        found = await self._store.range(selection.prefix)
+        records = [record for record in found.records if selection.holds(record.value)]
+        for record in records:
+            _, namespace, name = record.key.split("/", 2)
+            try:
+                await self._objects.delete(call.kept, namespace, name, options, call.user)
+            except NotFound:
+                continue
+        metadata = {"resourceVersion": str(self._store.revision)}
+        return self._reads.listed(call, [record.value for record in records], metadata, forms.Accepted())
+
+    def _shown(self, call: Call, stored: Stored, warnings: list[str]) -> Answer:
+        return answers.shown(
+            call, stored.value, self._clock, 201 if stored.created else 200, warnings + stored.warnings
+        )
+
+
+def _to_kept(call: Call, obj: Any) -> Any:
+    """The object as it is to be kept. A version that is converted is defaulted and checked by its own rules first."""
+    resource = call.resource
+    if resource.conversion is None:
+        return obj
+    resource.strategy.default(obj)
+    if causes := list(resource.strategy.validate_create(obj)):
+        raise Invalid.of(resource.group, resource.kind, obj.metadata.name or "", causes)
+    return resource.conversion.to_kept(obj)
+
+
+def _names_version(patch: bytes) -> bool:
+    """Whether a patch itself says which version it changes."""
+    return b"resourceVersion" in patch
