@@ -8,11 +8,15 @@ from typing import Any
 from knarr import KUBERNETES_VERSION, __version__
 from knarr.api.resources import Registry, Resource
 
+PROXY_VERBS = ("create", "delete", "get", "patch", "update")
 SUBRESOURCES = {
     ("", "pods", "attach"): ("", "v1", "PodAttachOptions", ("create", "get")),
     ("", "pods", "binding"): ("", "v1", "Binding", ("create",)),
     ("", "pods", "exec"): ("", "v1", "PodExecOptions", ("create", "get")),
     ("", "pods", "log"): ("", "v1", "Pod", ("get",)),
+    ("", "nodes", "proxy"): ("", "v1", "NodeProxyOptions", PROXY_VERBS),
+    ("", "pods", "proxy"): ("", "v1", "PodProxyOptions", PROXY_VERBS),
+    ("", "services", "proxy"): ("", "v1", "ServiceProxyOptions", PROXY_VERBS),
     ("", "pods", "portforward"): ("", "v1", "PodPortForwardOptions", ("create", "get")),
     ("", "namespaces", "finalize"): ("", "v1", "Namespace", ("update",)),
     ("", "serviceaccounts", "token"): ("authentication.k8s.io", "v1", "TokenRequest", ("create",)),
@@ -47,6 +51,17 @@ def version() -> dict[str, str]:
         "compiler": platform.python_implementation(),
         "platform": f"linux/{'amd64' if platform.machine() == 'x86_64' else platform.machine()}",
     }
+
+
+def paths(registry: Registry) -> list[str]:
+    """/: what can be asked for besides objects."""
+    groups = {path for resource in registry if resource.group for path in _paths_of(resource)}
+    always = ("/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz")
+    return sorted({*always, "/version", *groups})
+
+
+def _paths_of(resource: Resource) -> tuple[str, str]:
+    return f"/apis/{resource.group}", f"/apis/{resource.group_version}"
 
 
 def core_versions(address: str) -> dict[str, Any]:

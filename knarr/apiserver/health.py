@@ -15,7 +15,7 @@ class Health:
     """The named checks of a server. A check answers None, or what is wrong."""
 
     def __init__(self) -> None:
-        self.checks: dict[str, Callable[[], str | None]] = {"ping": lambda: None}
+        self.checks: dict[str, Callable[[], str | None]] = {"ping": lambda: None, "log": lambda: None}
         self.readiness: dict[str, Callable[[], str | None]] = {}
         """Checks of /readyz alone: a server that waits for them is alive."""
 

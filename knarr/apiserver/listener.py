@@ -22,6 +22,7 @@ from aiohttp.web_protocol import RequestHandler
 from knarr.api.errors import APIError, BadRequest, TooLarge
 from knarr.apiserver.answers import failure
 from knarr.apiserver.authenticate import user_of_certificate
+from knarr.apiserver.flow import timed_out
 from knarr.apiserver.server import BODY_MAX_BYTES, APIServer
 from knarr.client.transport import Answer, Request, Upgrade, User
 from knarr.pki import KeyPair
@@ -30,8 +31,14 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 1024
 """Connections that may wait to be accepted."""
-HEADERS_MAX_BYTES = 64 << 10
+HEADER_MAX_BYTES = 64 << 10
 """Of one header line."""
+HEADERS_MAX_BYTES = 1 << 20
+"""Of all headers of a request, as upstream."""
+HEADERS_MAX_S = 32.0
+"""How long a client may take to send the headers of a request, once it has begun (upstream's ReadHeaderTimeout)."""
+BODY_MAX_S = 60.0
+"""How long it may take to send the body."""
 GZIP_MIN_BYTES = 128 << 10
 """Answers from this size on are compressed for those who accept it (KEP-156)."""
 SHUTDOWN_S = 2.0
@@ -45,6 +52,7 @@ class Listener:
 
     def __init__(self, server: APIServer, context: ssl.SSLContext, host: str, port: int) -> None:
         self._server = server
+        self._clock = server.clock
         self._context = context
         self._host = host
         self._port = port
@@ -54,8 +62,8 @@ class Listener:
             handler_cancellation=True,
             access_log=None,
             keepalive_timeout=3630,
-            max_line_size=HEADERS_MAX_BYTES,
-            max_field_size=HEADERS_MAX_BYTES,
+            max_line_size=HEADER_MAX_BYTES,
+            max_field_size=HEADER_MAX_BYTES,
         )
         self._listening: asyncio.Server | None = None
         self._streams: set[asyncio.Task[Any]] = set()
@@ -88,7 +96,7 @@ class Listener:
             request = await self._read(incoming)
         except APIError as error:
             return _plain(failure(error))
-        answer = await self._server.handle(request)
+        answer = await self._server.handle_from_outside(request)
         if answer.upgrade:
             return await self._upgrade(incoming, answer.upgrade)
         if answer.stream is not None:
@@ -114,7 +122,10 @@ class Listener:
         body = b""
         if incoming.body_exists:
             try:
-                body = await incoming.read()
+                async with self._clock.timeout(BODY_MAX_S):
+                    body = await incoming.read()
+            except TimeoutError:
+                raise timed_out() from None
             except web.HTTPRequestEntityTooLarge:
                 raise TooLarge(f"Request entity too large: limit is {BODY_MAX_BYTES}") from None
         headers = {name.lower(): value for name, value in incoming.headers.items()}
@@ -174,13 +185,56 @@ async def _served(upgrade: Upgrade, socket: _WebSocket) -> None:
 class _Connection(RequestHandler):
     """A connection that knows whom its certificate names."""
 
-    __slots__ = ("user",)
+    __slots__ = ("_head_bytes", "_head_deadline", "user")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._head_bytes = 0
+        self._head_deadline: asyncio.TimerHandle | None = None
+        self._await_head()
         session = transport.get_extra_info("ssl_object")
         certificate = session.getpeercert() if session else None
         self.user = user_of_certificate(certificate) if certificate else None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._head_came()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bound the size and the time of a request's head. While a request is worked on, what comes is its body."""
+        if self._current_request is not None or self._messages or self._upgraded:
+            super().data_received(data)
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > HEADERS_MAX_BYTES:
+            self._refuse_head()
+            return
+        super().data_received(data)
+        if self._messages:
+            self._head_came()
+        elif self._head_deadline is None:
+            self._await_head()
+
+    def _await_head(self) -> None:
+        self._head_deadline = asyncio.get_running_loop().call_later(HEADERS_MAX_S, self.force_close)
+
+    def _head_came(self) -> None:
+        self._head_bytes = 0
+        if self._head_deadline:
+            self._head_deadline.cancel()
+            self._head_deadline = None
+
+    def _refuse_head(self) -> None:
+        """The parser holds no message yet, so nothing answers but this."""
+        body = failure(HeadersTooLarge(f"the headers are longer than {HEADERS_MAX_BYTES} bytes")).body
+        head = (
+            "HTTP/1.1 431 Request Header Fields Too Large\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        if self.transport:
+            self.transport.write(head.encode() + body)
+        self._head_came()
+        self.force_close()
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -190,7 +244,7 @@ class _Connection(RequestHandler):
             return super().handle_error(request, status, exc, message)
         too_long = isinstance(exc, LineTooLong)
         error = (
-            HeadersTooLarge(f"a header is longer than {HEADERS_MAX_BYTES} bytes") if too_long else BadRequest("no HTTP")
+            HeadersTooLarge(f"a header is longer than {HEADER_MAX_BYTES} bytes") if too_long else BadRequest("no HTTP")
         )
         response = _plain(failure(error))
         response.force_close()

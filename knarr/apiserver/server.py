@@ -10,13 +10,14 @@ it: `Reads`, `Writes`, `Subresources`, or for kinds that are asked and never kep
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, aclosing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
-from knarr.api.core.v1 import Service
+from knarr.api.core.v1 import Node, Pod, Service
 from knarr.api.errors import APIError, InternalError, TooLarge
 from knarr.api.resources import Registry
 from knarr.apiserver import answers, bodies, discovery, forms, openapi
@@ -30,14 +31,17 @@ from knarr.apiserver.answers import failure
 from knarr.apiserver.authenticate import Tokens, authenticate
 from knarr.apiserver.authorize import authorize
 from knarr.apiserver.calls import Call
+from knarr.apiserver.flow import Flow, time_limit_s, timed_out
 from knarr.apiserver.health import Health
+from knarr.apiserver.metrics import Metrics, Series, series_of
 from knarr.apiserver.objects import Objects
+from knarr.apiserver.proxy import Proxy
 from knarr.apiserver.reads import Reads
-from knarr.apiserver.requests import flag, resource_path
+from knarr.apiserver.requests import ResourcePath, flag, resource_path
 from knarr.apiserver.subresources import Subresources
 from knarr.apiserver.writes import Writes
 from knarr.client.nodes import NodeBackend
-from knarr.client.transport import Answer, Request
+from knarr.client.transport import Answer, Request, User
 from knarr.clock import Clock
 from knarr.store.contract import Store
 
@@ -46,6 +50,8 @@ log = logging.getLogger(__name__)
 BODY_MAX_BYTES = 3 << 20
 """Of a request, as upstream."""
 
+Place = Callable[[Request, User, ResourcePath | None], AbstractContextManager[None]]
+"""place(request, user, path): holds a place for a request that is worked on (see knarr.apiserver.flow)."""
 Review = Callable[[Call, Any], Awaitable[Any]]
 """review(call, obj): what a POST of a kind that is never kept is answered (TokenReview, SubjectAccessReview)."""
 
@@ -78,6 +84,9 @@ class APIServer:
         self.settings = settings
         self.nodes = nodes
         self.tokens = tokens
+        self.clock = clock
+        self.metrics = Metrics()
+        self.flow = Flow(self.metrics)
         addresses = ServiceAddresses(store, clock, settings.service_cidr, settings.node_ports)
         self.objects = Objects(
             store,
@@ -96,6 +105,12 @@ class APIServer:
         self.reads = Reads(store, self.objects, clock)
         self.writes = Writes(store, self.objects, self.reads, clock)
         self.subresources = Subresources(registry, self.objects, self.writes, clock, tokens, lambda: self.nodes)
+        self.proxy = Proxy(registry, self.objects, clock)
+        self.subresources.handlers |= {
+            (Pod, "proxy"): self.proxy.pod,
+            (Service, "proxy"): self.proxy.service,
+            (Node, "proxy"): self.proxy.node,
+        }
         self.reviews: dict[type[Any], Review] = {}
         self.health = Health()
         self.health.readiness["started"] = lambda: None if self.ready else "not yet"
@@ -103,22 +118,46 @@ class APIServer:
         """Told by /readyz; whoever assembles the process sets it."""
 
     async def handle(self, request: Request) -> Answer:
-        """The answer to a request; never raises."""
+        """The answer to a request of a part of this process; never raises."""
+        return await self._answered(request, self._answer(request, resource_path(request.path), _anybody))
+
+    async def handle_from_outside(self, request: Request) -> Answer:
+        """The answer to a request that came over the network: limited in number and time, and counted. Never raises."""
+        path = resource_path(request.path)
+        start_s = self.clock.monotonic_s()
         try:
-            return await self._answer(request)
+            limit_s = time_limit_s(request, path)
+        except APIError as error:
+            return failure(error)
+        try:
+            async with self.clock.timeout(limit_s):
+                answer = await self._answered(request, self._answer(request, path, self.flow.place))
+        except TimeoutError:
+            answer = failure(timed_out())
+        self._count(request, path, answer, None if limit_s is None else self.clock.monotonic_s() - start_s)
+        return answer
+
+    async def _answered(self, request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
+        try:
+            return await work
         except APIError as error:
             return failure(error)
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             return failure(InternalError(f"Internal error occurred in {request.method} {request.path}; see the log"))
 
-    async def _answer(self, request: Request) -> Answer:
-        path = resource_path(request.path)
+    async def _answer(self, request: Request, path: ResourcePath | None, place: Place) -> Answer:
         if path is None and (answer := self._public(request)):
             return answer
         user = request.user or await authenticate(request.headers, None, self.tokens)
-        authorize(user, request.method, request.path)
+        with place(request, user, path):
+            authorize(user, request.method, request.path)
+            return await self._dispatch(request, user, path)
+
+    async def _dispatch(self, request: Request, user: User, path: ResourcePath | None) -> Answer:
         if path is None:
+            if request.path == "/metrics":
+                return self.metrics.answer(await self._objects_by_resource())
             return self._about(request)
         resource = self.registry.by_plural(path.group, path.version, path.plural)
         if resource is None or (path.namespace and not resource.namespaced):
@@ -131,6 +170,36 @@ class APIServer:
         if path.name:
             return await self._one(call)
         return await self._collection(call)
+
+    async def close(self) -> None:
+        """Let go of what the server holds besides its store."""
+        self.ready = False
+        await self.proxy.close()
+
+    async def _objects_by_resource(self) -> dict[tuple[str, str], int]:
+        found = {}
+        for resource in self.registry:
+            first = await self.store.range(f"{resource.qualified}/", limit=1)
+            found[resource.group, resource.plural] = len(first.records) + first.remaining
+        return found
+
+    def _count(self, request: Request, path: ResourcePath | None, answer: Answer, seconds: float | None) -> None:
+        """Count an answer, but what is about no kind that is served: names that anybody may invent are no series."""
+        if path is not None and self.registry.by_plural(path.group, path.version, path.plural) is None:
+            path = None
+        series = series_of(request, path)
+        self.metrics.answered(series, answer.status, seconds)
+        if answer.stream is not None and seconds is None:
+            answer.stream = self._counted(answer.stream, series)
+
+    async def _counted(self, stream: AsyncIterator[bytes], series: Series) -> AsyncIterator[bytes]:
+        self.metrics.lasting(series, 1)
+        try:
+            async with aclosing(cast(Any, stream)):
+                async for chunk in stream:
+                    yield chunk
+        finally:
+            self.metrics.lasting(series, -1)
 
     def _public(self, request: Request) -> Answer | None:
         """Health and /version: open to all, as upstream."""
@@ -166,9 +235,7 @@ class APIServer:
             case ["openapi", "v3", *place]:
                 found = openapi.document(self.registry, "/".join(place))
             case [""]:
-                found = {
-                    "paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz"]
-                }
+                found = {"paths": discovery.paths(self.registry)}
         if found is None:
             raise answers.not_served()
         return answers.plain(found, request)
@@ -213,6 +280,12 @@ class APIServer:
         answer = answers.encoded(msgspec.json.encode(await self.reviews[call.resource.type](call, obj)), call.request)
         answer.status, answer.warnings = 201, warnings
         return answer
+
+
+@contextmanager
+def _anybody(request: Request, user: User, path: ResourcePath | None) -> Iterator[None]:
+    """No limit: for the parts of this process."""
+    yield
 
 
 class InProcessTransport:

@@ -176,6 +176,7 @@ class Process:
         settings = Settings(f"{config.advertise_address}:{config.listen_port}", config.service_cidr, config.node_ports)
         tokens = Tokens(store, self.clock, key, issuer, [issuer])
         self.server = APIServer(store, built_in(), self.clock, settings, tokens=tokens)
+        self._closing.append(("API server's connections", self.server.close))
         context = tls_context(self.pki.apiserver, self.pki.ca)
         listener = Listener(self.server, context, config.listen_host, config.listen_port)
         with self._waiting("API server"):

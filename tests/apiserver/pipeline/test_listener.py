@@ -249,3 +249,36 @@ async def test_a_port_is_forwarded(served: Served, session: aiohttp.ClientSessio
             assert heads == [bytes((channel,)) + port.to_bytes(2, "little") for channel in (0, 1)]
             await socket.send_bytes(b"\x00hello\n")
             assert (await socket.receive()).data == b"\x00HELLO\n"
+
+
+async def raw_connection(served: Served) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    host, port = served.url.removeprefix("https://").split(":")
+    return await asyncio.open_connection(host, int(port), ssl=client_context(served.ca))
+
+
+async def test_headers_over_a_mebibyte_are_refused(served: Served) -> None:
+    reader, writer = await raw_connection(served)
+    writer.write(b"GET /version HTTP/1.1\r\nhost: x\r\n")
+    for number in range(40):
+        writer.write(b"x-%d: %b\r\n" % (number, b"y" * 30_000))
+    answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    writer.close()
+
+
+async def test_headers_that_come_too_slowly_are_cut_off(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("knarr.apiserver.listener.HEADERS_MAX_S", 0.05)
+    reader, writer = await raw_connection(served)
+    writer.write(b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
+    writer.write(b"GET /ver")  # and never more
+    assert b"HTTP/1.1 200" not in await reader.read()
+    writer.close()
+
+
+async def test_a_body_that_never_comes_is_given_up(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("knarr.apiserver.listener.BODY_MAX_S", 0.05)
+    reader, writer = await raw_connection(served)
+    writer.write(b"POST /api/v1/namespaces HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{")
+    assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 504 ")
+    writer.close()

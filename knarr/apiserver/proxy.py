@@ -1,0 +1,250 @@
+"""The proxy subresource of pods, services and nodes: HTTP through the API server to what runs in the cluster.
+
+    /api/v1/namespaces/<ns>/pods/[<scheme>:]<name>[:<port>]/proxy/<path>
+
+A request goes to an address that the cluster knows (a pod's, an endpoint's, a node's), never to a name that would have
+to be resolved, and never to loopback, link-local or multicast. Answers are passed on as they come; redirects and links
+of pages that lead back to the target are rewritten so that a browser stays in the proxy.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from knarr.api.core.v1 import Node, Pod, Service
+from knarr.api.decode import decoder
+from knarr.api.discovery.v1 import EndpointSlice
+from knarr.api.errors import BadRequest, ServiceUnavailable
+from knarr.api.resources import Registry
+from knarr.apiserver.calls import Call
+from knarr.apiserver.objects import Objects
+from knarr.client.transport import Answer
+from knarr.clock import Clock
+
+if TYPE_CHECKING:
+    import aiohttp
+
+CONNECT_S = 5.0
+"""How long a target may take to accept a connection (upstream's dial timeout is 30 s; a person waits here)."""
+PAGE_MAX_BYTES = 4 << 20
+"""Pages up to this size have their links rewritten; longer ones pass as they are."""
+CHUNK_BYTES = 64 << 10
+KUBELET_PORT = 10250
+NAME = re.compile(r"(?:(https?):)?([^:]+)(?::([^:]*))?")
+"""scheme:name:port, of which scheme and port may be left out."""
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""RFC 9110, section 7.6.1: of one connection only."""
+OURS = frozenset({"authorization", "host", "content-length"})
+"""Not for the target: who the client is to us is not its business."""
+LINK = re.compile(rb"""((?:href|src|action|background|cite|data|poster)\s*=\s*["'])(/[^"']*)""", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a request goes."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def origin(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+class Proxy:
+    """The handlers of the proxy subresource."""
+
+    def __init__(self, registry: Registry, objects: Objects, clock: Clock) -> None:
+        self._registry = registry
+        self._objects = objects
+        self._clock = clock
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        if self._session:
+            await self._session.close()
+
+    async def pod(self, call: Call) -> Answer:
+        scheme, name, port = _named(call.path.name)
+        pod: Pod = await self._objects.get(call.kept, call.path.namespace, name)
+        if not port:
+            declared = [each for container in (pod.spec.containers if pod.spec else ()) for each in container.ports]
+            port = str(declared[0].container_port) if declared else ""
+        if not port.isdecimal():
+            port = str(_container_port(pod, port)) if port else ""
+        host = (pod.status.pod_ip if pod.status else None) or ""
+        return await self._carry(call, Target(scheme or "http", host, int(port or (443 if scheme == "https" else 80))))
+
+    async def service(self, call: Call) -> Answer:
+        scheme, name, port = _named(call.path.name)
+        service: Service = await self._objects.get(call.kept, call.path.namespace, name)
+        host, number = await self._endpoint(service, port)
+        return await self._carry(call, Target(scheme or "http", host, number))
+
+    async def node(self, call: Call) -> Answer:
+        scheme, name, port = _named(call.path.name)
+        node: Node = await self._objects.get(call.kept, "", name)
+        addresses = node.status.addresses if node.status else []
+        host = next((each.address for each in addresses if each.type == "InternalIP"), "")
+        number = int(port) if port.isdecimal() else KUBELET_PORT
+        return await self._carry(call, Target(scheme or ("http" if port else "https"), host, number))
+
+    async def _endpoint(self, service: Service, port: str) -> tuple[str, int]:
+        """A ready endpoint of a Service's port, by chance. Raises ServiceUnavailable."""
+        name = service.metadata.name or ""
+        ports = service.spec.ports if service.spec else []
+        found = [each for each in ports if not port or port in (each.name, str(each.port))]
+        if not found or (not port and len(ports) > 1):
+            raise ServiceUnavailable(f'no service port "{port}" found for service "{name}"')
+        endpoints: list[tuple[str, int]] = []
+        for piece in await self._slices(service):
+            numbers = [each.port for each in piece.ports if (each.name or "") == (found[0].name or "") and each.port]
+            ready = [each for each in piece.endpoints if each.conditions is None or each.conditions.ready is not False]
+            endpoints += [(each.addresses[0], number) for each in ready for number in numbers]
+        if not endpoints:
+            raise ServiceUnavailable(f'no endpoints available for service "{name}"')
+        return self._clock.random.choice(sorted(endpoints))
+
+    async def _slices(self, service: Service) -> list[EndpointSlice]:
+        resource = self._registry.of(EndpointSlice)
+        found = await self._objects.store.range(f"{resource.qualified}/{service.metadata.namespace}/")
+        decode = decoder(EndpointSlice).decode
+        needle = f'"kubernetes.io/service-name":"{service.metadata.name}"'.encode()
+        return [decode(record.value) for record in found.records if needle in record.value]
+
+    async def _carry(self, call: Call, target: Target) -> Answer:
+        import aiohttp
+
+        request = call.request
+        _refuse_address(target.host)
+        base, _, rest = request.path.partition("/proxy")
+        base += "/proxy"
+        if not rest and request.method in ("GET", "HEAD"):
+            return Answer(301, {"location": f"{quote(base)}/{_query(request.repeated or request.query)}"})
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), connector=aiohttp.TCPConnector(limit=0)
+            )
+        url = f"{target.origin}{quote(rest or '/', safe=SAFE)}{_query(request.repeated or request.query)}"
+        headers = {
+            name: value
+            for name, value in request.headers.items()
+            if name not in HOP_BY_HOP and name not in OURS and not name.startswith("impersonate-")
+        }
+        headers |= {"x-forwarded-uri": request.path, "x-forwarded-host": request.headers.get("host", "")}
+        headers["x-forwarded-proto"] = "https"
+        try:
+            answer = await self._session.request(
+                request.method,
+                _url(url),
+                data=request.body or None,
+                headers=headers,
+                allow_redirects=False,
+                ssl=False,  # As upstream: what a pod calls itself is known to nobody, so there is nothing to check.
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
+            )
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ServiceUnavailable(f"error trying to reach service: {error or type(error).__name__}") from None
+        return await _passed_on(answer, target, base, request.method)
+
+
+SAFE = "/:@!$&'()*+,;=~-._"
+
+
+async def _passed_on(answer: aiohttp.ClientResponse, target: Target, base: str, method: str) -> Answer:
+    headers = {
+        name.lower(): value
+        for name, value in answer.headers.items()
+        if name.lower() not in HOP_BY_HOP and name.lower() != "content-length"
+    }
+    if location := headers.get("location"):
+        headers["location"] = _inside(location, target, base)
+    if method == "HEAD" or answer.status in (204, 304):
+        answer.release()
+        return Answer(answer.status, headers)
+    length = answer.content_length
+    page = headers.get("content-type", "").startswith("text/html") and "content-encoding" not in headers
+    if length is not None and length <= PAGE_MAX_BYTES and (page or length <= CHUNK_BYTES):
+        body = await answer.read()
+        if page:
+            body = LINK.sub(lambda link: link[1] + _linked(link[2], base), body)
+        return Answer(answer.status, headers, body)
+    return Answer(answer.status, headers, stream=_chunks(answer))
+
+
+async def _chunks(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async with answer:
+        async for chunk in answer.content.iter_any():
+            yield chunk
+
+
+def _named(name: str) -> tuple[str, str, str]:
+    """Scheme, name and port of scheme:name:port. Raises BadRequest."""
+    match = NAME.fullmatch(name)
+    if not match:
+        raise BadRequest(f'invalid request "{name}": must be name, name:port or scheme:name:port')
+    return match[1] or "", match[2], match[3] or ""
+
+
+def _container_port(pod: Pod, name: str) -> int:
+    for container in pod.spec.containers if pod.spec else ():
+        for port in container.ports:
+            if port.name == name:
+                return port.container_port
+    raise BadRequest(f'invalid port "{name}": no container of the pod has a port of this name')
+
+
+def _refuse_address(host: str) -> None:
+    """Raises BadRequest for what isn't an address of the cluster."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise BadRequest("address not allowed") from None
+    address = getattr(address, "ipv4_mapped", None) or address
+    if address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified:
+        raise BadRequest("address not allowed")
+
+
+def _query(values: Mapping[str, Any]) -> str:
+    return f"?{urlencode(values, doseq=True)}" if values else ""
+
+
+def _inside(location: str, target: Target, base: str) -> str:
+    """A redirect to the target itself, as one that stays in the proxy."""
+    parts = urlsplit(location)
+    if parts.netloc and f"{parts.scheme}://{parts.netloc}" not in (target.origin, target.origin.rsplit(":", 1)[0]):
+        return location
+    if not parts.path.startswith("/"):
+        return location
+    return base + parts.path + (f"?{parts.query}" if parts.query else "")
+
+
+def _linked(link: bytes, base: str) -> bytes:
+    if link.startswith((b"//", base.encode())):
+        return link
+    return base.encode() + link
+
+
+def _url(text: str) -> Any:
+    from yarl import URL
+
+    return URL(text, encoded=True)

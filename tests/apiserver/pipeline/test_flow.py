@@ -1,0 +1,150 @@
+"""The door under load and over time: places, time limits, what is counted, health by name."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from knarr.apiserver import flow
+from knarr.apiserver.flow import Flow, duration_s
+from knarr.client.transport import Answer, Request, User
+from tests.apiserver.pipeline.door import ADMINISTRATOR, CONFIG_MAPS, Door, config_map
+
+
+def outside(method: str, path: str, user: User = ADMINISTRATOR, body: bytes = b"", **query: str) -> Request:
+    headers = {"accept": "application/json", "content-type": "application/json"}
+    return Request(method, path, query, headers, body, user)
+
+
+class SlowStore:
+    """Reads of one object wait until they are let go."""
+
+    def __init__(self, store: Any) -> None:
+        self._get = store.get
+        self.let_go = asyncio.Event()
+        store.get = self.get
+
+    async def get(self, key: str) -> Any:
+        await self.let_go.wait()
+        return await self._get(key)
+
+
+async def test_what_is_over_the_limit_comes_back_later_but_administrators_are_served(door: Door) -> None:
+    door.server.flow = Flow(door.server.metrics, reads_max=1, writes_max=1)
+    await door.done("POST", CONFIG_MAPS, config_map("a"))
+    # Nobody but an administrator may read here yet; places are given before that is asked.
+    user = User("jane", ("system:authenticated",))
+    slow = SlowStore(door.store)
+    first = asyncio.ensure_future(door.server.handle_from_outside(outside("GET", f"{CONFIG_MAPS}/a", ADMINISTRATOR)))
+    await asyncio.sleep(0)
+    refused = await door.server.handle_from_outside(outside("GET", f"{CONFIG_MAPS}/a", user))
+    assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+    second = asyncio.ensure_future(door.server.handle_from_outside(outside("GET", f"{CONFIG_MAPS}/a", ADMINISTRATOR)))
+    slow.let_go.set()
+    assert [(await each).status for each in (first, second)] == [200, 200]
+    assert (await door.server.handle_from_outside(outside("GET", f"{CONFIG_MAPS}/a", user))).status != 429
+
+
+async def test_watches_take_no_place(door: Door) -> None:
+    door.server.flow = Flow(door.server.metrics, reads_max=1, writes_max=1)
+    user = User("jane", ("system:masters-not", "system:authenticated"))
+    watches = [
+        await door.server.handle_from_outside(outside("GET", CONFIG_MAPS, ADMINISTRATOR, watch="true"))
+        for _ in range(3)
+    ]
+    assert [answer.status for answer in watches] == [200, 200, 200]
+    assert (await door.server.handle_from_outside(outside("GET", CONFIG_MAPS, user))).status != 429
+    for answer in watches:
+        await answer.stream.aclose()  # type: ignore[union-attr]
+
+
+async def test_a_request_that_takes_too_long_ends_with_a_timeout(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    SlowStore(door.store)
+    answer = await door.server.handle_from_outside(outside("GET", f"{CONFIG_MAPS}/a", timeout="10ms"))
+    assert answer.status == 504
+    assert b'"reason":"Timeout"' in answer.body
+    monkeypatch.setattr(flow, "TIMEOUT_S", 0.01)
+    assert (await door.server.handle_from_outside(outside("GET", f"{CONFIG_MAPS}/a"))).status == 504
+
+
+async def test_a_timeout_that_is_no_duration_is_a_bad_request(door: Door) -> None:
+    answer = await door.server.handle_from_outside(outside("GET", CONFIG_MAPS, timeout="soon"))
+    assert answer.status == 400
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("10s", 10), ("1m30s", 90), ("1.5h", 5400), ("20ms", 0.02), ("0", 0), ("5", None), ("s", None)],
+)
+def test_durations_are_read_as_go_writes_them(text: str, seconds: float | None) -> None:
+    assert duration_s(text) == (pytest.approx(seconds) if seconds is not None else None)
+
+
+async def metrics(door: Door) -> dict[str, float]:
+    answer: Answer = await door.server.handle_from_outside(outside("GET", "/metrics"))
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    lines = (line.rpartition(" ") for line in answer.body.decode().splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}
+
+
+async def test_requests_are_counted_under_upstreams_names(door: Door) -> None:
+    await door.done("POST", CONFIG_MAPS, config_map("a"))
+    await door.server.handle_from_outside(outside("GET", f"{CONFIG_MAPS}/a"))
+    await door.server.handle_from_outside(outside("GET", f"{CONFIG_MAPS}/none"))
+    await door.server.handle_from_outside(outside("GET", CONFIG_MAPS))
+    found = await metrics(door)
+    labels = (
+        'component="apiserver",dry_run="",group="",resource="configmaps",'
+        'scope="{}",subresource="",verb="{}",version="v1"'
+    )
+
+    def total(code: int, scope: str, verb: str) -> float:
+        values = labels.format(scope, verb)
+        return found["apiserver_request_total{code=" + f'"{code}",' + values + "}"]
+
+    assert (total(200, "resource", "GET"), total(404, "resource", "GET"), total(200, "namespace", "LIST")) == (1, 1, 1)
+    count = "apiserver_request_duration_seconds_count{" + labels.format("resource", "GET") + "}"
+    assert found[count] == 2
+    assert found['apiserver_resource_objects{group="",resource="configmaps"}'] == 1
+    assert found["process_resident_memory_bytes"] > 1e6
+
+
+async def test_a_path_that_somebody_made_up_is_no_series(door: Door) -> None:
+    await door.server.handle_from_outside(outside("GET", "/apis/made.up/v1/things"))
+    assert not [name for name in await metrics(door) if "made" in name]
+
+
+async def test_a_watch_counts_as_long_as_it_lasts(door: Door) -> None:
+    name = (
+        'apiserver_longrunning_requests{component="apiserver",group="",resource="configmaps",scope="namespace",'
+        'subresource="",verb="WATCH",version="v1"}'
+    )
+    answer = await door.server.handle_from_outside(outside("GET", CONFIG_MAPS, watch="true"))
+    assert answer.stream is not None
+    await door.done("POST", CONFIG_MAPS, config_map("a"))
+    await anext(answer.stream)
+    assert (await metrics(door))[name] == 1
+    await answer.stream.aclose()  # type: ignore[attr-defined]
+    assert (await metrics(door))[name] == 0
+
+
+async def health(door: Door, path: str, **query: str) -> tuple[int, str]:
+    answer = await door.server.handle_from_outside(Request("GET", path, query))
+    return answer.status, answer.body.decode()
+
+
+async def test_health_is_told_check_by_check(door: Door) -> None:
+    assert await health(door, "/livez") == (200, "ok")
+    status, text = await health(door, "/readyz")
+    assert (status, text.splitlines()[-2:]) == (500, ["[-]started failed: reason withheld", "readyz check failed"])
+    assert await health(door, "/livez/ping") == (200, "ok")
+    assert (await health(door, "/readyz/started"))[0] == 500
+    assert (await health(door, "/livez/none"))[0] == 404
+    assert (await health(door, "/readyz", exclude="started"))[0] == 200
+    door.server.ready = True
+    assert await health(door, "/readyz", verbose="") == (
+        200,
+        "[+]ping ok\n[+]log ok\n[+]started ok\nreadyz check passed\n",
+    )
