@@ -1,9 +1,8 @@
-"""The subresources of pods that do something: binding, log, exec, attach, port-forward."""
+"""The subresources of pods that do something: binding, log, exec, attach (port-forward: port_forward.py)."""
 
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 
@@ -21,8 +20,6 @@ STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 """Channels of the remote-command protocol: the first byte of each message (KEP-4006)."""
 
 SUBPROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
-PORT_FORWARD_SUBPROTOCOLS = ("v4.channel.k8s.io", "portforward.k8s.io")
-CHUNK_BYTES = 32 << 10
 
 
 def bound(pod: Pod, binding: Binding, now_s: float) -> Pod:
@@ -182,44 +179,6 @@ def _exit_status(code: int) -> dict[str, object]:
         "message": f"command terminated with non-zero exit code: exit status {code}",
         "details": {"causes": [{"reason": "ExitCode", "message": str(code)}]},
     }
-
-
-def port_forward(pod: Pod, request: Request, nodes: NodeBackend) -> Answer:
-    """Ports of a pod over a WebSocket: channels 2n (data) and 2n+1 (errors) for the nth port of the request."""
-    asked = request.repeated.get("ports") or [request.query.get("ports", "")]
-    ports = [int(port) for value in asked for port in value.split(",") if port.isdecimal()]
-    if not ports:
-        raise BadRequest('query parameter "ports" is required')
-
-    async def serve(socket: Socket) -> None:
-        for index, port in enumerate(ports):
-            for channel in (2 * index, 2 * index + 1):
-                await socket.send(bytes((channel,)) + struct.pack("<H", port))
-        async with asyncio.TaskGroup() as group:
-            writers: dict[int, asyncio.StreamWriter] = {}
-            for index, port in enumerate(ports):
-                try:
-                    reader, writer = await nodes.port_forward(pod, port)
-                except (OSError, APIError) as error:
-                    message = f"error forwarding port {port} to pod {pod.metadata.name}: {error}".encode()
-                    await socket.send(bytes((2 * index + 1,)) + message)
-                    continue
-                writers[2 * index] = writer
-                group.create_task(_pump(reader, socket, 2 * index))
-            while (received := await socket.receive()) is not None:
-                if received and received[0] in writers:
-                    writers[received[0]].write(received[1:])
-                    await writers[received[0]].drain()
-            for writer in writers.values():
-                writer.close()
-
-    return Answer(101, {}, upgrade=Upgrade(PORT_FORWARD_SUBPROTOCOLS, serve))
-
-
-async def _pump(reader: asyncio.StreamReader, socket: Socket, channel: int) -> None:
-    while data := await reader.read(CHUNK_BYTES):
-        await socket.send(bytes((channel,)) + data)
-    await socket.close()
 
 
 def need(nodes: NodeBackend | None) -> NodeBackend:

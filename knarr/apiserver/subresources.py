@@ -22,6 +22,7 @@ from knarr.apiserver import answers, bodies, pods, scale
 from knarr.apiserver.authenticate import Tokens
 from knarr.apiserver.calls import Call
 from knarr.apiserver.objects import Objects
+from knarr.apiserver.port_forward import port_forward
 from knarr.apiserver.requests import ResourcePath
 from knarr.apiserver.writes import Writes
 from knarr.client.nodes import NodeBackend
@@ -113,7 +114,7 @@ class Subresources:
 
     async def _port_forward(self, call: Call) -> Answer:
         _only(call, "GET", "POST")
-        return pods.port_forward(await self._pod(call), call.request, pods.need(self._nodes()))
+        return port_forward(await self._pod(call), call.request, pods.need(self._nodes()))
 
     async def _pod(self, call: Call) -> Pod:
         pod: Pod = await self._objects.get(call.kept, call.path.namespace, call.path.name)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -32,6 +33,21 @@ class Kubectl:
             "KUBECONFIG": served.kubeconfig(),
             "HOME": str(folder),
         }
+
+    @asynccontextmanager
+    async def running(self, *command: str) -> AsyncIterator[asyncio.StreamReader]:
+        """A command that goes on until the test has seen enough of its standard output; its errors are there too."""
+        assert KUBECTL
+        process = await asyncio.create_subprocess_exec(
+            KUBECTL, *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env=self._environment
+        )
+        assert process.stdout
+        try:
+            async with asyncio.timeout(COMMAND_S):
+                yield process.stdout
+        finally:
+            process.kill()
+            await process.communicate()
 
     async def run(self, *command: str, stdin: str = "", code: int = 0, editor: str = "") -> str:
         """What it said on standard output (for a failure: on standard error)."""
@@ -189,3 +205,49 @@ async def test_a_namespace_is_terminating_until_its_controller_has_cleared_it(ku
     await kubectl.run("delete", "namespace", "shop", "--wait=false")
     assert "Terminating" in await kubectl.run("get", "namespace", "shop")
     assert "is being terminated" in await kubectl.run("create", "configmap", "a", "-n", "shop", code=1)
+
+
+async def shouting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while line := await reader.readline():
+        writer.write(line.upper())
+        await writer.drain()
+    writer.close()
+
+
+async def test_port_forward_carries_many_connections_at_once(kubectl: Kubectl) -> None:
+    await kubectl.served.door.done("POST", PODS, pod("web", nodeName="n1"))
+    running = {"status": {"phase": "Running"}}
+    await kubectl.served.door.done("PATCH", f"{PODS}/web/status", running, content_type="application/merge-patch+json")
+    async with await asyncio.start_server(shouting, "127.0.0.1", 0, limit=2_000_000) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with kubectl.running("port-forward", "pod/web", "--address", "127.0.0.1", f":{port}") as said:
+            first = (await said.readline()).decode()
+            assert first.startswith("Forwarding from 127.0.0.1:"), first
+            here = int(first.split(":")[1].split(" ")[0])
+            ends = [await asyncio.open_connection("127.0.0.1", here) for _ in range(5)]
+            for number, (_, writer) in enumerate(ends):
+                writer.write(b"hello %d\n" % number)
+            answers = [await reader.readline() for reader, _ in ends]
+            assert answers == [b"HELLO %d\n" % number for number in range(5)]
+            for reader, writer in ends:
+                writer.write_eof()
+                assert await reader.read() == b""
+                writer.close()
+            big = b"x" * 1_000_000 + b"\n"
+            reader, writer = await asyncio.open_connection("127.0.0.1", here, limit=2_000_000)
+            writer.write(big)
+            assert await reader.readexactly(len(big)) == big.upper()
+            writer.close()
+
+
+async def test_port_forward_says_what_is_wrong(kubectl: Kubectl) -> None:
+    await kubectl.served.door.done("POST", PODS, pod("web", nodeName="n1"))
+    running = {"status": {"phase": "Running"}}
+    await kubectl.served.door.done("PATCH", f"{PODS}/web/status", running, content_type="application/merge-patch+json")
+    async with kubectl.running("port-forward", "pod/web", "--address", "127.0.0.1", ":1") as said:
+        here = int((await said.readline()).decode().split(":")[1].split(" ")[0])
+        reader, writer = await asyncio.open_connection("127.0.0.1", here)
+        assert await reader.read() == b""
+        writer.close()
+        while b"error forwarding port 1 to pod web" not in (line := await said.readline()):
+            assert line, "kubectl said nothing of it"
