@@ -70,6 +70,8 @@ class APIError(Exception):
 
     code: ClassVar[int] = 500
     reason: ClassVar[str] = "InternalError"
+    continue_token = ""
+    """Of an expired page of a list: how to go on all the same, without consistency."""
 
     def __init__(
         self,
@@ -105,7 +107,7 @@ class APIError(Exception):
         status: dict[str, Any] = {
             "kind": "Status",
             "apiVersion": "v1",
-            "metadata": {},
+            "metadata": {"continue": self.continue_token} if self.continue_token else {},
             "status": "Failure",
             "message": self.message,
             "reason": self.reason,

@@ -22,6 +22,13 @@ from knarr.clock import Clock
 from knarr.store.contract import Compacted, FutureRevision, Store
 
 PAGE_WITHOUT_LIMIT = 0
+INCONSISTENT = -1
+"""The revision in a continue token that goes on with whatever is there now."""
+CONTINUE_EXPIRED = (
+    "The provided continue parameter is too old to display a consistent list result. Start a new list without the "
+    "continue parameter, or use the continue token in this response to retrieve the remainder of the results. Going on "
+    "with it makes an inconsistent list: objects created, modified or deleted since the first page may be in it."
+)
 
 
 class Reads:
@@ -49,8 +56,11 @@ class Reads:
                 selection.prefix, revision=revision, after=after, limit=limit if selection.everything else 0
             )
         except Compacted as gone:
-            what = "The provided continue parameter" if token else "The resourceVersion for the provided list"
-            raise Expired(f"{what} is too old: {gone}") from None
+            if not token:
+                raise Expired(f"The resourceVersion for the provided list is too old: {gone}") from None
+            expired = Expired(CONTINUE_EXPIRED)
+            expired.continue_token = _continue_token(INCONSISTENT, after)
+            raise expired from None
         except FutureRevision as early:
             raise too_large(revision, early.current) from None
         records, more, remaining = list(found.records), found.more, found.remaining
@@ -73,7 +83,8 @@ class Reads:
         if token := query.get("continue"):
             if revision:
                 raise BadRequest("specifying resource version is not allowed when using continue")
-            return (*_read_continue_token(token), True)
+            since, after = _read_continue_token(token)
+            return (0 if since == INCONSISTENT else since), after, True
         if match and revision is None:
             cause = Cause(
                 "FieldValueForbidden",

@@ -18,7 +18,7 @@ from typing import Any, cast
 import msgspec
 
 from knarr.api.core.v1 import Node, Pod, Service
-from knarr.api.errors import APIError, InternalError, TooLarge
+from knarr.api.errors import APIError, InternalError, NotAcceptable, TooLarge
 from knarr.api.resources import Registry
 from knarr.apiserver import answers, bodies, discovery, forms, openapi
 from knarr.apiserver.addresses import ServiceAddresses
@@ -276,6 +276,8 @@ class APIServer:
         return await handler(call) if handler else await self._one(call)
 
     async def _review(self, call: Call) -> Answer:
+        if forms.accepted(call.request.headers.get("accept", "")).form is not forms.Form.OBJECT:
+            raise NotAcceptable("only the following media types are accepted: application/json, application/yaml")
         obj, warnings = bodies.object_of(call, call.resource.type)
         answer = answers.encoded(msgspec.json.encode(await self.reviews[call.resource.type](call, obj)), call.request)
         answer.status, answer.warnings = 201, warnings

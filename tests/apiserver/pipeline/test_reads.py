@@ -77,6 +77,23 @@ async def test_a_page_whose_history_is_gone_is_expired_and_a_forged_one_is_bad(d
     assert (await door("GET", CONFIG_MAPS, **{"continue": "forged"}))[0] == 400
 
 
+async def test_an_expired_page_says_how_to_go_on_without_consistency(door: Door) -> None:
+    for name in "abcdef":
+        await door.done("POST", CONFIG_MAPS, config_map(name))
+    token = (await door.done("GET", CONFIG_MAPS, limit="2"))["metadata"]["continue"]
+    await door.done("DELETE", f"{CONFIG_MAPS}/c")
+    await door.store.compact(door.store.revision)
+    status, refused = await door("GET", CONFIG_MAPS, limit="2", **{"continue": token})
+    assert (status, refused["reason"]) == (410, "Expired")
+    names, token = [], refused["metadata"]["continue"]
+    while token:
+        page = await door.done("GET", CONFIG_MAPS, limit="2", **{"continue": token})
+        names += [item["metadata"]["name"] for item in page["items"]]
+        token = page["metadata"].get("continue")
+    assert names == ["d", "e", "f"]
+    assert page["metadata"]["resourceVersion"] == str(door.store.revision)
+
+
 @pytest.mark.parametrize(
     ("selector", "found"),
     [
