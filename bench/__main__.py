@@ -36,6 +36,7 @@ LISTS = 300
 LIST_PODS = 1_000
 WATCHERS = 100
 WATCHED_CREATES = 1_000
+MANY_WATCHERS, PACE, PACED_CREATES = 1_000, 200, 2_000
 STARTS = 7
 REPLICAS, SIM_NODES = 500, 100
 OCI_PODS = 50
@@ -203,6 +204,60 @@ def watching(measured: Measured) -> Iterator[Figure]:
     )
 
 
+def many_watchers(measured: Measured) -> Iterator[Figure]:
+    """1,000 watches over TLS, 200 changes a second: how old an event is when it arrives."""
+    path = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
+    make_namespace(measured.connection())
+    version = measured.connection().get(path)["metadata"]["resourceVersion"]
+    watched = f"{path}?watch=true&resourceVersion={version}"
+    watch = load.order(measured.access, "watchers", watched, count=PACED_CREATES, connections=MANY_WATCHERS)
+    assert watch.stdout is not None
+    if watch.stdout.readline() != "open\n":
+        raise RuntimeError("the watches did not open")
+    body = {"metadata": {"name": "paced-{}"}, "data": {"sent": "{now}"}}
+    checked(
+        load.order(
+            measured.access,
+            "requests",
+            path,
+            method="POST",
+            body=json.dumps({"apiVersion": "v1", "kind": "ConfigMap"} | body, separators=(",", ":")),
+            count=PACED_CREATES,
+            connections=4,
+            per_second=PACE,
+        ),
+        201,
+    )
+    delivered = load.result(watch)
+    yield Figure(
+        f"{MANY_WATCHERS:,} watchers × {PACE} events/s over TLS: request → event (p50, p99)",
+        f"{delivered['p50_ms']:.0f} ms, {delivered['p99_ms']:.0f} ms",
+        "p99 < 100 ms" if measured.name == "knarr" else "",
+        measured.name,
+    )
+
+
+def first_contact(measured: Measured) -> Iterator[Figure]:
+    """What a kubectl with an empty cache asks for before its first `get`, and what `kubectl explain` asks for."""
+    aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    times = []
+    for path, accept in (
+        ("/api", aggregated),
+        ("/apis", aggregated),
+        ("/openapi/v3", "application/json"),
+        ("/openapi/v3/api/v1", "application/json"),
+        ("/openapi/v3/apis/apps/v1", "application/json"),
+    ):
+        order = load.order(measured.access, "requests", path, count=1, connections=1, accept=accept)
+        times.append(checked(order, 200)["p50_ms"])
+    yield Figure(
+        "discovery and OpenAPI v3 (core, apps), first time asked",
+        f"{sum(times):.0f} ms ({', '.join(f'{each:.0f}' for each in times)})",
+        "< 50 ms" if measured.name == "knarr" else "",
+        measured.name,
+    )
+
+
 def deployments() -> Iterator[Figure]:
     """A large Deployment on hollow nodes: created, then rolled."""
     with clusters.knarr(*SIM, "--sim-nodes", str(SIM_NODES)) as measured:
@@ -366,10 +421,14 @@ SECTIONS: dict[str, Callable[[], Iterator[Figure]]] = {
     "starts": starts,
     "api": on_knarr(api),
     "lists": on_knarr(lists),
+    "watchers": on_knarr(many_watchers),
+    "discovery": on_knarr(first_contact),
     "deployments": deployments,
     "containers": containers,
     "upstream-api": on_upstream(api),
     "upstream-lists": on_upstream(lists),
+    "upstream-watchers": on_upstream(many_watchers),
+    "upstream-discovery": on_upstream(first_contact),
 }
 
 

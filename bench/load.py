@@ -9,7 +9,9 @@ each send the next request when the last is answered) and `watchers` (connection
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import re
 import ssl
 import subprocess
 import sys
@@ -26,13 +28,19 @@ from knarr.cli.kubeconfig import Access
 
 ORDER_SECONDS_MAX = 300.0
 HERE = Path(__file__).parent
+SENT = re.compile(rb'"sent":"([0-9.]+)"')
+SAMPLED_EVERY = 20
+Due = Callable[[], float]
 ADDED = b'{"type":"ADDED"'
 
 
 class Requests(asyncio.Protocol):
     """One kept connection: request, answer, request, …"""
 
-    def __init__(self, next_request: Callable[[], bytes | None], answered: Callable[[int, float], None]) -> None:
+    def __init__(
+        self, next_request: Callable[[], Callable[[], bytes] | None], answered: Callable[[int, float], None], due: Due
+    ) -> None:
+        self._due = due
         self._next_request = next_request
         self._answered = answered
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -85,14 +93,23 @@ class Requests(asyncio.Protocol):
             self.ended.set_result(None)
             self._transport.close()
             return
+        if wait_s := self._due():
+            asyncio.get_running_loop().call_later(wait_s, self._write, request)
+        else:
+            self._write(request)
+
+    def _write(self, request: Callable[[], bytes]) -> None:
         self._sent_s = time.perf_counter()
-        self._transport.write(request)
+        self._transport.write(request())
 
 
 class Watcher(asyncio.Protocol):
-    """One watch: counts ADDED events until there are enough."""
+    """One watch: counts ADDED events until there are enough; with `late`, notes how old each is when it comes."""
 
-    def __init__(self, request: bytes, expected: int, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, request: bytes, expected: int, ready: Callable[[], None], late: list[float] | None = None
+    ) -> None:
+        self._late = late
         self._request = request
         self._expected = expected
         self._ready = ready
@@ -111,6 +128,9 @@ class Watcher(asyncio.Protocol):
             self._ready()
         text = self._tail + data
         self._seen += text.count(ADDED)
+        if self._late is not None:
+            now_s = time.perf_counter()
+            self._late.extend(now_s - float(sent) for sent in SENT.findall(data))
         # A mark may be cut in two by the border between reads; a whole one must not be counted again.
         self._tail = text[-(len(ADDED) - 1) :]
         if self._seen >= self._expected and not self.ended.done():
@@ -129,12 +149,17 @@ async def send_requests(order: dict[str, Any], context: ssl.SSLContext) -> dict[
     times: list[float] = []
     statuses: dict[int, int] = {}
 
-    def next_request() -> bytes | None:
+    def next_request() -> Callable[[], bytes] | None:
         nonlocal sent
         if sent >= count:
             return None
         sent += 1
-        return _request(order, host, sent - 1)
+        return functools.partial(_request, order, host, sent - 1)
+
+    def due() -> float:
+        """How long to wait with the request that was numbered last."""
+        pace = order.get("per_second")
+        return max(began_s + sent / pace - time.perf_counter(), 0.0) if pace else 0.0
 
     def answered(status: int, took_s: float) -> None:
         times.append(took_s)
@@ -142,7 +167,7 @@ async def send_requests(order: dict[str, Any], context: ssl.SSLContext) -> dict[
 
     loop = asyncio.get_running_loop()
     made = [
-        await loop.create_connection(lambda: Requests(next_request, answered), host, port, ssl=context)
+        await loop.create_connection(lambda: Requests(next_request, answered, due), host, port, ssl=context)
         for _ in range(order["connections"])
     ]
     began_s = time.perf_counter()
@@ -168,16 +193,25 @@ async def watch(order: dict[str, Any], context: ssl.SSLContext) -> dict[str, Any
     opened = asyncio.Semaphore(0)
     request = _request(order, host, 0)
     loop = asyncio.get_running_loop()
-    made = [
-        await loop.create_connection(lambda: Watcher(request, order["count"], opened.release), host, port, ssl=context)
-        for _ in range(order["connections"])
-    ]
+    late: list[float] = []
+    made = []
+    for number in range(order["connections"]):
+        # To look into every event of every watch would measure this process: one watch in so many is enough.
+        sample = late if number % SAMPLED_EVERY == 0 else None
+        make = functools.partial(Watcher, request, order["count"], opened.release, sample)
+        made.append(await loop.create_connection(make, host, port, ssl=context))
     async with asyncio.timeout(ORDER_SECONDS_MAX):
         for _ in made:
             await opened.acquire()
         print("open", flush=True)
         ended_s = await asyncio.gather(*(protocol.ended for _, protocol in made))
-    return {"count": order["count"] * order["connections"], "ended_s": max(ended_s)}
+    late.sort()
+    return {
+        "count": order["count"] * order["connections"],
+        "ended_s": max(ended_s),
+        "p50_ms": late[len(late) // 2] * 1000 if late else 0.0,
+        "p99_ms": late[len(late) * 99 // 100] * 1000 if late else 0.0,
+    }
 
 
 def order(access: Access, kind: str, path: str, **more: Any) -> subprocess.Popen[str]:
@@ -202,11 +236,11 @@ def result(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def _request(order: dict[str, Any], host: str, number: int) -> bytes:
-    body: str = order.get("body", "").replace("{}", str(number))
+    body: str = order.get("body", "").replace("{}", str(number)).replace("{now}", f"{time.perf_counter():.6f}")
     head: str = f"{order.get('method', 'GET')} {order['path'].replace('{}', str(number))} HTTP/1.1\r\nhost: {host}\r\n"
     if body:
         head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-    return (head + "accept: application/json\r\n\r\n" + body).encode()
+    return (head + f"accept: {order.get('accept', 'application/json')}\r\n\r\n" + body).encode()
 
 
 def _address(order: dict[str, Any]) -> tuple[str, int]:

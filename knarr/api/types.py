@@ -83,6 +83,12 @@ def always(zero: Any, *, name: str | None = None) -> Any:
     return msgspec.field(default_factory=make, name=name)
 
 
+def is_always(field: Any) -> bool:
+    """Whether a field, as msgspec.structs.fields tells of it, was declared with `always`."""
+    make = field.default_factory
+    return make is not msgspec.NODEFAULT and getattr(make, "__module__", "") == __name__
+
+
 def named(name: str, default: Any) -> Any:
     """An optional field whose JSON name doesn't follow from its Python name (clusterIP)."""
     if isinstance(default, (list, dict)):

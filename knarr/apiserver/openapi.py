@@ -12,11 +12,11 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from knarr import KUBERNETES_VERSION
+from knarr import KUBERNETES_VERSION, __version__
 from knarr.api.autoscaling.v1 import Scale
 from knarr.api.meta.v1 import DeleteOptions, Status
 from knarr.api.resources import Registry, Resource
-from knarr.api.types import IntOrString, Merge, Quantity, Struct
+from knarr.api.types import IntOrString, Merge, Quantity, Struct, is_always
 
 SCHEMAS_V3 = "#/components/schemas/"
 SCHEMAS_V2 = "#/definitions/"
@@ -33,7 +33,10 @@ def index(registry: Registry) -> dict[str, Any]:
     """/openapi/v3: where the document of each group and version is."""
     paths = {}
     for name in sorted({_place(resource) for resource in registry}):
-        digest = hashlib.sha256(msgspec.json.encode(document(registry, name))).hexdigest().upper()
+        # What a document says follows from the release and the kinds: so a client that only wants to know whether its
+        # copy is still good doesn't make us write all of them.
+        kinds = [resource.qualified for resource in registry if _place(resource) == name]
+        digest = hashlib.sha256(" ".join([__version__, name, *kinds]).encode()).hexdigest().upper()
         paths[name] = {"serverRelativeURL": f"/openapi/v3/{name}?hash={digest}"}
     return {"paths": paths}
 
@@ -165,6 +168,8 @@ class _Schemas:
             schema["properties"] = {
                 info.encode_name: self._schema(hints[info.name]) for info in msgspec.structs.fields(kind)
             }
+            if required := [info.encode_name for info in msgspec.structs.fields(kind) if _required(info)]:
+                schema["required"] = required
             if getattr(kind, "atomic", False):
                 schema["x-kubernetes-map-type"] = "atomic"
         if gvk:
@@ -227,6 +232,11 @@ class _Schemas:
             return {"allOf": [{"$ref": self._at + name}]}
         self._schemas[name] = shape | {"type": "string"}
         return {"$ref": self._at + name}
+
+
+def _required(field: Any) -> bool:
+    """Upstream demands what it always writes, but for what the server itself knows."""
+    return is_always(field) and field.name not in ("api_version", "kind", "metadata")
 
 
 _QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"

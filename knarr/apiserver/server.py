@@ -20,7 +20,7 @@ import msgspec
 from knarr.api.core.v1 import Node, Pod, Service
 from knarr.api.errors import APIError, InternalError, NotAcceptable, TooLarge
 from knarr.api.resources import Registry
-from knarr.apiserver import answers, bodies, discovery, forms, openapi
+from knarr.apiserver import answers, bodies, discovery, forms, openapi, openapi_protobuf
 from knarr.apiserver.addresses import ServiceAddresses
 from knarr.apiserver.admission import Admission
 from knarr.apiserver.admission.namespaces import NamespaceLifecycle
@@ -230,6 +230,9 @@ class APIServer:
                 found = discovery.resources(self.registry, group, version)
             case ["openapi", "v2"]:
                 found = openapi.swagger(self.registry)
+                if any(media in request.headers.get("accept", "") for media in openapi_protobuf.MEDIA_TYPES):
+                    content = {"content-type": openapi_protobuf.MEDIA_TYPE}
+                    return Answer(200, content, openapi_protobuf.encoded(found))
             case ["openapi", "v3"]:
                 found = openapi.index(self.registry)
             case ["openapi", "v3", *place]:

@@ -251,3 +251,10 @@ async def test_port_forward_says_what_is_wrong(kubectl: Kubectl) -> None:
         writer.close()
         while b"error forwarding port 1 to pod web" not in (line := await said.readline()):
             assert line, "kubectl said nothing of it"
+
+
+async def test_explain_reads_both_versions_of_openapi(kubectl: Kubectl) -> None:
+    for output in ("plaintext", "plaintext-openapiv2"):
+        said = await kubectl.run("explain", "--output", output, "pod.spec.containers.ports")
+        assert "containerPort" in said, output
+        assert "-required-" in said, output
