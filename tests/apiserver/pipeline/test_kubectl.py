@@ -208,10 +208,12 @@ async def test_a_namespace_is_terminating_until_its_controller_has_cleared_it(ku
 
 
 async def shouting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while line := await reader.readline():
-        writer.write(line.upper())
-        await writer.drain()
-    writer.close()
+    try:
+        while line := await reader.readline():
+            writer.write(line.upper())
+            await writer.drain()
+    finally:
+        writer.close()
 
 
 async def test_port_forward_carries_many_connections_at_once(kubectl: Kubectl) -> None:
