@@ -51,7 +51,7 @@ SCALARS = {
     "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime": "MicroTime",
     "io.k8s.apimachinery.pkg.apis.meta.v1.Time": "Time",
     "io.k8s.apimachinery.pkg.runtime.RawExtension": "RawObject",
-    "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1": "RawObject",
+    "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1": "RawJSON",
     "io.k8s.apimachinery.pkg.apis.meta.v1.Patch": "RawObject",
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON": "RawObject",
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray": "RawObject",
@@ -180,7 +180,9 @@ class Module:
                 zero = ZEROS.get(kind, kind)
             suffix = f', name="{rename}"' if rename else ""
             return f"{name}: {shown} = always({zero}{suffix})"
-        if container:
+        if kind == "RawJSON":
+            default = 'RawJSON(b"")'
+        elif container:
             default = "[]" if kind.startswith("list[") else "{}"
         else:
             default, shown = "None", f"{shown} | None"
@@ -200,6 +202,8 @@ class Module:
             arguments.append(f'patch_key="{key}"')
         if strategy := schema.get("x-kubernetes-patch-strategy"):
             arguments.append(f"strategy={tuple(strategy.split(','))!r}".replace("'", '"'))
+        if kind := schema.get("x-kubernetes-map-type"):
+            arguments.append(f'map_type="{kind}"')
         if not arguments:
             return ""
         self.used["knarr.api.types"].add("Merge")

@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeVar, cast, get_args, get_origin, get_type_
 import msgspec
 
 from knarr.api.errors import BadRequest
-from knarr.api.types import IntOrString, Quantity, Struct
+from knarr.api.types import IntOrString, Quantity, RawJSON, Struct
 
 T = TypeVar("T")
 
@@ -288,6 +288,8 @@ def _prune(kind: Any, data: Any, path: str, faults: list[str], repeated: dict[in
     Its depth is that of `data`, which was checked.
     """
     kind = _present_type(kind)
+    if kind is RawJSON:
+        return RawJSON(msgspec.json.encode(data))
     if isinstance(data, dict):
         prefix = f"{path}." if path else ""
         faults += [f'duplicate field "{prefix}{name}"' for name in repeated.get(id(data), ())]

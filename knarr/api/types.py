@@ -48,6 +48,9 @@ MicroTime = Annotated[
 RawObject = Any
 """Any JSON value, kept as it came (runtime.RawExtension, apiextensions JSON, FieldsV1)."""
 
+RawJSON = msgspec.Raw
+"""JSON that hardly anybody looks into (FieldsV1): held as its bytes, none where there is none."""
+
 
 class Struct(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True, gc=False):
     """Base of all API types. They are trees, never cycles: the garbage collector need not look at them."""
@@ -68,6 +71,8 @@ class Merge:
     keys: tuple[str, ...] = ()
     patch_key: str | None = None
     strategy: tuple[str, ...] = ()
+    map_type: str = ""
+    """Of a map or struct: atomic or granular, where the field says otherwise than its type."""
 
 
 def always(zero: Any, *, name: str | None = None) -> Any:

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from knarr.api.decode import convert, decode, plain_json, plain_yaml
-from knarr.api.errors import BadRequest, Invalid, UnsupportedMediaType, not_supported
+from knarr.api.errors import BadRequest, Invalid, UnsupportedMediaType, not_supported, required
 from knarr.api.meta import v1 as meta
 from knarr.apiserver import protobuf
 from knarr.apiserver.calls import Call
 from knarr.apiserver.objects import DeleteOptions
 from knarr.apiserver.patch import json_patch, merge_patch, strategic_merge_patch
 from knarr.apiserver.requests import number
-from knarr.client.client import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
+from knarr.client.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
 
 
 def object_of(call: Call, kind: type[Any]) -> tuple[Any, list[str]]:
@@ -38,10 +38,45 @@ def object_of(call: Call, kind: type[Any]) -> tuple[Any, list[str]]:
     return obj, warnings
 
 
+def media_type(call: Call) -> str:
+    """Of the body, without its parameters."""
+    return call.request.headers.get("content-type", "").partition(";")[0].strip()
+
+
+def applied_of(call: Call) -> tuple[dict[str, Any], list[str]]:
+    """The configuration in the body of an apply, and warnings. Raises BadRequest, Invalid."""
+    if not call.query.get("fieldManager"):
+        cause = required("fieldManager", "is required for apply patch")
+        raise Invalid.of("meta.k8s.io", "PatchOptions", "", [cause])
+    body, resource, path = call.request.body, call.resource, call.path
+    config = plain_json(body) if body[:1] == b"{" else plain_yaml(body)
+    if not isinstance(config, dict):
+        raise BadRequest("error decoding YAML: the body of an apply must be an object")
+    wanted = (resource.group_version, resource.kind)
+    if (config.get("apiVersion"), config.get("kind")) != wanted:
+        raise BadRequest(
+            f"Incorrect version specified in apply patch. Specified patch version: {config.get('apiVersion')}, "
+            f"Kind={config.get('kind')}, expected: {wanted[0]}, Kind={wanted[1]}"
+        )
+    metadata = config.get("metadata")
+    if not isinstance(metadata, dict):
+        metadata = {}
+    config = config | {"metadata": metadata | {"name": metadata.get("name") or path.name}}
+    if config["metadata"]["name"] != path.name:
+        raise BadRequest(
+            f"the name of the object ({metadata.get('name')}) does not match the name on the URL ({path.name})"
+        )
+    if metadata.get("managedFields"):
+        raise BadRequest("metadata.managedFields must be nil")
+    # Read as a whole object too: what is unknown, or stands twice, is told as for any other body.
+    _, warnings = decode(resource.type, body, yaml_body=body[:1] != b"{", validation=call.validation)
+    return config, warnings
+
+
 def patch_of(call: Call, kind: type[Any]) -> Callable[[Any], Any]:
     """The function that applies the body of a PATCH to plain data."""
     body = call.request.body
-    media = call.request.headers.get("content-type", "").partition(";")[0].strip()
+    media = media_type(call)
     if media == JSON_PATCH:
         return lambda data: json_patch(data, body)
     if media == MERGE_PATCH:
@@ -50,7 +85,7 @@ def patch_of(call: Call, kind: type[Any]) -> Callable[[Any], Any]:
     if media == STRATEGIC_MERGE_PATCH:
         patch = plain_json(body)
         return lambda data: strategic_merge_patch(kind, data, patch)
-    offered = f"{JSON_PATCH}, {MERGE_PATCH}, {STRATEGIC_MERGE_PATCH}"
+    offered = f"{JSON_PATCH}, {MERGE_PATCH}, {STRATEGIC_MERGE_PATCH}, {APPLY_PATCH}"
     raise UnsupportedMediaType(
         f"the body of the request was in an unknown format - accepted media types include: {offered}"
     )

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import msgspec
 
 from knarr.api.decode import decoder
-from knarr.api.errors import Invalid, not_supported
+from knarr.api.errors import Invalid, invalid, not_supported
 from knarr.api.resources import Resource
+from knarr.apiserver.ownership.managers import NAME_MAX_BYTES, UPDATE, Manager, manager_fault
 from knarr.apiserver.requests import ResourcePath
 from knarr.client.transport import Request, User
+
+PROGRAMS_MAX = 1024
+"""User-Agents whose program is remembered."""
 
 
 @dataclass(slots=True)
@@ -47,9 +52,26 @@ class Call:
             raise Invalid.of("meta.k8s.io", "CreateOptions", "", [cause])
         return value
 
+    def manager(self, operation: str = UPDATE, subresource: str = "") -> Manager:
+        """Who will own what this request sets: fieldManager, else the program that the User-Agent names."""
+        name = self.query.get("fieldManager", "")
+        if name and (fault := manager_fault(name)):
+            raise Invalid.of("meta.k8s.io", "PatchOptions", "", [invalid("fieldManager", name, fault)])
+        name = name or _program(self.request.headers.get("user-agent", ""))
+        return Manager(name, operation, self.kept.group_version, subresource or self.path.subresource)
+
     def presented(self, value: bytes) -> bytes:
         """An object's bytes in the version that the client asked for."""
         return presented(self.resource, value)
+
+
+@lru_cache(maxsize=PROGRAMS_MAX)
+def _program(user_agent: str) -> str:
+    """kubectl/v1.36.0 (linux/amd64) → kubectl"""
+    name = "".join(filter(str.isprintable, user_agent.partition("/")[0]))
+    while len(name.encode()) > NAME_MAX_BYTES:
+        name = name[:-1]
+    return name or "unknown"
 
 
 def presented(resource: Resource, value: bytes) -> bytes:

@@ -29,6 +29,8 @@ from knarr.api.metadata import validate_metadata, validate_metadata_update
 from knarr.api.resources import Resource
 from knarr.api.types import replace
 from knarr.apiserver.admission import Admission, Attributes
+from knarr.apiserver.ownership import managers as ownership
+from knarr.apiserver.ownership.managers import Manager
 from knarr.client.transport import User
 from knarr.clock import Clock, utc
 from knarr.store.contract import Mismatch, Record, Store, StoreFailure, Write, stamp
@@ -88,9 +90,19 @@ class Objects:
         return decoder(resource.type).decode((await self.record(resource, namespace, name)).value)
 
     async def create(
-        self, resource: Resource, namespace: str, obj: Any, user: User, *, dry_run: bool = False
+        self,
+        resource: Resource,
+        namespace: str,
+        obj: Any,
+        user: User,
+        *,
+        manager: Manager | None = None,
+        dry_run: bool = False,
     ) -> Stored:
-        """`obj` is this call's to change. Raises AlreadyExists, Invalid, Forbidden, BadRequest."""
+        """`obj` is this call's to change; `manager` will own what it sets, but for an apply, which says so itself.
+
+        Raises AlreadyExists, Invalid, Forbidden, BadRequest.
+        """
         metadata = obj.metadata
         if metadata.resource_version:
             raise BadRequest("resourceVersion should not be set on objects to be created")
@@ -108,6 +120,9 @@ class Objects:
         generated = not metadata.name and bool(metadata.generate_name)
         if generated:
             metadata.name = self._generate_name(metadata.generate_name)
+        if manager:
+            metadata.managed_fields = []
+            metadata.managed_fields = ownership.created(manager, resource, _plain(obj), self._clock.time_s())
         attributes = Attributes("CREATE", resource, namespace, obj, None, user, dry_run=dry_run)
         await self._admission.mutate(attributes)
         _refuse(
@@ -135,10 +150,13 @@ class Objects:
         change: Callable[[Any, bytes], Any],
         user: User,
         *,
+        manager: Manager | None = None,
         subresource: str = "",
         dry_run: bool = False,
     ) -> Stored:
         """Replace an object by `change(old, its bytes)`, which must answer a new object that shares nothing with `old`.
+
+        `manager` will own what changes, but for an apply, which says itself who owns what.
 
         Raises NotFound, Conflict, Invalid, Forbidden. `change` is called again when somebody else was quicker.
         """
@@ -148,7 +166,7 @@ class Objects:
             obj = change(old, record.value)
             pinned = self._check_version(resource, obj, old, record)
             try:
-                return await self._replace(resource, namespace, obj, old, record, user, subresource, dry_run)
+                return await self._replace(resource, namespace, obj, old, record, user, manager, subresource, dry_run)
             except Mismatch:
                 if pinned:
                     break
@@ -198,6 +216,7 @@ class Objects:
         old: Any,
         record: Record,
         user: User,
+        manager: Manager | None,
         subresource: str,
         dry_run: bool,
     ) -> Stored:
@@ -231,6 +250,8 @@ class Objects:
             if strategy.has_generation and _desired(obj) != _desired(old):
                 metadata.generation = (old.metadata.generation or 0) + 1
             causes = ()
+        if manager:
+            self._track(resource, obj, old, record, manager)
         attributes = Attributes("UPDATE", resource, namespace, obj, old, user, subresource, dry_run)
         await self._admission.mutate(attributes)
         if subresource in ("", "finalize"):
@@ -247,6 +268,19 @@ class Objects:
         if _unstamped(obj) == _unstamped(old):
             return Stored(record.value, False, warnings)
         return Stored(await self._commit(resource, obj, old, record.revision, dry_run), False, warnings)
+
+    def _track(self, resource: Resource, obj: Any, old: Any, record: Record, manager: Manager) -> None:
+        """Let `manager` own what changes. A client may also change managedFields itself, or have them begin anew."""
+        sent, metadata, before = obj.metadata.managed_fields, obj.metadata, old.metadata.managed_fields
+        known = before if manager.subresource or not sent else [] if ownership.is_reset(sent) else sent
+        if known is sent and sent != before:
+            ownership.check(sent, resource, metadata.name)
+        metadata.managed_fields = []
+        data, old_data = _plain(obj), msgspec.json.decode(record.value)
+        old_data["metadata"].pop("managedFields", None)
+        entries = ownership.read(known)
+        changed = ownership.updated(manager, resource, old_data, data, entries, self._clock.time_s())
+        metadata.managed_fields = ownership.written(entries) if changed or known is not before else before
 
     def _own_namespace(self, resource: Resource, namespace: str, metadata: Any) -> None:
         if not resource.namespaced:
@@ -372,6 +406,12 @@ def _clear_status(obj: Any) -> None:
 def _desired(obj: Any) -> list[Any]:
     """All that a user declares: everything but metadata and status."""
     return [getattr(obj, name) for name in type(obj).__struct_fields__ if name not in ("metadata", "status")]
+
+
+def _plain(obj: Any) -> dict[str, Any]:
+    """The object as JSON data."""
+    data: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(obj))
+    return data
 
 
 def _unstamped(obj: Any) -> bytes:

@@ -253,6 +253,8 @@ _SCALARS: dict[Any, dict[str, Any]] = {
 
 
 def _merge(rule: Merge) -> dict[str, Any]:
+    if rule.map_type:
+        return {"x-kubernetes-map-type": rule.map_type}
     found: dict[str, Any] = {"x-kubernetes-list-type": rule.list_type}
     if rule.keys:
         found["x-kubernetes-list-map-keys"] = list(rule.keys)

@@ -20,7 +20,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import msgspec
 
 from knarr.api.errors import BadRequest
-from knarr.api.types import IntOrString, Quantity, Struct
+from knarr.api.types import IntOrString, Quantity, RawJSON, Struct
 
 MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 MAGIC = b"k8s\x00"
@@ -229,7 +229,7 @@ def _value(hint: Any, value: Any, depth: int) -> Any:
         return _time(value, "%Y-%m-%dT%H:%M:%SZ") if value else None
     if hint is _MicroTime:
         return _time(value, "%Y-%m-%dT%H:%M:%S.%fZ") if value else None
-    if hint is Any:
+    if hint in (Any, RawJSON):
         raw = dict(wire_fields(value)).get(1, b"")
         return msgspec.json.decode(raw) if raw else None
     if isinstance(hint, type) and issubclass(hint, Struct):

@@ -85,7 +85,7 @@ class Subresources:
         else:
             raise answers.method_not_allowed()
         main = ResourcePath(path.group, path.version, path.plural, path.namespace, path.name, "")
-        stored = await self._writes.change(replace(call, path=main), change)
+        stored = await self._writes.change(replace(call, path=main), change, call.manager(subresource="scale"))
         return answers.encoded(scale.encoded(stored.value, resource.type), call.request)
 
     async def _bind(self, call: Call) -> Answer:

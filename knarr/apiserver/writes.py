@@ -12,14 +12,21 @@ from knarr.api.errors import BadRequest, Cause, Conflict, Invalid, NotFound, inv
 from knarr.apiserver import answers, bodies, forms
 from knarr.apiserver.calls import Call
 from knarr.apiserver.objects import MODIFIED, Objects, Stored
+from knarr.apiserver.ownership.managers import APPLY, Entries, Manager, applied, read, written
+from knarr.apiserver.ownership.values import Faulty
 from knarr.apiserver.reads import Reads
+from knarr.apiserver.requests import flag
 from knarr.apiserver.selection import Selection
+from knarr.client.client import APPLY_PATCH
 from knarr.client.transport import Answer
 from knarr.clock import Clock
 from knarr.store.contract import Mismatch, Store
 
 COLLISIONS_MAX = 20
 """A Service begins again this often when another takes the address meant for it."""
+
+
+GONE = "the object was named by its version or uid, and there is none"
 
 
 class Writes:
@@ -40,7 +47,9 @@ class Writes:
             read, warnings = bodies.object_of(call, call.resource.type)
             obj = _to_kept(call, read)
             try:
-                stored = await self._objects.create(call.kept, call.path.namespace, obj, call.user, dry_run=dry_run)
+                stored = await self._objects.create(
+                    call.kept, call.path.namespace, obj, call.user, manager=call.manager(), dry_run=dry_run
+                )
             except Mismatch:
                 continue  # Another Service took the address: choose again, or say that it is taken.
             return self._shown(call, stored, warnings)
@@ -59,15 +68,22 @@ class Writes:
         body = msgspec.json.encode(obj)
         decode = decoder(call.kept.type).decode
         try:
-            stored = await self.change(call, lambda old, value: decode(body))
+            stored = await self.change(call, lambda old, value: decode(body), call.manager())
         except NotFound:
             if not call.resource.strategy.allow_create_on_update or path.subresource:
                 raise
-            stored = await self._objects.create(call.kept, path.namespace, obj, call.user, dry_run=call.dry_run)
+            stored = await self._objects.create(
+                call.kept, path.namespace, obj, call.user, manager=call.manager(), dry_run=call.dry_run
+            )
         return self._shown(call, stored, warnings)
 
     async def patch(self, call: Call) -> Answer:
         """Change a part of an object. Raises NotFound, Conflict, Invalid, Forbidden, BadRequest."""
+        if bodies.media_type(call) == APPLY_PATCH:
+            return await self.apply(call)
+        if "force" in call.query:
+            cause = Cause("FieldValueForbidden", "force", "Forbidden: may not be specified for non-apply patch")
+            raise Invalid.of("meta.k8s.io", "PatchOptions", "", [cause])
         resource = call.resource
         warnings: list[str] = []
         validation = call.validation
@@ -91,9 +107,43 @@ class Writes:
                 obj.metadata.resource_version = None
             return _to_kept(call, obj)
 
-        return self._shown(call, await self.change(call, change), warnings)
+        return self._shown(call, await self.change(call, change, call.manager()), warnings)
 
-    async def change(self, call: Call, change: Callable[[Any, bytes], Any]) -> Stored:
+    async def apply(self, call: Call) -> Answer:
+        """Server-side apply. Raises Conflict when others own what would change, and what `patch` raises."""
+        resource, path = call.resource, call.path
+        config, warnings = bodies.applied_of(call)
+        manager, force = call.manager(APPLY), flag(call.query, "force")
+        revision = config.get("metadata", {}).get("resourceVersion")
+
+        def result_on(live: dict[str, Any], entries: Entries) -> Any:
+            try:
+                made = applied(manager, resource, live, config, entries, force=force, now_s=self._clock.time_s())
+            except Faulty as fault:
+                name = f"{path.namespace}/{path.name}; {resource.group_version}, Kind={resource.kind}"
+                raise BadRequest(f"failed to create typed patch object ({name}): {fault}") from None
+            obj, _ = convert(resource.type, made.data, validation="Ignore")
+            obj.metadata.managed_fields = written(made.entries)
+            obj.metadata.resource_version = revision
+            return _to_kept(call, obj)
+
+        def change(old: Any, value: bytes) -> Any:
+            live = msgspec.json.decode(call.presented(value))
+            live["metadata"].pop("managedFields", None)
+            return result_on(live, read(old.metadata.managed_fields))
+
+        try:
+            stored = await self.change(call, change, None)
+        except NotFound:
+            if path.subresource:
+                raise
+            if revision or config.get("metadata", {}).get("uid"):
+                raise Conflict.of(resource.group, resource.plural, path.name, GONE) from None
+            made = result_on({}, {})
+            stored = await self._objects.create(call.kept, path.namespace, made, call.user, dry_run=call.dry_run)
+        return self._shown(call, stored, warnings)
+
+    async def change(self, call: Call, change: Callable[[Any, bytes], Any], manager: Manager | None) -> Stored:
         """Update an object by a function, again when the addresses that it chose were taken meanwhile."""
         path = call.path
         for _ in range(COLLISIONS_MAX):
@@ -104,6 +154,7 @@ class Writes:
                     path.name,
                     change,
                     call.user,
+                    manager=manager,
                     subresource=path.subresource,
                     dry_run=call.dry_run,
                 )

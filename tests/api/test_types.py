@@ -92,7 +92,7 @@ def shape_of(hint: Any) -> str:
         return "Quantity"
     if hint == types.IntOrString:
         return "IntOrString"
-    if hint is Any:
+    if hint in (Any, types.RawJSON):
         return "any"
     arguments = get_args(hint)
     if get_origin(hint) is list:

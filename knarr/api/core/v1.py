@@ -910,7 +910,7 @@ class PersistentVolumeSpec(Struct):
     capacity: dict[str, Quantity] = {}
     cephfs: CephFSPersistentVolumeSource | None = None
     cinder: CinderPersistentVolumeSource | None = None
-    claim_ref: ObjectReference | None = None
+    claim_ref: Annotated[ObjectReference, Merge(map_type="granular")] | None = None
     csi: CSIPersistentVolumeSource | None = None
     fc: FCVolumeSource | None = None
     flex_volume: FlexPersistentVolumeSource | None = None
@@ -1085,7 +1085,7 @@ class PodSpec(Struct):
         list[Container], Merge("map", keys=("name",), patch_key="name", strategy=("merge",))
     ] = []
     node_name: str | None = None
-    node_selector: dict[str, str] = {}
+    node_selector: Annotated[dict[str, str], Merge(map_type="atomic")] = {}
     os: PodOS | None = None
     overhead: dict[str, Quantity] = {}
     preemption_policy: str | None = None
@@ -1245,7 +1245,7 @@ class ReplicationControllerCondition(Struct):
 class ReplicationControllerSpec(Struct):
     min_ready_seconds: Int32 | None = None
     replicas: Int32 | None = None
-    selector: dict[str, str] = {}
+    selector: Annotated[dict[str, str], Merge(map_type="atomic")] = {}
     template: PodTemplateSpec | None = None
 
 
@@ -1467,7 +1467,7 @@ class ServiceSpec(Struct):
         list[ServicePort], Merge("map", keys=("port", "protocol"), patch_key="port", strategy=("merge",))
     ] = []
     publish_not_ready_addresses: bool | None = None
-    selector: dict[str, str] = {}
+    selector: Annotated[dict[str, str], Merge(map_type="atomic")] = {}
     session_affinity: str | None = None
     session_affinity_config: SessionAffinityConfig | None = None
     traffic_distribution: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from knarr.api.types import Int32, Int64, Merge, RawObject, Struct, Time, always, named
+from knarr.api.types import Int32, Int64, Merge, RawJSON, RawObject, Struct, Time, always, named
 
 
 class APIGroup(Struct):
@@ -109,7 +109,7 @@ class ListMeta(Struct):
 class ManagedFieldsEntry(Struct):
     api_version: str | None = None
     fields_type: str | None = None
-    fields_v1: RawObject | None = None
+    fields_v1: RawJSON = RawJSON(b"")
     manager: str | None = None
     operation: str | None = None
     subresource: str | None = None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from knarr.api.core.v1 import Toleration
 from knarr.api.meta.v1 import ObjectMeta
-from knarr.api.types import Quantity, Struct, always
+from knarr.api.types import Merge, Quantity, Struct, always
 
 
 class Overhead(Struct):
@@ -21,5 +23,5 @@ class RuntimeClass(Struct):
 
 
 class Scheduling(Struct):
-    node_selector: dict[str, str] = {}
+    node_selector: Annotated[dict[str, str], Merge(map_type="atomic")] = {}
     tolerations: list[Toleration] = []
