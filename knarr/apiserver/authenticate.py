@@ -1,4 +1,4 @@
-"""Who asks: client certificates (CN is the user, O the groups) and bearer tokens. Nobody is anonymous.
+"""Who asks: client certificates (CN is the user, O the groups) and bearer tokens. Who shows nothing is anonymous.
 
 Service-account tokens are JWTs (ES256) as upstream issues them: bound to an account and perhaps a pod, for an audience,
 until they expire (KEP-1205). A token of a deleted account or pod is refused.
@@ -21,6 +21,8 @@ from knarr.store.contract import Store
 ALGORITHM = "ES256"
 AUTHENTICATED = "system:authenticated"
 CLOCK_SKEW_S = 10
+ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
+"""Who shows nothing. Roles say what is open to them (system:public-info-viewer)."""
 
 
 class Tokens:
@@ -98,9 +100,11 @@ async def authenticate(headers: Mapping[str, str], certificate_user: User | None
     if certificate_user:
         return certificate_user
     scheme, _, token = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token and tokens:
+    if scheme.lower() == "bearer" and token.strip():
+        if tokens is None:
+            raise Unauthorized("Unauthorized")
         return await tokens.user_of(token.strip())
-    raise Unauthorized("Unauthorized")
+    return ANONYMOUS
 
 
 def user_of_certificate(certificate: Mapping[str, Any]) -> User | None:

@@ -21,6 +21,7 @@ from knarr.api.core.v1 import Node, Pod, Service
 from knarr.api.errors import APIError, InternalError, NotAcceptable, TooLarge
 from knarr.api.resources import Registry
 from knarr.apiserver import answers, bodies, discovery, forms, openapi, openapi_protobuf
+from knarr.apiserver.action import action_of
 from knarr.apiserver.addresses import ServiceAddresses
 from knarr.apiserver.admission import Admission
 from knarr.apiserver.admission.namespaces import NamespaceLifecycle
@@ -29,7 +30,7 @@ from knarr.apiserver.admission.serviceaccounts import ServiceAccountAdmission
 from knarr.apiserver.admission.tolerations import DefaultTolerationSeconds
 from knarr.apiserver.answers import failure
 from knarr.apiserver.authenticate import Tokens, authenticate
-from knarr.apiserver.authorize import authorize
+from knarr.apiserver.authorize import Authorizer
 from knarr.apiserver.calls import Call
 from knarr.apiserver.flow import Flow, time_limit_s, timed_out
 from knarr.apiserver.health import Health
@@ -87,6 +88,7 @@ class APIServer:
         self.clock = clock
         self.metrics = Metrics()
         self.flow = Flow(self.metrics)
+        self.authorizer = Authorizer(store)
         addresses = ServiceAddresses(store, clock, settings.service_cidr, settings.node_ports)
         self.objects = Objects(
             store,
@@ -147,11 +149,13 @@ class APIServer:
             return failure(InternalError(f"Internal error occurred in {request.method} {request.path}; see the log"))
 
     async def _answer(self, request: Request, path: ResourcePath | None, place: Place) -> Answer:
-        if path is None and (answer := self._public(request)):
-            return answer
         user = request.user or await authenticate(request.headers, None, self.tokens)
+        action = action_of(request, path)
+        if path is None and (answer := self._public(request)):
+            await self.authorizer.authorize(user, action)
+            return answer
         with place(request, user, path):
-            authorize(user, request.method, request.path)
+            await self.authorizer.authorize(user, action)
             return await self._dispatch(request, user, path)
 
     async def _dispatch(self, request: Request, user: User, path: ResourcePath | None) -> Answer:
@@ -174,6 +178,7 @@ class APIServer:
     async def close(self) -> None:
         """Let go of what the server holds besides its store."""
         self.ready = False
+        await self.authorizer.close()
         await self.proxy.close()
 
     async def _objects_by_resource(self) -> dict[tuple[str, str], int]:
@@ -202,7 +207,7 @@ class APIServer:
             self.metrics.lasting(series, -1)
 
     def _public(self, request: Request) -> Answer | None:
-        """Health and /version: open to all, as upstream."""
+        """Health and /version: never refused for lack of a place; open to all as long as a role says so."""
         if request.path.rstrip("/") == "/version":
             return answers.plain(discovery.version(), request)
         return self.health.answer(request)
