@@ -6,12 +6,12 @@ denies. What nobody allows is answered with 403 and what each had to say.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from knarr.api.errors import Forbidden
 from knarr.apiserver.action import Action
 from knarr.apiserver.follow import Follower
+from knarr.apiserver.node_authorizer import NodeAuthorizer
 from knarr.apiserver.rbac import RBAC
 from knarr.client.transport import User
 from knarr.store.contract import Store
@@ -26,6 +26,9 @@ class Opinion(Protocol):
 
     follower: Follower
 
+    def concerns(self, user: User) -> bool:
+        """Whether it has rules for such a user at all."""
+
     def allows(self, user: User, action: Action) -> bool: ...
 
     def explain(self, user: User, action: Action) -> tuple[bool, str]:
@@ -33,17 +36,20 @@ class Opinion(Protocol):
 
 
 class Authorizer:
-    """All of them; `opinions` are asked in order."""
+    """All of them, asked in order."""
 
-    def __init__(self, store: Store, opinions: Sequence[Opinion] = ()) -> None:
+    def __init__(self, store: Store) -> None:
         self.rbac = RBAC(store)
-        self._opinions = (*opinions, self.rbac)
+        self.nodes = NodeAuthorizer(store)
+        self._opinions: tuple[Opinion, ...] = (self.nodes, self.rbac)
 
     async def authorize(self, user: User, action: Action) -> None:
         """Raises Forbidden."""
         if MASTERS in user.groups:
             return
         for opinion in self._opinions:
+            if not opinion.concerns(user):
+                continue
             if not opinion.follower.fresh():
                 await opinion.follower.catch_up()
             if opinion.allows(user, action):
@@ -59,6 +65,8 @@ class Authorizer:
             return True, ""
         reasons = []
         for opinion in self._opinions:
+            if not opinion.concerns(user):
+                continue
             await opinion.follower.catch_up()
             allowed, reason = opinion.explain(user, action)
             if allowed:

@@ -81,6 +81,9 @@ class RBAC:
             self._forget,
         )
 
+    def concerns(self, user: User) -> bool:
+        return True
+
     def allows(self, user: User, action: Action) -> bool:
         """Whether some rule allows it; the follower must be fresh."""
         key = (user.name, user.groups, action.key)

@@ -204,12 +204,20 @@ class Process:
         user = User(name, (*groups, "system:authenticated"))
         return Client(InProcessTransport(self.server), self.server.registry, user)
 
+    def _account(self, name: str) -> Client:
+        """A client of a service account in kube-system."""
+        groups = ("system:serviceaccounts", "system:serviceaccounts:kube-system")
+        return self._client(f"system:serviceaccount:kube-system:{name}", *groups)
+
     def _loops(self, runtimes: list[Runtime]) -> list[tuple[str, Loop]]:
         """Everything that runs side by side."""
         config, clock = self.config, self.clock
-        informers = self.informers = Informers(self._client("system:kube-controller-manager"), clock)
+        # One cache of each kind serves the whole process, scheduler and nodes included: its reads are the controller
+        # manager's, who may list and watch everything. Writes are each part's own.
+        manager = self._client("system:kube-controller-manager")
+        informers = self.informers = Informers(manager, clock)
         root_ca = self.pki.ca.certificate_pem.decode()
-        of_cluster = controllers(self._client("system:kube-controller-manager"), informers, clock, root_ca=root_ca)
+        of_cluster = controllers(manager, informers, clock, root_ca=root_ca, client_of=self._account)
         loops: list[tuple[str, Loop]] = [(controller.name, controller.run) for controller in of_cluster]
         scheduler = Scheduler(self._client("system:kube-scheduler"), informers, clock)
         loops.append(("scheduler", scheduler.run))

@@ -1,9 +1,12 @@
 """The control loops, each in a file of its own.
 
-To add one: a file with a `Controller`, and a line in ALL.
+To add one: a file with a `Controller`, and a line in ALL; and one in ACCOUNTS where the service account that upstream
+gives it has another name than the loop.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from knarr.client.client import Client
 from knarr.client.controller import Controller
@@ -36,9 +39,41 @@ ALL: tuple[type[Controller], ...] = (
 """Every loop that needs nothing but a client, caches and a clock."""
 
 
-def controllers(client: Client, informers: Informers, clock: Clock, *, root_ca: str = "") -> list[Controller]:
-    """All loops of a cluster; `root_ca` is the bundle (PEM) that pods verify the API server by."""
-    loops = [kind(client, informers, clock) for kind in ALL]
+ACCOUNTS = {
+    "certificatesigningrequest-approving-controller": "certificate-controller",
+    "certificatesigningrequest-cleaner-controller": "certificate-controller",
+    "certificatesigningrequest-signing-controller": "certificate-controller",
+    "daemonset-controller": "daemon-set-controller",
+    "endpoints-controller": "endpoint-controller",
+    "endpointslice-mirroring-controller": "endpointslicemirroring-controller",
+    "garbage-collector-controller": "generic-garbage-collector",
+    "horizontal-pod-autoscaler-controller": "horizontal-pod-autoscaler",
+    "pod-garbage-collector-controller": "pod-garbage-collector",
+    "replicationcontroller-controller": "replication-controller",
+    "root-ca-certificate-publisher-controller": "root-ca-cert-publisher",
+    "serviceaccount-controller": "service-account-controller",
+    "taint-eviction-controller": "node-controller",
+}
+"""A loop → the service account in kube-system as which it writes: upstream's roles fit, and audit tells who."""
+
+
+def controllers(
+    client: Client,
+    informers: Informers,
+    clock: Clock,
+    *,
+    root_ca: str = "",
+    client_of: Callable[[str], Client] | None = None,
+) -> list[Controller]:
+    """All loops of a cluster; `root_ca` is the bundle (PEM) that pods verify the API server by.
+
+    `client_of(account)` gives each loop a client of its own; without it all write through `client`.
+    """
+
+    def own(kind: type[Controller]) -> Client:
+        return client_of(ACCOUNTS.get(kind.name, kind.name)) if client_of else client
+
+    loops = [kind(own(kind), informers, clock) for kind in ALL]
     if root_ca:
-        loops.append(RootCertificates(client, informers, clock, root_ca))
+        loops.append(RootCertificates(own(RootCertificates), informers, clock, root_ca))
     return loops
