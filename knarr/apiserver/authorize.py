@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from knarr.api.errors import Forbidden
+from knarr.api.rbac.v1 import PolicyRule
 from knarr.apiserver.action import Action
 from knarr.apiserver.follow import Follower
 from knarr.apiserver.node_authorizer import NodeAuthorizer
@@ -73,6 +74,16 @@ class Authorizer:
                 return True, reason
             reasons += [reason] if reason else []
         return False, "\n".join(reasons)
+
+    async def rules_of(self, user: User, namespace: str) -> tuple[list[PolicyRule], list[str], bool]:
+        """All rules that a user has, what is wrong with some, and whether there are more that are no rules."""
+        await self.rbac.follower.catch_up()
+        grants = list(self.rbac.grants(user, namespace))
+        missing = [grant.missing for grant in grants if grant.missing]
+        is_node = self.nodes.concerns(user)
+        if is_node:
+            missing.insert(0, "node authorizer does not support user rule resolution")
+        return [rule for grant in grants for rule in grant.rules], missing, is_node or bool(missing)
 
     async def close(self) -> None:
         for opinion in self._opinions:
