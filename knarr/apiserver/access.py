@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from knarr.api.resources import Registry
 from knarr.apiserver import impersonate
+from knarr.apiserver.admission.access import AccessAdmission
 from knarr.apiserver.authenticate import Authenticator, Issuer
 from knarr.apiserver.authorize import Authorizer
 from knarr.apiserver.bootstrap_tokens import BootstrapTokens
@@ -23,16 +25,23 @@ class AccessSettings:
 
     static_tokens: Mapping[str, User] = field(default_factory=dict)
     issuers: Sequence[Issuer] = ()
+    owner_references: bool = False
+    """Whether the admission plugin OwnerReferencesPermissionEnforcement is on."""
 
 
 class Access:
     """Of one API server."""
 
-    def __init__(self, store: Store, clock: Clock, settings: AccessSettings, tokens: Tokens | None) -> None:
+    def __init__(
+        self, store: Store, registry: Registry, clock: Clock, settings: AccessSettings, tokens: Tokens | None
+    ) -> None:
         self.tokens = tokens
         self.authorizer = Authorizer(store)
         bootstrap = BootstrapTokens(store, clock)
         self.authenticator = Authenticator(tokens, settings.static_tokens, bootstrap, settings.issuers)
+        self.admission = AccessAdmission(
+            store, registry, clock, self.authorizer, owner_references=settings.owner_references
+        )
         self.reviews = Reviews(self.authenticator, self.authorizer).by_type()
 
     async def user(self, request: Request) -> User:

@@ -90,7 +90,7 @@ class APIServer:
         self.clock = clock
         self.metrics = Metrics()
         self.flow = Flow(self.metrics)
-        self.access = Access(store, clock, settings.access, tokens)
+        self.access = Access(store, registry, clock, settings.access, tokens)
         addresses = ServiceAddresses(store, clock, settings.service_cidr, settings.node_ports)
         self.objects = Objects(
             store,
@@ -102,6 +102,7 @@ class APIServer:
                     DefaultTolerationSeconds(),
                     Priority(),
                     addresses,
+                    self.access.admission,
                 ]
             ),
         )
@@ -110,8 +111,11 @@ class APIServer:
         self.writes = Writes(store, self.objects, self.reads, clock)
         self.subresources = Subresources(registry, self.objects, self.writes, clock, lambda: self.nodes)
         self.proxy = Proxy(registry, self.objects, clock)
+        token_requests = TokenRequests(
+            registry, self.objects, clock, tokens, self.access.admission.node_restriction.validate
+        )
         self.subresources.handlers |= {
-            (ServiceAccount, "token"): TokenRequests(registry, self.objects, clock, tokens).answer,
+            (ServiceAccount, "token"): token_requests.answer,
             (Pod, "proxy"): self.proxy.pod,
             (Service, "proxy"): self.proxy.service,
             (Node, "proxy"): self.proxy.node,

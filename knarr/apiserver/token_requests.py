@@ -5,6 +5,7 @@ It may be bound to a pod of the account, to a Secret or to a node. A pod's token
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from knarr.api.core.v1 import Node, Pod, Secret, ServiceAccount
 from knarr.api.errors import BadRequest, Conflict, InternalError, Invalid, NotFound, invalid
 from knarr.api.resources import Registry
 from knarr.apiserver import answers, bodies
+from knarr.apiserver.admission import Attributes
 from knarr.apiserver.calls import Call
 from knarr.apiserver.objects import Objects
 from knarr.apiserver.service_tokens import Reference, Tokens
@@ -29,11 +31,20 @@ KINDS: dict[str, type[Any]] = {"Pod": Pod, "Secret": Secret, "Node": Node}
 class TokenRequests:
     """Answers them."""
 
-    def __init__(self, registry: Registry, objects: Objects, clock: Clock, tokens: Tokens | None) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        objects: Objects,
+        clock: Clock,
+        tokens: Tokens | None,
+        restrict: Callable[[Attributes], Awaitable[None]],
+    ) -> None:
+        """`restrict` refuses what a node may not ask for."""
         self._registry = registry
         self._objects = objects
         self._clock = clock
         self._tokens = tokens
+        self._restrict = restrict
 
     async def answer(self, call: Call) -> Answer:
         """Raises BadRequest, Invalid, NotFound, Conflict."""
@@ -44,6 +55,8 @@ class TokenRequests:
         namespace, name = call.path.namespace, call.path.name
         wanted, _ = bodies.object_of(call, TokenRequest)
         _check_names(wanted, namespace, name)
+        about = Attributes("CREATE", call.resource, namespace, wanted, None, call.user, "token", name=name)
+        await self._restrict(about)
         account: ServiceAccount = await self._objects.get(call.resource, namespace, name)
         spec = wanted.spec = wanted.spec or TokenRequestSpec()
         lifetime_s = LIFETIME_S if spec.expiration_seconds is None else spec.expiration_seconds
