@@ -217,7 +217,16 @@ class Process:
         manager = self._client("system:kube-controller-manager")
         informers = self.informers = Informers(manager, clock)
         root_ca = self.pki.ca.certificate_pem.decode()
-        of_cluster = controllers(manager, informers, clock, root_ca=root_ca, client_of=self._account)
+        assert self.server.tokens
+        of_cluster = controllers(
+            manager,
+            informers,
+            clock,
+            root_ca=root_ca,
+            root_ca_key=self.pki.ca.key_pem,
+            sign_token=self.server.tokens.legacy,
+            client_of=self._account,
+        )
         loops: list[tuple[str, Loop]] = [(controller.name, controller.run) for controller in of_cluster]
         scheduler = Scheduler(self._client("system:kube-scheduler"), informers, clock)
         loops.append(("scheduler", scheduler.run))

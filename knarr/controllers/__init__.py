@@ -12,6 +12,10 @@ from knarr.client.client import Client
 from knarr.client.controller import Controller
 from knarr.client.informer import Informers
 from knarr.clock import Clock
+from knarr.controllers.clusterrole_aggregation import ClusterRoleAggregation
+from knarr.controllers.csr_approving import CertificateApproval
+from knarr.controllers.csr_cleaner import CertificateCleaner
+from knarr.controllers.csr_signing import CertificateSigning
 from knarr.controllers.deployment import Deployments
 from knarr.controllers.endpoints import EndpointsOfServices
 from knarr.controllers.endpointslice import EndpointSlices
@@ -23,6 +27,7 @@ from knarr.controllers.replicaset import ReplicaSets
 from knarr.controllers.rootca import RootCertificates
 from knarr.controllers.serviceaccount import ServiceAccounts
 from knarr.controllers.tainteviction import TaintEviction
+from knarr.controllers.token_secrets import Sign, TokenSecrets
 
 ALL: tuple[type[Controller], ...] = (
     ServiceAccounts,
@@ -35,6 +40,9 @@ ALL: tuple[type[Controller], ...] = (
     NodeLifecycle,
     TaintEviction,
     PodGarbageCollector,
+    ClusterRoleAggregation,
+    CertificateApproval,
+    CertificateCleaner,
 )
 """Every loop that needs nothing but a client, caches and a clock."""
 
@@ -63,9 +71,13 @@ def controllers(
     clock: Clock,
     *,
     root_ca: str = "",
+    root_ca_key: bytes = b"",
+    sign_token: Sign | None = None,
     client_of: Callable[[str], Client] | None = None,
 ) -> list[Controller]:
     """All loops of a cluster; `root_ca` is the bundle (PEM) that pods verify the API server by.
+
+    Without the authority's key nothing is signed, and without `sign_token` no Secret is given a token.
 
     `client_of(account)` gives each loop a client of its own; without it all write through `client`.
     """
@@ -76,4 +88,8 @@ def controllers(
     loops = [kind(own(kind), informers, clock) for kind in ALL]
     if root_ca:
         loops.append(RootCertificates(own(RootCertificates), informers, clock, root_ca))
+    if root_ca_key:
+        loops.append(CertificateSigning(own(CertificateSigning), informers, clock, root_ca.encode(), root_ca_key))
+    if sign_token:
+        loops.append(TokenSecrets(client, informers, clock, sign_token, root_ca))
     return loops
