@@ -38,6 +38,7 @@ from knarr.apiserver.listener import Listener, tls_context
 from knarr.apiserver.nodes import Nodes
 from knarr.apiserver.server import APIServer, InProcessTransport, Settings
 from knarr.cli import kubeconfig, machine, teardown
+from knarr.cli.access import access_settings
 from knarr.cli.control import ControlServer
 from knarr.cli.exit_codes import FAILED, OK
 from knarr.cli.lock import DataFolderLock, Holder
@@ -173,7 +174,8 @@ class Process:
         self._closing.append(("store", store.close))
         issuer = f"https://kubernetes.default.svc.{config.cluster_domain}"
         key = load_pem_private_key(self.pki.service_account_key_pem, None)
-        settings = Settings(f"{config.advertise_address}:{config.listen_port}", config.service_cidr, config.node_ports)
+        address = f"{config.advertise_address}:{config.listen_port}"
+        settings = Settings(address, config.service_cidr, config.node_ports, access_settings(config, self.clock))
         tokens = Tokens(store, self.clock, key, issuer, [issuer])
         self.server = APIServer(store, built_in(), self.clock, settings, tokens=tokens)
         self._closing.append(("API server's connections", self.server.close))
