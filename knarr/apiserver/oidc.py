@@ -76,13 +76,14 @@ class OIDCIssuer:
             if head.get("alg") not in ALGORITHMS:
                 raise Unauthorized(f"oidc: the algorithm {head.get('alg')} is not accepted")
             options: Any = dict.fromkeys(("verify_exp", "verify_nbf", "verify_iat"), False)
+            options["require"] = ["exp", "aud", "iss"]
             claims = jwt.decode(
                 token,
                 key,
                 algorithms=[head["alg"]],
                 audience=self._settings.audiences,
                 issuer=self.url,
-                options={**options, "require": ["exp", "aud", "iss"]},
+                options=options,
             )
         except jwt.PyJWTError as error:
             raise Unauthorized(f"oidc: verify token: {error}") from None
