@@ -47,9 +47,7 @@ NEEDY = bound(
     "needy",
     volumes=VOLUMES,
     containers=CONTAINERS,
-    initContainers=[
-        {"name": "i", "image": "i", "env": [ENV[0] | {"valueFrom": {"secretKeyRef": {"name": "of-init"}}}]}
-    ],
+    initContainers=[{"name": "i", "image": "i", "envFrom": [{"secretRef": {"name": "of-init"}}]}],
     imagePullSecrets=[{"name": "pull"}],
     serviceAccountName="robot",
     resourceClaims=[{"name": "gpu", "resourceClaimName": "gpu"}],
