@@ -26,6 +26,7 @@ SIM_NODES_MAX = 5000
 """What upstream supports in one cluster; hollow nodes above that measure nothing that exists."""
 NODE_PREFIX_LENGTH = 24
 """Of a node's range of pod addresses, as upstream's --node-cidr-mask-size."""
+OPTIONAL_ADMISSION_PLUGINS = ("OwnerReferencesPermissionEnforcement",)
 CONFIG_FILE_BYTES_MAX = 1 << 20
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -90,6 +91,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     cluster_domain: Annotated[str, Meta(description="domain that names in the cluster end in")] = "cluster.local"
     node_port_range: Annotated[str, Meta(description="ports for NodePort services, first-last")] = "30000-32767"
     bridge_name: Annotated[str, Meta(description="network interface that joins the pods of this machine")] = "knarr0"
+    token_auth_file: Annotated[
+        str, Meta(description='file of static tokens, lines of token,user,uid,"group1,group2"')
+    ] = ""
+    authentication_config: Annotated[
+        str, Meta(description="file that names OIDC issuers (AuthenticationConfiguration of apiserver.config.k8s.io)")
+    ] = ""
+    enable_admission_plugins: Annotated[
+        str,
+        Meta(description="admission plugins to be on besides the default ones, separated by commas"),
+    ] = ""
     verbosity: Annotated[int, Meta(description="0 says what a user needs, 2 each step, 4 each request")] = 0
 
     @property
@@ -110,6 +121,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     def api_service_ip(self) -> str:
         """The `kubernetes` Service's address: the first of the service range, as upstream has it."""
         return str(ipaddress.ip_network(self.service_cidr)[1])
+
+    @property
+    def admission_plugins(self) -> list[str]:
+        """Those to be on besides the default ones."""
+        return [name.strip() for name in self.enable_admission_plugins.split(",") if name.strip()]
 
     @property
     def data_path(self) -> Path:
@@ -163,6 +179,10 @@ def problems_of(config: Config) -> Iterator[str]:
             f"bridgeName: must be an interface name of at most {INTERFACE_NAME_LENGTH_MAX} characters,"
             f" not {config.bridge_name!r}"
         )
+    for name in config.admission_plugins:
+        if name not in OPTIONAL_ADMISSION_PLUGINS:
+            there = ", ".join(OPTIONAL_ADMISSION_PLUGINS)
+            yield f"enableAdmissionPlugins: there is no plugin {name!r} that is off by default; there is {there}"
     if not 0 <= config.verbosity <= 10:
         yield f"verbosity: must be 0 to 10, not {config.verbosity}"
 

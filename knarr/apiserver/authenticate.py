@@ -1,106 +1,98 @@
-"""Who asks: client certificates (CN is the user, O the groups) and bearer tokens. Nobody is anonymous.
+"""Who asks: client certificates (CN is the user, O the groups) and bearer tokens. Who shows nothing is anonymous.
 
-Service-account tokens are JWTs (ES256) as upstream issues them: bound to an account and perhaps a pod, for an audience,
-until they expire (KEP-1205). A token of a deleted account or pod is refused.
+Bearer tokens are tried in upstream's order: those of a file, those of service accounts, bootstrap tokens, OIDC
+issuers. A token that none of them knows is refused; why is told to nobody but those who ask by TokenReview.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import jwt
 
-from knarr.api.core.v1 import Pod, ServiceAccount
-from knarr.api.decode import decoder
 from knarr.api.errors import Unauthorized
+from knarr.apiserver.bootstrap_tokens import BootstrapTokens
+from knarr.apiserver.service_tokens import AUTHENTICATED, Tokens
 from knarr.client.transport import User
-from knarr.clock import Clock
-from knarr.store.contract import Store
 
-ALGORITHM = "ES256"
-AUTHENTICATED = "system:authenticated"
-CLOCK_SKEW_S = 10
+__all__ = ["ANONYMOUS", "AUTHENTICATED", "Authenticator", "Issuer", "Tokens", "user_of_certificate"]
+
+ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
+"""Who shows nothing. Roles say what is open to them (system:public-info-viewer)."""
 
 
-class Tokens:
-    """Makes and checks service-account tokens."""
+class Issuer(Protocol):
+    """One that issues tokens elsewhere (see knarr.apiserver.oidc)."""
 
-    def __init__(self, store: Store, clock: Clock, private_key: Any, issuer: str, audiences: Sequence[str]) -> None:
-        self._store = store
-        self._clock = clock
-        self._private_key = private_key
-        self._public_key = private_key.public_key()
-        self.issuer = issuer
-        self.audiences = tuple(audiences)
-
-    def issue(
-        self, account: ServiceAccount, pod: Pod | None, audiences: Sequence[str], lifetime_s: int
-    ) -> tuple[str, float]:
-        """A token, and when it expires (seconds since the epoch)."""
-        now_s = int(self._clock.time_s())
-        metadata = account.metadata
-        bound: dict[str, Any] = {
-            "namespace": metadata.namespace,
-            "serviceaccount": {"name": metadata.name, "uid": metadata.uid},
-        }
-        if pod:
-            bound["pod"] = {"name": pod.metadata.name, "uid": pod.metadata.uid}
-            if pod.spec and pod.spec.node_name:
-                bound["node"] = {"name": pod.spec.node_name}
-        claims = {
-            "aud": list(audiences or self.audiences),
-            "exp": now_s + lifetime_s,
-            "iat": now_s,
-            "nbf": now_s,
-            "iss": self.issuer,
-            "sub": f"system:serviceaccount:{metadata.namespace}:{metadata.name}",
-            "kubernetes.io": bound,
-        }
-        return jwt.encode(claims, self._private_key, algorithm=ALGORITHM), now_s + lifetime_s
+    url: str
 
     async def user_of(self, token: str) -> User:
         """Raises Unauthorized."""
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticator:
+    """All ways to be known."""
+
+    tokens: Tokens | None = None
+    static: Mapping[str, User] = field(default_factory=dict)
+    bootstrap: BootstrapTokens | None = None
+    issuers: Sequence[Issuer] = ()
+
+    async def user(self, headers: Mapping[str, str]) -> User:
+        """The user of a request without a certificate. Raises Unauthorized."""
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            return ANONYMOUS
         try:
-            claims = jwt.decode(
-                token,
-                self._public_key,
-                algorithms=[ALGORITHM],
-                issuer=self.issuer,
-                audience=self.audiences,
-                options={"verify_exp": False, "verify_nbf": False, "verify_iat": False, "require": ["exp", "sub"]},
-            )
-            bound = claims["kubernetes.io"]
-            namespace, account = bound["namespace"], bound["serviceaccount"]
-            expired = claims["exp"] + CLOCK_SKEW_S < self._clock.time_s()
-        except (jwt.PyJWTError, KeyError, TypeError) as error:
-            raise Unauthorized("Unauthorized") from error
-        if expired or not await self._lives("serviceaccounts", ServiceAccount, namespace, account):
-            raise Unauthorized("Unauthorized")
-        extra: dict[str, tuple[str, ...]] = {}
-        if pod := bound.get("pod"):
-            if not await self._lives("pods", Pod, namespace, pod):
-                raise Unauthorized("Unauthorized")
-            extra = {
-                "authentication.kubernetes.io/pod-name": (pod["name"],),
-                "authentication.kubernetes.io/pod-uid": (pod["uid"],),
-            }
-        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", AUTHENTICATED)
-        return User(claims["sub"], groups, account["uid"], extra)
+            return (await self.user_of(token, ()))[0]
+        except Unauthorized:
+            raise Unauthorized("Unauthorized") from None
 
-    async def _lives(self, plural: str, kind: type[Any], namespace: str, reference: Mapping[str, str]) -> bool:
-        record = await self._store.get(f"{plural}/{namespace}/{reference['name']}")
-        return record is not None and decoder(kind).decode(record.value).metadata.uid == reference["uid"]
+    async def user_of(self, token: str, audiences: Sequence[str]) -> tuple[User, tuple[str, ...]]:
+        """Whom a token stands for, and for which of the audiences (none: this server's). Raises Unauthorized."""
+        own = self.tokens.audiences if self.tokens else ()
+        asked = tuple(audiences) or own
+        if self.tokens is not None and self.tokens.remembers(token):
+            return await self.tokens.user_of(token, asked)
+        if user := self.static.get(token):
+            return user, _here(asked, own)
+        if self.bootstrap is not None and self.bootstrap.looks_like_one(token):
+            return await self.bootstrap.user_of(token), _here(asked, own)
+        issued_by = _issuer_of(token)
+        if self.tokens is not None and self.tokens.knows(issued_by):
+            return await self.tokens.user_of(token, asked)
+        for issuer in self.issuers:
+            if issuer.url == issued_by:
+                return await issuer.user_of(token), _here(asked, own)
+        raise Unauthorized("invalid bearer token")
+
+    async def close(self) -> None:
+        for issuer in self.issuers:
+            await issuer.close()
 
 
-async def authenticate(headers: Mapping[str, str], certificate_user: User | None, tokens: Tokens | None) -> User:
-    """The user of a request. Raises Unauthorized."""
-    if certificate_user:
-        return certificate_user
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token and tokens:
-        return await tokens.user_of(token.strip())
-    raise Unauthorized("Unauthorized")
+def _here(asked: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
+    """Of the audiences asked for, those that a token has which is for this server. Raises Unauthorized."""
+    found = tuple(audience for audience in asked if audience in own)
+    if asked and not found:
+        raise Unauthorized("the token is for this API server only")
+    return found
+
+
+def _issuer_of(token: str) -> str:
+    """Whom a JWT says it is from; nothing is checked yet."""
+    try:
+        claims = jwt.decode(token, options={"verify_signature": False})
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        return ""
+    issuer = claims.get("iss")
+    return issuer if isinstance(issuer, str) else ""
 
 
 def user_of_certificate(certificate: Mapping[str, Any]) -> User | None:

@@ -1,4 +1,4 @@
-"""What a cluster has from the first moment: its namespaces, and the Services of the API server and of DNS."""
+"""What a cluster has from the first moment: its namespaces, default roles, and the Services of the API and of DNS."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from knarr.api.discovery.v1 import Endpoint, EndpointConditions, EndpointSlice
 from knarr.api.discovery.v1 import EndpointPort as SlicePort
 from knarr.api.errors import AlreadyExists, NotFound
 from knarr.api.meta.v1 import ObjectMeta
+from knarr.apiserver.reconcile_roles import reconcile_roles
 from knarr.client.client import Client
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
@@ -27,6 +28,7 @@ async def bootstrap(client: Client, service_cidr: str, cluster_dns: str, address
     """Make what is missing, and let the `kubernetes` Service point at `address`:`port`. May be repeated."""
     for name in NAMESPACES:
         await _ensure(client, Namespace(metadata=ObjectMeta(name=name)))
+    await reconcile_roles(client)
     first = str(ipaddress.ip_network(service_cidr)[1])
     labels = {"component": "apiserver", "provider": "kubernetes"}
     metadata = ObjectMeta(name="kubernetes", namespace="default", labels=labels)

@@ -19,6 +19,12 @@ SUBRESOURCES = {
     ("", "services", "proxy"): ("", "v1", "ServiceProxyOptions", PROXY_VERBS),
     ("", "pods", "portforward"): ("", "v1", "PodPortForwardOptions", ("create", "get")),
     ("", "namespaces", "finalize"): ("", "v1", "Namespace", ("update",)),
+    ("certificates.k8s.io", "certificatesigningrequests", "approval"): (
+        "certificates.k8s.io",
+        "v1",
+        "CertificateSigningRequest",
+        ("get", "patch", "update"),
+    ),
     ("", "serviceaccounts", "token"): ("authentication.k8s.io", "v1", "TokenRequest", ("create",)),
 }
 """(group, resource, subresource) → its kind and verbs, where it isn't status or scale."""

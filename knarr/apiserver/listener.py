@@ -20,6 +20,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from knarr.api.errors import APIError, BadRequest, TooLarge
+from knarr.apiserver import impersonate
 from knarr.apiserver.answers import failure
 from knarr.apiserver.authenticate import user_of_certificate
 from knarr.apiserver.flow import timed_out
@@ -129,6 +130,8 @@ class Listener:
             except web.HTTPRequestEntityTooLarge:
                 raise TooLarge(f"Request entity too large: limit is {BODY_MAX_BYTES}") from None
         headers = {name.lower(): value for name, value in incoming.headers.items()}
+        if len(headers) != len(incoming.headers):
+            _join_impersonated(headers, incoming)
         if "%" in path:
             path = unquote(path)
         return Request(incoming.method, path, query, headers, body, _user_of(incoming), repeated)
@@ -264,6 +267,13 @@ class _Connections(web.Server):
 
 def _user_of(incoming: web.BaseRequest) -> User | None:
     return cast(_Connection, incoming.protocol).user
+
+
+def _join_impersonated(headers: dict[str, str], incoming: web.BaseRequest) -> None:
+    """Headers that may come more than once, each with a value of its own; of others the last is taken."""
+    for name in headers:
+        if name.startswith(impersonate.PREFIX):
+            headers[name] = impersonate.SEPARATOR.join(incoming.headers.getall(name))
 
 
 class _WebSocket:

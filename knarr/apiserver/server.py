@@ -12,15 +12,17 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import msgspec
 
-from knarr.api.core.v1 import Node, Pod, Service
+from knarr.api.core.v1 import Node, Pod, Service, ServiceAccount
 from knarr.api.errors import APIError, InternalError, NotAcceptable, TooLarge
 from knarr.api.resources import Registry
 from knarr.apiserver import answers, bodies, discovery, forms, openapi, openapi_protobuf
+from knarr.apiserver.access import Access, AccessSettings
+from knarr.apiserver.action import action_of
 from knarr.apiserver.addresses import ServiceAddresses
 from knarr.apiserver.admission import Admission
 from knarr.apiserver.admission.namespaces import NamespaceLifecycle
@@ -28,8 +30,6 @@ from knarr.apiserver.admission.priority import Priority
 from knarr.apiserver.admission.serviceaccounts import ServiceAccountAdmission
 from knarr.apiserver.admission.tolerations import DefaultTolerationSeconds
 from knarr.apiserver.answers import failure
-from knarr.apiserver.authenticate import Tokens, authenticate
-from knarr.apiserver.authorize import authorize
 from knarr.apiserver.calls import Call
 from knarr.apiserver.flow import Flow, time_limit_s, timed_out
 from knarr.apiserver.health import Health
@@ -38,7 +38,9 @@ from knarr.apiserver.objects import Objects
 from knarr.apiserver.proxy import Proxy
 from knarr.apiserver.reads import Reads
 from knarr.apiserver.requests import ResourcePath, flag, resource_path
+from knarr.apiserver.service_tokens import Tokens
 from knarr.apiserver.subresources import Subresources
+from knarr.apiserver.token_requests import TokenRequests
 from knarr.apiserver.writes import Writes
 from knarr.client.nodes import NodeBackend
 from knarr.client.transport import Answer, Request, User
@@ -64,6 +66,7 @@ class Settings:
     """Where it can be reached, for discovery."""
     service_cidr: str = "10.96.0.0/16"
     node_ports: tuple[int, int] = (30000, 32767)
+    access: AccessSettings = field(default_factory=AccessSettings)
 
 
 class APIServer:
@@ -87,6 +90,7 @@ class APIServer:
         self.clock = clock
         self.metrics = Metrics()
         self.flow = Flow(self.metrics)
+        self.access = Access(store, registry, clock, settings.access, tokens)
         addresses = ServiceAddresses(store, clock, settings.service_cidr, settings.node_ports)
         self.objects = Objects(
             store,
@@ -98,20 +102,25 @@ class APIServer:
                     DefaultTolerationSeconds(),
                     Priority(),
                     addresses,
+                    self.access.admission,
                 ]
             ),
         )
         self.objects.companions[Service] = addresses.companions
         self.reads = Reads(store, self.objects, clock)
         self.writes = Writes(store, self.objects, self.reads, clock)
-        self.subresources = Subresources(registry, self.objects, self.writes, clock, tokens, lambda: self.nodes)
+        self.subresources = Subresources(registry, self.objects, self.writes, clock, lambda: self.nodes)
         self.proxy = Proxy(registry, self.objects, clock)
+        token_requests = TokenRequests(
+            registry, self.objects, clock, tokens, self.access.admission.node_restriction.validate
+        )
         self.subresources.handlers |= {
+            (ServiceAccount, "token"): token_requests.answer,
             (Pod, "proxy"): self.proxy.pod,
             (Service, "proxy"): self.proxy.service,
             (Node, "proxy"): self.proxy.node,
         }
-        self.reviews: dict[type[Any], Review] = {}
+        self.reviews: dict[type[Any], Review] = dict(self.access.reviews)
         self.health = Health()
         self.health.readiness["started"] = lambda: None if self.ready else "not yet"
         self.ready = False
@@ -147,11 +156,13 @@ class APIServer:
             return failure(InternalError(f"Internal error occurred in {request.method} {request.path}; see the log"))
 
     async def _answer(self, request: Request, path: ResourcePath | None, place: Place) -> Answer:
+        user = await self.access.user(request)
+        action = action_of(request, path)
         if path is None and (answer := self._public(request)):
+            await self.access.authorizer.authorize(user, action)
             return answer
-        user = request.user or await authenticate(request.headers, None, self.tokens)
         with place(request, user, path):
-            authorize(user, request.method, request.path)
+            await self.access.authorizer.authorize(user, action)
             return await self._dispatch(request, user, path)
 
     async def _dispatch(self, request: Request, user: User, path: ResourcePath | None) -> Answer:
@@ -174,6 +185,7 @@ class APIServer:
     async def close(self) -> None:
         """Let go of what the server holds besides its store."""
         self.ready = False
+        await self.access.close()
         await self.proxy.close()
 
     async def _objects_by_resource(self) -> dict[tuple[str, str], int]:
@@ -202,7 +214,7 @@ class APIServer:
             self.metrics.lasting(series, -1)
 
     def _public(self, request: Request) -> Answer | None:
-        """Health and /version: open to all, as upstream."""
+        """Health and /version: never refused for lack of a place; open to all as long as a role says so."""
         if request.path.rstrip("/") == "/version":
             return answers.plain(discovery.version(), request)
         return self.health.answer(request)
@@ -212,7 +224,7 @@ class APIServer:
         if request.method not in ("GET", "HEAD"):
             raise answers.method_not_allowed()
         parts = request.path.strip("/").split("/")
-        found: dict[str, Any] | None = None
+        found = self.access.issuer_document(request.path)
         match parts:
             case ["api"] | ["apis"] if forms.accepted(request.headers.get("accept", "")).aggregated_discovery:
                 answer = answers.plain(discovery.aggregated(self.registry, core=parts == ["api"]), request)

@@ -12,14 +12,12 @@ from typing import Any
 
 import msgspec
 
-from knarr.api.authentication.v1 import TokenRequest, TokenRequestStatus
 from knarr.api.autoscaling.v1 import Scale
-from knarr.api.core.v1 import Binding, Pod, ServiceAccount
+from knarr.api.core.v1 import Binding, Pod
 from knarr.api.decode import convert
-from knarr.api.errors import Conflict, InternalError, Invalid, invalid
+from knarr.api.errors import Invalid, invalid
 from knarr.api.resources import Registry
 from knarr.apiserver import answers, bodies, pods, scale
-from knarr.apiserver.authenticate import Tokens
 from knarr.apiserver.calls import Call
 from knarr.apiserver.objects import Objects
 from knarr.apiserver.port_forward import port_forward
@@ -27,11 +25,9 @@ from knarr.apiserver.requests import ResourcePath
 from knarr.apiserver.writes import Writes
 from knarr.client.nodes import NodeBackend
 from knarr.client.transport import Answer
-from knarr.clock import Clock, utc
+from knarr.clock import Clock
 
 Handler = Callable[[Call], Awaitable[Answer]]
-
-TOKEN_LIFETIME_MIN_S, TOKEN_LIFETIME_MAX_S = 600, 1 << 32
 
 
 class Subresources:
@@ -43,17 +39,14 @@ class Subresources:
         objects: Objects,
         writes: Writes,
         clock: Clock,
-        tokens: Tokens | None,
         nodes: Callable[[], NodeBackend | None],
     ) -> None:
         self._registry = registry
         self._objects = objects
         self._writes = writes
         self._clock = clock
-        self._tokens = tokens
         self._nodes = nodes
         self.handlers: dict[tuple[type[Any], str], Handler] = {
-            (ServiceAccount, "token"): self._token,
             (Pod, "binding"): self._bind,
             (Pod, "log"): self._log,
             (Pod, "exec"): self._remote_command,
@@ -119,38 +112,6 @@ class Subresources:
     async def _pod(self, call: Call) -> Pod:
         pod: Pod = await self._objects.get(call.kept, call.path.namespace, call.path.name)
         return pod
-
-    async def _token(self, call: Call) -> Answer:
-        _only(call, "POST")
-        if self._tokens is None:
-            raise InternalError("this API server has no key to sign tokens with")
-        path = call.path
-        wanted, _ = bodies.object_of(call, TokenRequest)
-        account: ServiceAccount = await self._objects.get(call.resource, path.namespace, path.name)
-        spec = wanted.spec
-        lifetime_s = spec.expiration_seconds if spec.expiration_seconds is not None else 3600
-        if not TOKEN_LIFETIME_MIN_S <= lifetime_s <= TOKEN_LIFETIME_MAX_S:
-            detail = "may not specify a duration less than 10 minutes"
-            if lifetime_s > TOKEN_LIFETIME_MAX_S:
-                detail = "may not specify a duration larger than 2^32 seconds"
-            cause = invalid("spec.expirationSeconds", lifetime_s, detail)
-            raise Invalid.of("authentication.k8s.io", "TokenRequest", "", [cause])
-        pod = None
-        if (bound := spec.bound_object_ref) and bound.kind == "Pod":
-            resource = self._registry.of(Pod)
-            pod = await self._objects.get(resource, path.namespace, bound.name or "")
-            if bound.uid and bound.uid != pod.metadata.uid:
-                detail = f"the UID in the bound object reference ({bound.uid}) does not match the UID in record. "
-                raise Conflict.of(
-                    "", "pods", bound.name or "", detail + "The object might have been deleted and then recreated"
-                )
-        token, expires_s = self._tokens.issue(account, pod, spec.audiences, lifetime_s)
-        wanted.metadata.name, wanted.metadata.namespace = path.name, path.namespace
-        wanted.metadata.creation_timestamp = utc(self._clock.time_s())
-        wanted.spec.audiences = wanted.spec.audiences or list(self._tokens.audiences)
-        wanted.spec.expiration_seconds = lifetime_s
-        wanted.status = TokenRequestStatus(token=token, expiration_timestamp=utc(expires_s))
-        return answers.encoded(msgspec.json.encode(wanted), call.request, status=201)
 
 
 def _only(call: Call, *methods: str) -> None:

@@ -38,6 +38,7 @@ from knarr.apiserver.listener import Listener, tls_context
 from knarr.apiserver.nodes import Nodes
 from knarr.apiserver.server import APIServer, InProcessTransport, Settings
 from knarr.cli import kubeconfig, machine, teardown
+from knarr.cli.access import access_settings
 from knarr.cli.control import ControlServer
 from knarr.cli.exit_codes import FAILED, OK
 from knarr.cli.lock import DataFolderLock, Holder
@@ -173,7 +174,8 @@ class Process:
         self._closing.append(("store", store.close))
         issuer = f"https://kubernetes.default.svc.{config.cluster_domain}"
         key = load_pem_private_key(self.pki.service_account_key_pem, None)
-        settings = Settings(f"{config.advertise_address}:{config.listen_port}", config.service_cidr, config.node_ports)
+        address = f"{config.advertise_address}:{config.listen_port}"
+        settings = Settings(address, config.service_cidr, config.node_ports, access_settings(config, self.clock))
         tokens = Tokens(store, self.clock, key, issuer, [issuer])
         self.server = APIServer(store, built_in(), self.clock, settings, tokens=tokens)
         self._closing.append(("API server's connections", self.server.close))
@@ -204,12 +206,29 @@ class Process:
         user = User(name, (*groups, "system:authenticated"))
         return Client(InProcessTransport(self.server), self.server.registry, user)
 
+    def _account(self, name: str) -> Client:
+        """A client of a service account in kube-system."""
+        groups = ("system:serviceaccounts", "system:serviceaccounts:kube-system")
+        return self._client(f"system:serviceaccount:kube-system:{name}", *groups)
+
     def _loops(self, runtimes: list[Runtime]) -> list[tuple[str, Loop]]:
         """Everything that runs side by side."""
         config, clock = self.config, self.clock
-        informers = self.informers = Informers(self._client("system:kube-controller-manager"), clock)
+        # One cache of each kind serves the whole process, scheduler and nodes included: its reads are the controller
+        # manager's, who may list and watch everything. Writes are each part's own.
+        manager = self._client("system:kube-controller-manager")
+        informers = self.informers = Informers(manager, clock)
         root_ca = self.pki.ca.certificate_pem.decode()
-        of_cluster = controllers(self._client("system:kube-controller-manager"), informers, clock, root_ca=root_ca)
+        assert self.server.tokens
+        of_cluster = controllers(
+            manager,
+            informers,
+            clock,
+            root_ca=root_ca,
+            root_ca_key=self.pki.ca.key_pem,
+            sign_token=self.server.tokens.legacy,
+            client_of=self._account,
+        )
         loops: list[tuple[str, Loop]] = [(controller.name, controller.run) for controller in of_cluster]
         scheduler = Scheduler(self._client("system:kube-scheduler"), informers, clock)
         loops.append(("scheduler", scheduler.run))

@@ -31,6 +31,8 @@ def up(parsed: argparse.Namespace) -> int:
     given = {flag.name: getattr(parsed, flag.name) for flag in flags() if hasattr(parsed, flag.name)}
     try:
         config = load(parsed.config, given)
+        if config.token_auth_file or config.authentication_config:
+            _check_access(config)
     except ConfigError as error:
         for problem in error.problems:
             print(f"knarr: {problem}", file=sys.stderr)
@@ -42,6 +44,14 @@ def up(parsed: argparse.Namespace) -> int:
     if parsed.detach:
         return detach(config, start_s)
     return run(config, TerminalProgress(), start_s)
+
+
+def _check_access(config: Config) -> None:
+    """Read the files that are named, so that what is wrong with them is told before anything starts."""
+    from knarr.cli.access import access_settings  # only who configures it pays for the import
+    from knarr.clock import SystemClock
+
+    access_settings(config, SystemClock())
 
 
 def run(config: Config, progress: Progress, start_s: float) -> int:

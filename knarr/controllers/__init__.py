@@ -1,14 +1,21 @@
 """The control loops, each in a file of its own.
 
-To add one: a file with a `Controller`, and a line in ALL.
+To add one: a file with a `Controller`, and a line in ALL; and one in ACCOUNTS where the service account that upstream
+gives it has another name than the loop.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from knarr.client.client import Client
 from knarr.client.controller import Controller
 from knarr.client.informer import Informers
 from knarr.clock import Clock
+from knarr.controllers.clusterrole_aggregation import ClusterRoleAggregation
+from knarr.controllers.csr_approving import CertificateApproval
+from knarr.controllers.csr_cleaner import CertificateCleaner
+from knarr.controllers.csr_signing import CertificateSigning
 from knarr.controllers.deployment import Deployments
 from knarr.controllers.endpoints import EndpointsOfServices
 from knarr.controllers.endpointslice import EndpointSlices
@@ -20,6 +27,7 @@ from knarr.controllers.replicaset import ReplicaSets
 from knarr.controllers.rootca import RootCertificates
 from knarr.controllers.serviceaccount import ServiceAccounts
 from knarr.controllers.tainteviction import TaintEviction
+from knarr.controllers.token_secrets import Sign, TokenSecrets
 
 ALL: tuple[type[Controller], ...] = (
     ServiceAccounts,
@@ -32,13 +40,56 @@ ALL: tuple[type[Controller], ...] = (
     NodeLifecycle,
     TaintEviction,
     PodGarbageCollector,
+    ClusterRoleAggregation,
+    CertificateApproval,
+    CertificateCleaner,
 )
 """Every loop that needs nothing but a client, caches and a clock."""
 
 
-def controllers(client: Client, informers: Informers, clock: Clock, *, root_ca: str = "") -> list[Controller]:
-    """All loops of a cluster; `root_ca` is the bundle (PEM) that pods verify the API server by."""
-    loops = [kind(client, informers, clock) for kind in ALL]
+ACCOUNTS = {
+    "certificatesigningrequest-approving-controller": "certificate-controller",
+    "certificatesigningrequest-cleaner-controller": "certificate-controller",
+    "certificatesigningrequest-signing-controller": "certificate-controller",
+    "daemonset-controller": "daemon-set-controller",
+    "endpoints-controller": "endpoint-controller",
+    "endpointslice-mirroring-controller": "endpointslicemirroring-controller",
+    "garbage-collector-controller": "generic-garbage-collector",
+    "horizontal-pod-autoscaler-controller": "horizontal-pod-autoscaler",
+    "pod-garbage-collector-controller": "pod-garbage-collector",
+    "replicationcontroller-controller": "replication-controller",
+    "root-ca-certificate-publisher-controller": "root-ca-cert-publisher",
+    "serviceaccount-controller": "service-account-controller",
+    "taint-eviction-controller": "node-controller",
+}
+"""A loop → the service account in kube-system as which it writes: upstream's roles fit, and audit tells who."""
+
+
+def controllers(
+    client: Client,
+    informers: Informers,
+    clock: Clock,
+    *,
+    root_ca: str = "",
+    root_ca_key: bytes = b"",
+    sign_token: Sign | None = None,
+    client_of: Callable[[str], Client] | None = None,
+) -> list[Controller]:
+    """All loops of a cluster; `root_ca` is the bundle (PEM) that pods verify the API server by.
+
+    Without the authority's key nothing is signed, and without `sign_token` no Secret is given a token.
+
+    `client_of(account)` gives each loop a client of its own; without it all write through `client`.
+    """
+
+    def own(kind: type[Controller]) -> Client:
+        return client_of(ACCOUNTS.get(kind.name, kind.name)) if client_of else client
+
+    loops = [kind(own(kind), informers, clock) for kind in ALL]
     if root_ca:
-        loops.append(RootCertificates(client, informers, clock, root_ca))
+        loops.append(RootCertificates(own(RootCertificates), informers, clock, root_ca))
+    if root_ca_key:
+        loops.append(CertificateSigning(own(CertificateSigning), informers, clock, root_ca.encode(), root_ca_key))
+    if sign_token:
+        loops.append(TokenSecrets(client, informers, clock, sign_token, root_ca))
     return loops

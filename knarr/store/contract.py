@@ -118,6 +118,9 @@ class Watch(Protocol):
     async def next(self) -> Sequence[Event]:
         """Wait for the next events; raises Overrun, or StoreFailure when the store closes."""
 
+    def take(self) -> Sequence[Event]:
+        """The events that have come by now, perhaps none, without waiting; raises as `next` does."""
+
     @property
     def revision(self) -> int:
         """Everything of the prefix up to this revision has been handed out (for bookmarks)."""

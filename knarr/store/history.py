@@ -255,6 +255,13 @@ class LiveWatch:
                 raise self._failure
             self._wake = asyncio.get_running_loop().create_future()
             await self._wake
+        return self.take()
+
+    def take(self) -> Sequence[Event]:
+        if not self.backlog:
+            if self._failure:
+                raise self._failure
+            return ()
         batch = tuple(self.backlog)
         self.backlog.clear()
         self.handed_out = batch[-1].revision

@@ -17,6 +17,7 @@ from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.registry import built_in
 from knarr.apiserver.authenticate import Tokens
 from knarr.apiserver.listener import Listener, tls_context
+from knarr.apiserver.reconcile_roles import reconcile_roles
 from knarr.apiserver.server import APIServer, InProcessTransport
 from knarr.client.client import Client
 from knarr.client.https import HTTPSTransport, client_context
@@ -70,6 +71,9 @@ async def door(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     inside = InProcessTransport(server)
     first = Client(inside, server.registry, ADMIN)
     await first.create(Namespace(metadata=ObjectMeta(name="default")))
+    await first.create(Namespace(metadata=ObjectMeta(name="kube-system")))
+    await first.create(Namespace(metadata=ObjectMeta(name="kube-public")))
+    await reconcile_roles(first)
     await first.create(ServiceAccount(metadata=ObjectMeta(name="default", namespace="default")))
     if request.param == "in-process":
         yield Door(server, inside, first, ADMIN, keys)

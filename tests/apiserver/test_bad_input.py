@@ -144,14 +144,14 @@ async def test_a_revision_from_the_future_is_awaited_then_refused(door: Door) ->
     assert answer["details"]["causes"][0]["reason"] == "ResourceVersionTooLarge"
 
 
-async def test_nobody_is_anonymous(door: Door) -> None:
+async def test_who_is_unknown_sees_health_and_version_only(door: Door) -> None:
     if not door.base_url:
         pytest.skip("only over HTTPS: in process the caller is known")
     context = ssl.create_default_context(cafile=str(door.pki.ca.certificate_path))
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
         for path, headers, code in (
-            (CONFIG_MAPS, {}, 401),
-            ("/apis", {}, 401),
+            (CONFIG_MAPS, {}, 403),
+            ("/apis", {}, 403),
             (CONFIG_MAPS, {"authorization": "Bearer forged"}, 401),
             ("/healthz", {}, 200),
             ("/version", {}, 200),

@@ -353,12 +353,12 @@ async def test_a_token_of_a_service_account_opens_the_door_until_its_pod_is_gone
     assert status == 201
     tokens = door.server.tokens
     assert tokens
-    user = await tokens.user_of(answer["status"]["token"])
+    user, _ = await tokens.user_of(answer["status"]["token"], tokens.audiences)
     assert user.name == "system:serviceaccount:default:default"
     assert user.extra["authentication.kubernetes.io/pod-name"] == ("web",)
     await door.client.delete(Pod, "web", "default")
     with pytest.raises(Unauthorized):
-        await tokens.user_of(answer["status"]["token"])
+        await tokens.user_of(answer["status"]["token"], tokens.audiences)
 
 
 async def test_discovery_names_all_kinds_both_ways(door: Door) -> None:

@@ -131,7 +131,9 @@ async def test_a_watch_counts_as_long_as_it_lasts(door: Door) -> None:
 
 
 async def health(door: Door, path: str, **query: str) -> tuple[int, str]:
-    answer = await door.server.handle_from_outside(Request("GET", path, query))
+    """Single checks are not for everybody: only what system:public-info-viewer names is."""
+    user = ADMINISTRATOR if path.count("/") > 1 else None
+    answer = await door.server.handle_from_outside(Request("GET", path, query, user=user))
     return answer.status, answer.body.decode()
 
 

@@ -51,7 +51,7 @@ async def test_without_a_certificate_only_health_and_version_are_open(served: Se
         assert (await stranger.get("/readyz")).status == 200
         assert (await (await stranger.get("/version")).json())["minor"] == "36"
         refused = await stranger.get(PODS)
-        assert (refused.status, (await refused.json())["reason"]) == (401, "Unauthorized")
+        assert (refused.status, (await refused.json())["reason"]) == (403, "Forbidden")
 
 
 async def test_a_certificate_of_another_authority_is_refused(served: Served, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ async def test_a_body_over_three_mebibytes_is_too_large_and_the_next_request_is_
         (b"GET /" + b"a" * (128 << 10) + b" HTTP/1.1\r\nhost: x\r\n\r\n", 431),
         (b"NONSENSE\r\n\r\n", 400),
         (b"GET /api/v1/pods?labelSelector=%ff HTTP/1.1\r\nhost: x\r\n\r\n", 400),
-        (b"GET /api/v1/%ff/pods HTTP/1.1\r\nhost: x\r\n\r\n", 401),
+        (b"GET /api/v1/%ff/pods HTTP/1.1\r\nhost: x\r\n\r\n", 403),
     ],
 )
 async def test_what_is_no_proper_request_is_answered_by_a_status(served: Served, sent: bytes, code: int) -> None:

@@ -226,12 +226,12 @@ async def test_a_token_is_bound_checked_and_dies_with_its_pod(door: Door) -> Non
     }
     path = "/api/v1/namespaces/default/serviceaccounts/default/token"
     token = (await door.done("POST", path, wanted))["status"]["token"]
-    assert (await door("GET", PODS, user=None, token=token))[0] == 200
-    assert (await door("GET", PODS, user=None, token=token[:-2]))[0] == 401
+    assert (await door("GET", "/apis", user=None, token=token))[0] == 200
+    assert (await door("GET", "/apis", user=None, token=token[:-2]))[0] == 401
     other = (await door.done("POST", path, {**wanted, "spec": {"audiences": ["elsewhere"]}}))["status"]["token"]
-    assert (await door("GET", PODS, user=None, token=other))[0] == 401
+    assert (await door("GET", "/apis", user=None, token=other))[0] == 401
     await door.done("DELETE", f"{PODS}/web", gracePeriodSeconds="0")
-    status, refused = await door("GET", PODS, user=None, token=token)
+    status, refused = await door("GET", "/apis", user=None, token=token)
     assert (status, refused["reason"]) == (401, "Unauthorized")
 
 
