@@ -32,8 +32,9 @@ def duplicate(field: str, value: Any) -> Cause:
     return Cause("FieldValueDuplicate", field, f"Duplicate value: {shown(value)}")
 
 
-def not_supported(field: str, value: Any, supported: Sequence[str]) -> Cause:
-    offered = ", ".join(f'"{name}"' for name in sorted(supported))
+def not_supported(field: str, value: Any, supported: Sequence[str], *, in_order: bool = False) -> Cause:
+    """`in_order`: what is offered is named in the order given, as upstream does in places."""
+    offered = ", ".join(f'"{name}"' for name in (supported if in_order else sorted(supported)))
     message = f"Unsupported value: {shown(value)}" + (f": supported values: {offered}" if supported else "")
     return Cause("FieldValueNotSupported", field, message)
 
@@ -100,7 +101,8 @@ class APIError(Exception):
         details: dict[str, Any] = {key: value for key, value in named.items() if value}
         if self.causes:
             details["causes"] = [
-                {"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in self.causes
+                {"reason": cause.reason, "message": cause.message} | ({"field": cause.field} if cause.field else {})
+                for cause in self.causes
             ]
         if self.retry_after_s is not None:
             details["retryAfterSeconds"] = self.retry_after_s

@@ -154,8 +154,7 @@ def _validate_rolling(rolling: RollingUpdateDeployment, path: str) -> Iterable[C
     yield from validate_count_or_share(surplus, f"{path}.maxSurge")
     if count_of(missing) == 0 and count_of(surplus) == 0:
         yield invalid(f"{path}.maxUnavailable", missing, "may not be 0 when `maxSurge` is 0")
-    if isinstance(missing, str) and count_of(missing) > 100:
-        yield invalid(f"{path}.maxUnavailable", missing, "must not be greater than 100%")
+    yield from validate_share(missing, f"{path}.maxUnavailable")
 
 
 def validate_count_or_share(value: int | str | None, path: str) -> Iterable[Cause]:
@@ -168,6 +167,12 @@ def validate_count_or_share(value: int | str | None, path: str) -> Iterable[Caus
             "used for validation is '[0-9]+%')"
         )
         yield invalid(path, value, detail)
+
+
+def validate_share(value: int | str | None, path: str) -> Iterable[Cause]:
+    """A percentage of what there is can't be more than all of it."""
+    if isinstance(value, str) and count_of(value) > 100:
+        yield invalid(path, value, "must not be greater than 100%")
 
 
 def count_of(value: int | str | None) -> int:
