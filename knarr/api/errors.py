@@ -47,6 +47,10 @@ def too_long(field: str, limit: int) -> Cause:
     return Cause("FieldValueTooLong", field, f"Too long: may not be more than {limit} bytes")
 
 
+def too_many(field: str, actual: int, limit: int) -> Cause:
+    return Cause("FieldValueTooMany", field, f"Too many: {actual}: must have at most {limit} items")
+
+
 def not_found_value(field: str, value: Any) -> Cause:
     return Cause("FieldValueNotFound", field, f"Not found: {shown(value)}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from knarr.api.apps.resources import RESOURCES as APPS
+from knarr.api.batch.resources import RESOURCES as BATCH
 from knarr.api.coordination.resources import RESOURCES as COORDINATION
 from knarr.api.core.resources import RESOURCES as CORE
 from knarr.api.discovery.resources import RESOURCES as DISCOVERY
@@ -11,4 +12,4 @@ from knarr.api.resources import Registry
 
 def built_in() -> Registry:
     """A registry of the built-in kinds."""
-    return Registry((*CORE, *APPS, *COORDINATION, *DISCOVERY))
+    return Registry((*CORE, *APPS, *BATCH, *COORDINATION, *DISCOVERY))

@@ -104,10 +104,10 @@ class Objects:
         metadata.self_link = None
         if strategy.has_status and not strategy.status_at_creation:
             _clear_status(obj)
-        strategy.prepare_for_create(obj)
         generated = not metadata.name and bool(metadata.generate_name)
         if generated:
             metadata.name = self._generate_name(metadata.generate_name)
+        strategy.prepare_for_create(obj)
         attributes = Attributes("CREATE", resource, namespace, obj, None, user, dry_run=dry_run)
         await self._admission.mutate(attributes)
         _refuse(
@@ -124,7 +124,9 @@ class Objects:
                 if mismatch.key != key_of(resource, namespace, metadata.name):
                     raise
             if generated:
+                taken = metadata.name
                 metadata.name = self._generate_name(metadata.generate_name)
+                strategy.renamed(obj, taken)
         raise AlreadyExists.of(resource.group, resource.plural, metadata.name)
 
     async def update(

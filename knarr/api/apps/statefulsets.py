@@ -90,12 +90,8 @@ class StatefulSetRules(Strategy[StatefulSet]):
         if spec.pod_management_policy not in POD_MANAGEMENT:
             detail = "must be 'OrderedReady' or 'Parallel'"
             yield invalid("spec.podManagementPolicy", spec.pod_management_policy, detail)
-        yield from _validate_update_strategy(
-            spec.update_strategy or StatefulSetUpdateStrategy(), "spec.updateStrategy"
-        )
-        retention = (
-            spec.persistent_volume_claim_retention_policy or StatefulSetPersistentVolumeClaimRetentionPolicy()
-        )
+        yield from _validate_update_strategy(spec.update_strategy or StatefulSetUpdateStrategy(), "spec.updateStrategy")
+        retention = spec.persistent_volume_claim_retention_policy or StatefulSetPersistentVolumeClaimRetentionPolicy()
         for field, value in (("whenDeleted", retention.when_deleted), ("whenScaled", retention.when_scaled)):
             if value not in CLAIM_RETENTION:
                 path = f"spec.persistentVolumeClaimRetentionPolicy.{field}"
