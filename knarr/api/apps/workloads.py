@@ -26,7 +26,7 @@ from knarr.api.core.templates import (
     validate_selected,
 )
 from knarr.api.core.v1 import PodTemplateSpec
-from knarr.api.core.validate_values import validate_not_negative, validate_selector
+from knarr.api.core.validate_values import validate_not_negative, validate_replica_counts, validate_selector
 from knarr.api.errors import Cause, forbidden, invalid, not_supported, required
 from knarr.api.meta.owners import selects_everything
 from knarr.api.meta.v1 import LabelSelector
@@ -81,7 +81,7 @@ class DeploymentRules(Strategy[Deployment]):
 
     def validate_status_update(self, obj: Deployment, old: Deployment) -> Iterable[Cause]:
         status = obj.status or DeploymentStatus()
-        yield from validate_counts(status, ("updated", "ready", "available", "unavailable"))
+        yield from validate_replica_counts(status, ("updated", "ready", "available", "unavailable"))
         before = (old.status.collision_count if old.status else None) or 0
         if (status.collision_count or 0) < before:
             yield invalid("status.collisionCount", status.collision_count, "cannot be decremented")
@@ -117,7 +117,7 @@ class ReplicaSetRules(Strategy[ReplicaSet]):
             yield invalid("spec.selector", new_spec.selector, "field is immutable")
 
     def validate_status_update(self, obj: ReplicaSet, old: ReplicaSet) -> Iterable[Cause]:
-        yield from validate_counts(obj.status or ReplicaSetStatus(), ("fully_labeled", "ready", "available"))
+        yield from validate_replica_counts(obj.status or ReplicaSetStatus(), ("fully_labeled", "ready", "available"))
 
     def fields(self, obj: ReplicaSet) -> Mapping[str, str]:
         return {"status.replicas": str((obj.status.replicas if obj.status else 0) or 0)}
@@ -180,22 +180,6 @@ def count_of(value: int | str | None) -> int:
     if isinstance(value, str):
         return int(value[:-1]) if _PERCENT.fullmatch(value) else 0
     return value or 0
-
-
-def validate_counts(status: DeploymentStatus | ReplicaSetStatus, parts: tuple[str, ...]) -> Iterable[Cause]:
-    """Counts of replicas in a status: none below zero, none above all of them."""
-    total = status.replicas or 0
-    yield from validate_not_negative(status.replicas, "status.replicas")
-    for part in parts:
-        count = getattr(status, f"{part}_replicas") or 0
-        first, *rest = part.split("_")
-        path = f"status.{first}{''.join(word.capitalize() for word in rest)}Replicas"
-        yield from validate_not_negative(count, path)
-        if part != "unavailable" and count > total:
-            yield invalid(path, count, "cannot be greater than status.replicas")
-    yield from validate_not_negative(status.observed_generation, "status.observedGeneration")
-    if (status.available_replicas or 0) > (status.ready_replicas or 0):
-        yield invalid("status.availableReplicas", status.available_replicas, "cannot be greater than readyReplicas")
 
 
 def _count(field: str) -> Any:

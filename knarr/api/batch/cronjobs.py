@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from knarr.api.batch.job_spec import validate_job_spec
+from knarr.api.batch.job_spec import default_failure_policy, validate_job_spec
 from knarr.api.batch.jobs import job_spec_warnings, name_warnings
 from knarr.api.batch.schedule import parse_schedule
 from knarr.api.batch.v1 import CronJob, CronJobSpec, CronJobStatus, JobSpec
@@ -43,6 +43,7 @@ class CronJobRules(Strategy[CronJob]):
         template.metadata = template.metadata or ObjectMeta()
         template.spec = template.spec or JobSpec()
         default_template(template.spec.template)
+        default_failure_policy(template.spec)
 
     def prepare_for_create(self, obj: CronJob) -> None:
         obj.status = CronJobStatus()

@@ -52,6 +52,13 @@ def is_indexed(spec: JobSpec) -> bool:
     return spec.completion_mode == "Indexed"
 
 
+def default_failure_policy(spec: JobSpec) -> None:
+    """A condition is met by being true when nothing else is said."""
+    for rule in spec.pod_failure_policy.rules if spec.pod_failure_policy else ():
+        for pattern in rule.on_pod_conditions:
+            pattern.status = pattern.status or "True"
+
+
 def validate_job_spec(spec: JobSpec, path: str) -> Iterable[Cause]:
     """All faults but those of the selector, which a CronJob's template has not."""
     for field, value in (

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from knarr.api import names
-from knarr.api.batch.job_spec import is_indexed, validate_job_spec
+from knarr.api.batch.job_spec import default_failure_policy, is_indexed, validate_job_spec
 from knarr.api.batch.job_status import condition_is_true, validate_job_status, validate_job_status_change
 from knarr.api.batch.v1 import Job, JobSpec, JobStatus
 from knarr.api.core.podspec import default_template
@@ -56,9 +56,7 @@ class JobRules(Strategy[Job]):
         spec.completion_mode = spec.completion_mode or "NonIndexed"
         spec.suspend = bool(spec.suspend)
         spec.manual_selector = bool(spec.manual_selector)
-        for rule in spec.pod_failure_policy.rules if spec.pod_failure_policy else ():
-            for pattern in rule.on_pod_conditions:
-                pattern.status = pattern.status or "True"
+        default_failure_policy(spec)
         if spec.pod_replacement_policy is None:
             spec.pod_replacement_policy = "Failed" if spec.pod_failure_policy else "TerminatingOrFailed"
         obj.metadata.labels = obj.metadata.labels or dict(labels_of(spec.template))
