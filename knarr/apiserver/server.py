@@ -31,6 +31,7 @@ from knarr.apiserver.answers import failure
 from knarr.apiserver.authenticate import Tokens, authenticate
 from knarr.apiserver.authorize import authorize
 from knarr.apiserver.calls import Call
+from knarr.apiserver.eviction import Evictions
 from knarr.apiserver.flow import Flow, time_limit_s, timed_out
 from knarr.apiserver.health import Health
 from knarr.apiserver.metrics import Metrics, Series, series_of
@@ -106,10 +107,12 @@ class APIServer:
         self.writes = Writes(store, self.objects, self.reads, clock)
         self.subresources = Subresources(registry, self.objects, self.writes, clock, tokens, lambda: self.nodes)
         self.proxy = Proxy(registry, self.objects, clock)
+        self.evictions = Evictions(registry, store, self.objects, clock)
         self.subresources.handlers |= {
             (Pod, "proxy"): self.proxy.pod,
             (Service, "proxy"): self.proxy.service,
             (Node, "proxy"): self.proxy.node,
+            (Pod, "eviction"): self.evictions.evict,
         }
         self.reviews: dict[type[Any], Review] = {}
         self.health = Health()
