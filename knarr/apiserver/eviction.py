@@ -5,7 +5,7 @@ write of its own that fails when somebody else has changed the budget meanwhile;
 condition DisruptionTarget and deleted. The controller that counts pods gives the budget back.
 
 Pods that have ended, have not begun, or are going already cost nothing. A pod that isn't ready costs nothing either
-when its budget says so (KEP-3017). Messages and codes are those of upstream (pkg/registry/core/pod/storage/eviction.go).
+when its budget says so (KEP-3017). Messages and codes are those of upstream's eviction.go.
 """
 
 from __future__ import annotations
