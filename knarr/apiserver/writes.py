@@ -91,9 +91,9 @@ class Writes:
                 obj.metadata.resource_version = None
             return _to_kept(call, obj)
 
-        return self._shown(call, await self.change(call, change), warnings)
+        return self._shown(call, await self.change(call, change, repeated=True), warnings)
 
-    async def change(self, call: Call, change: Callable[[Any, bytes], Any]) -> Stored:
+    async def change(self, call: Call, change: Callable[[Any, bytes], Any], *, repeated: bool = False) -> Stored:
         """Update an object by a function, again when the addresses that it chose were taken meanwhile."""
         path = call.path
         for _ in range(COLLISIONS_MAX):
@@ -106,6 +106,7 @@ class Writes:
                     call.user,
                     subresource=path.subresource,
                     dry_run=call.dry_run,
+                    repeated=repeated,
                 )
             except Mismatch:
                 continue
