@@ -142,7 +142,7 @@ class StatefulSetRules(Strategy[StatefulSet]):
         yield from validate_not_negative(status.collision_count, "status.collisionCount")
         for field, count in counts.items():
             if (count or 0) > status.replicas:
-                yield invalid(f"status.{field}", count, "cannot be greater than status.replicas")
+                yield invalid(f"status.{field}", count or 0, "cannot be greater than status.replicas")
         if (status.available_replicas or 0) > (status.ready_replicas or 0):
             detail = "cannot be greater than status.readyReplicas"
             yield invalid("status.availableReplicas", status.available_replicas, detail)

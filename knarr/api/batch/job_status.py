@@ -55,7 +55,7 @@ def validate_job_status(job: Job) -> Iterable[Cause]:
         if status.terminating:
             yield invalid("status.terminating", status.terminating, "terminating>0 is invalid for finished job")
     yield from _validate_indexes(status, spec)
-    if (status.ready or 0) > (status.active or 0):
+    if status.ready is not None and status.ready > (status.active or 0):
         yield invalid("status.ready", status.ready, "cannot set more ready pods than active")
 
 
