@@ -106,7 +106,9 @@ class Module:
         if kind == "array":
             return f"list[{self.type_of(schema['items'])}]"
         if kind == "object":
-            return f"dict[str, {self.type_of(schema.get('additionalProperties', {}))}]"
+            item = self.type_of(schema.get("additionalProperties", {}))
+            # A null in a map is kept: as the zero time, as upstream keeps it.
+            return f"dict[str, {item}{' | None' if item == 'Time' else ''}]"
         if kind == "string":
             if schema.get("format") == "byte":
                 return "bytes"

@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeVar, cast, get_args, get_origin, get_type_
 import msgspec
 
 from knarr.api.errors import BadRequest
+from knarr.api.quantity import quantity_fault
 from knarr.api.types import IntOrString, Quantity, RawJSON, Struct
 
 T = TypeVar("T")
@@ -228,6 +229,8 @@ def _first_wrong(values: Any, wanted: Any) -> Any:
 
 def _complaint(owner: Any, path: str, wanted: Any, value: Any) -> str:
     go_name = _go_name(wanted)
+    if go_name == "resource.Quantity":
+        return quantity_fault(value)
     if go_name == "v1.Time" and isinstance(value, str):
         return f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse "{value}" as "2006"'
     if go_name == "[]uint8" and isinstance(value, str):

@@ -32,8 +32,9 @@ def duplicate(field: str, value: Any) -> Cause:
     return Cause("FieldValueDuplicate", field, f"Duplicate value: {shown(value)}")
 
 
-def not_supported(field: str, value: Any, supported: Sequence[str]) -> Cause:
-    offered = ", ".join(f'"{name}"' for name in sorted(supported))
+def not_supported(field: str, value: Any, supported: Sequence[str], *, in_order: bool = False) -> Cause:
+    """`in_order`: what is offered is named in the order given, as upstream does in places."""
+    offered = ", ".join(f'"{name}"' for name in (supported if in_order else sorted(supported)))
     message = f"Unsupported value: {shown(value)}" + (f": supported values: {offered}" if supported else "")
     return Cause("FieldValueNotSupported", field, message)
 
@@ -44,6 +45,10 @@ def forbidden(field: str, detail: str) -> Cause:
 
 def too_long(field: str, limit: int) -> Cause:
     return Cause("FieldValueTooLong", field, f"Too long: may not be more than {limit} bytes")
+
+
+def too_many(field: str, actual: int, limit: int) -> Cause:
+    return Cause("FieldValueTooMany", field, f"Too many: {actual}: must have at most {limit} items")
 
 
 def not_found_value(field: str, value: Any) -> Cause:
@@ -100,7 +105,8 @@ class APIError(Exception):
         details: dict[str, Any] = {key: value for key, value in named.items() if value}
         if self.causes:
             details["causes"] = [
-                {"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in self.causes
+                {"reason": cause.reason, "message": cause.message} | ({"field": cause.field} if cause.field else {})
+                for cause in self.causes
             ]
         if self.retry_after_s is not None:
             details["retryAfterSeconds"] = self.retry_after_s
@@ -110,8 +116,9 @@ class APIError(Exception):
             "metadata": {"continue": self.continue_token} if self.continue_token else {},
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
         }
+        if self.reason:
+            status["reason"] = self.reason
         if details:
             status["details"] = details
         status["code"] = self.code

@@ -33,6 +33,9 @@ _WRITTEN = re.compile(
     r"([+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40}))(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?[0-9]{1,3}))?"
 )
 
+_ALMOST = re.compile(r"[+-]?([0-9]*\.?[0-9]*)([eEinumkKMGTP]*[-+]?[0-9]*)", re.ASCII)
+"""A number and something that could be a suffix."""
+
 
 def parse_quantity(written: str | int | float) -> Decimal:
     """Its value. ValueError when it isn't a quantity."""
@@ -40,11 +43,21 @@ def parse_quantity(written: str | int | float) -> Decimal:
         written = repr(written)
     found = _WRITTEN.fullmatch(written)
     if not found:
-        raise ValueError("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
+        raise ValueError(quantity_fault(written))
     number, suffix, exponent = found.groups()
     scale = Decimal(10) ** int(exponent) if exponent else _SCALE[suffix or ""]
     value = Decimal(number) * scale
     return value if -AMOUNT_MAX <= value <= AMOUNT_MAX else AMOUNT_MAX.copy_sign(value)
+
+
+def quantity_fault(written: object) -> str:
+    """What is wrong with that which is no quantity."""
+    found = _ALMOST.fullmatch(written) if isinstance(written, str) and written else None
+    if found is None:
+        return "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+    if found.group(2) not in _SCALE and not re.fullmatch(r"[eE][+-]?[0-9]+", found.group(2)):
+        return "unable to parse quantity's suffix"
+    return "unable to parse numeric part of quantity"
 
 
 def milli(written: str | int | float) -> int:

@@ -5,14 +5,31 @@ from __future__ import annotations
 from knarr.api.apps.resources import RESOURCES as APPS
 from knarr.api.authentication.resources import RESOURCES as AUTHENTICATION
 from knarr.api.authorization.resources import RESOURCES as AUTHORIZATION
+from knarr.api.autoscaling.resources import RESOURCES as AUTOSCALING
+from knarr.api.batch.resources import RESOURCES as BATCH
 from knarr.api.certificates.resources import RESOURCES as CERTIFICATES
 from knarr.api.coordination.resources import RESOURCES as COORDINATION
 from knarr.api.core.resources import RESOURCES as CORE
 from knarr.api.discovery.resources import RESOURCES as DISCOVERY
+from knarr.api.policy.resources import RESOURCES as POLICY
 from knarr.api.rbac.resources import RESOURCES as RBAC
 from knarr.api.resources import Registry
 
 
 def built_in() -> Registry:
     """A registry of the built-in kinds."""
-    return Registry((*CORE, *APPS, *AUTHENTICATION, *AUTHORIZATION, *CERTIFICATES, *COORDINATION, *DISCOVERY, *RBAC))
+    return Registry(
+        (
+            *CORE,
+            *APPS,
+            *AUTHENTICATION,
+            *AUTHORIZATION,
+            *AUTOSCALING,
+            *BATCH,
+            *CERTIFICATES,
+            *COORDINATION,
+            *DISCOVERY,
+            *POLICY,
+            *RBAC,
+        )
+    )

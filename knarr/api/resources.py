@@ -55,6 +55,9 @@ class Strategy(Generic[T]):
     def prepare_for_create(self, obj: T) -> None:
         """Clear what a client may not set. Called after the generic clearing of status."""
 
+    def renamed(self, obj: T, before: str) -> None:
+        """The generated name was taken, and the object has another: for kinds whose names stand in their specs."""
+
     def prepare_for_update(self, obj: T, old: T) -> None:
         """Carry over from `old` what a client may not change. Called after the generic carrying over of status."""
 

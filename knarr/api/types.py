@@ -28,8 +28,18 @@ Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """A number of 64 bits, signed: what is larger, no client in Go could read."""
 
-Quantity = str | int | float
-"""A resource.Quantity as written ("500m", "1Gi", 2); see knarr.api.quantity."""
+Quantity = (
+    Annotated[
+        str,
+        msgspec.Meta(
+            pattern=r"\A[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,3})?\Z"
+        ),
+    ]
+    | int
+    | float
+)
+"""A resource.Quantity as written ("500m", "1Gi", 2): what isn't one is refused where it is decoded, as upstream does.
+See knarr.api.quantity."""
 
 IntOrString = int | str
 """A number, or a string such as "25%" or a port's name (util/intstr)."""

@@ -106,12 +106,18 @@ def delete_options_of(call: Call) -> DeleteOptions:
         ):
             raise BadRequest("the body of a DELETE must be DeleteOptions")
     asked, _ = convert(meta.DeleteOptions, data, validation="Ignore")
+    if asked.grace_period_seconds is None:
+        asked.grace_period_seconds = number(call.query, "gracePeriodSeconds")
+    asked.propagation_policy = asked.propagation_policy or call.query.get("propagationPolicy")
+    return read_delete_options(asked, dry_run=call.dry_run)
+
+
+def read_delete_options(asked: meta.DeleteOptions, *, dry_run: bool) -> DeleteOptions:
+    """DeleteOptions as they were sent, checked. Raises BadRequest, Invalid."""
     grace_s = asked.grace_period_seconds
-    if grace_s is None:
-        grace_s = number(call.query, "gracePeriodSeconds")
     if grace_s is not None and grace_s < 0:
         raise BadRequest("gracePeriodSeconds must be a whole number, 0 or greater")
-    policy = asked.propagation_policy or call.query.get("propagationPolicy") or ""
+    policy = asked.propagation_policy or ""
     if policy not in ("", "Background", "Foreground", "Orphan"):
         cause = not_supported("propagationPolicy", policy, ("Background", "Foreground", "Orphan"))
         raise Invalid.of("meta.k8s.io", "DeleteOptions", "", [cause])
@@ -123,5 +129,5 @@ def delete_options_of(call: Call) -> DeleteOptions:
         propagation_policy=policy,
         uid=preconditions.uid,
         resource_version=preconditions.resource_version,
-        dry_run=call.dry_run or asked.dry_run == ["All"],
+        dry_run=dry_run or asked.dry_run == ["All"],
     )

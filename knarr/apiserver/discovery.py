@@ -12,12 +12,15 @@ PROXY_VERBS = ("create", "delete", "get", "patch", "update")
 SUBRESOURCES = {
     ("", "pods", "attach"): ("", "v1", "PodAttachOptions", ("create", "get")),
     ("", "pods", "binding"): ("", "v1", "Binding", ("create",)),
+    ("", "pods", "ephemeralcontainers"): ("", "v1", "Pod", ("get", "patch", "update")),
+    ("", "pods", "eviction"): ("policy", "v1", "Eviction", ("create",)),
     ("", "pods", "exec"): ("", "v1", "PodExecOptions", ("create", "get")),
     ("", "pods", "log"): ("", "v1", "Pod", ("get",)),
     ("", "nodes", "proxy"): ("", "v1", "NodeProxyOptions", PROXY_VERBS),
     ("", "pods", "proxy"): ("", "v1", "PodProxyOptions", PROXY_VERBS),
     ("", "services", "proxy"): ("", "v1", "ServiceProxyOptions", PROXY_VERBS),
     ("", "pods", "portforward"): ("", "v1", "PodPortForwardOptions", ("create", "get")),
+    ("", "pods", "resize"): ("", "v1", "Pod", ("get", "patch", "update")),
     ("", "namespaces", "finalize"): ("", "v1", "Namespace", ("update",)),
     ("certificates.k8s.io", "certificatesigningrequests", "approval"): (
         "certificates.k8s.io",

@@ -116,10 +116,10 @@ class Objects:
         metadata.self_link = None
         if strategy.has_status and not strategy.status_at_creation:
             _clear_status(obj)
-        strategy.prepare_for_create(obj)
         generated = not metadata.name and bool(metadata.generate_name)
         if generated:
             metadata.name = self._generate_name(metadata.generate_name)
+        strategy.prepare_for_create(obj)
         if manager:
             metadata.managed_fields = []
             metadata.managed_fields = ownership.created(manager, resource, _plain(obj), self._clock.time_s())
@@ -139,7 +139,9 @@ class Objects:
                 if mismatch.key != key_of(resource, namespace, metadata.name):
                     raise
             if generated:
+                taken = metadata.name
                 metadata.name = self._generate_name(metadata.generate_name)
+                strategy.renamed(obj, taken)
         raise AlreadyExists.of(resource.group, resource.plural, metadata.name)
 
     async def update(
@@ -153,10 +155,13 @@ class Objects:
         manager: Manager | None = None,
         subresource: str = "",
         dry_run: bool = False,
+        repeated: bool = False,
     ) -> Stored:
         """Replace an object by `change(old, its bytes)`, which must answer a new object that shares nothing with `old`.
 
         `manager` will own what changes, but for an apply, which says itself who owns what.
+        `repeated`: the change is made anew from what is there (a patch), so it needs no version even of a kind whose
+        updates must name one.
 
         Raises NotFound, Conflict, Invalid, Forbidden. `change` is called again when somebody else was quicker.
         """
@@ -164,7 +169,7 @@ class Objects:
             record = await self.record(resource, namespace, name)
             old = decoder(resource.type).decode(record.value)
             obj = change(old, record.value)
-            pinned = self._check_version(resource, obj, old, record)
+            pinned = self._check_version(resource, obj, old, record, repeated)
             try:
                 return await self._replace(resource, namespace, obj, old, record, user, manager, subresource, dry_run)
             except Mismatch:
@@ -289,7 +294,7 @@ class Objects:
             raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")
         metadata.namespace = namespace
 
-    def _check_version(self, resource: Resource, obj: Any, old: Any, record: Record) -> bool:
+    def _check_version(self, resource: Resource, obj: Any, old: Any, record: Record, repeated: bool) -> bool:
         """Whether the client named the version that it changes. Raises Conflict when that is no longer there."""
         metadata = obj.metadata
         name = old.metadata.name
@@ -297,7 +302,7 @@ class Objects:
             detail = f"Precondition failed: UID in precondition: {metadata.uid}, UID in object meta: {old.metadata.uid}"
             raise Conflict.of(resource.group, resource.plural, name, detail)
         if not metadata.resource_version:
-            if not resource.strategy.allow_unconditional_update:
+            if not repeated and not resource.strategy.allow_unconditional_update:
                 cause = required("metadata.resourceVersion", "must be specified for an update")
                 raise Invalid.of(resource.group, resource.kind, name, [cause])
             return False

@@ -20,7 +20,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import msgspec
 
 from knarr.api.errors import BadRequest
-from knarr.api.types import IntOrString, Quantity, RawJSON, Struct
+from knarr.api.types import IntOrString, RawJSON, Struct
 
 MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 MAGIC = b"k8s\x00"
@@ -141,9 +141,13 @@ def _shape(kind: Any) -> dict[str, tuple[Any, bool]]:
     return shape
 
 
+_QUANTITY = str | int | float
+"""knarr.api.types.Quantity without its notes, as get_type_hints answers it."""
+
+
 def _present_type(hint: Any) -> Any:
     """T of `T | None`."""
-    if hint in (Quantity, IntOrString):
+    if hint in (_QUANTITY, IntOrString):
         return hint
     rest = [argument for argument in get_args(hint) if argument is not type(None)]
     if type(None) not in get_args(hint):
@@ -202,6 +206,7 @@ def _items(hint: Any, value: Any, depth: int) -> list[Any]:
 
 def _entry(hint: Any, value: Any, depth: int) -> Any:
     """The value of an entry of a map; absent is zero."""
+    hint = _present_type(hint)
     if value is None:
         value = 0 if hint in (int, bool) else b""
     if get_origin(hint) is list:
@@ -210,7 +215,7 @@ def _entry(hint: Any, value: Any, depth: int) -> Any:
 
 
 def _value(hint: Any, value: Any, depth: int) -> Any:
-    if hint == Quantity:
+    if hint == _QUANTITY:
         return dict(wire_fields(value)).get(1, b"0").decode()
     if hint == IntOrString:
         parts = dict(wire_fields(value))

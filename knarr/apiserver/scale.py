@@ -10,13 +10,14 @@ from knarr.api import types
 from knarr.api.autoscaling.v1 import Scale, ScaleSpec, ScaleStatus
 from knarr.api.errors import BadRequest, Invalid, invalid
 from knarr.api.meta.v1 import ObjectMeta
-from knarr.api.selectors import selector_of
+from knarr.api.selectors import selector_of, selector_of_labels
 
 
 def scale_of(obj: Any) -> Scale:
     """The Scale of a workload."""
     metadata = obj.metadata
-    selector = selector_of(obj.spec.selector)
+    chosen = obj.spec.selector
+    selector = selector_of_labels(chosen) if isinstance(chosen, dict) else selector_of(chosen)
     return Scale(
         metadata=ObjectMeta(
             name=metadata.name,

@@ -31,6 +31,7 @@ from knarr.apiserver.admission.serviceaccounts import ServiceAccountAdmission
 from knarr.apiserver.admission.tolerations import DefaultTolerationSeconds
 from knarr.apiserver.answers import failure
 from knarr.apiserver.calls import Call
+from knarr.apiserver.eviction import Evictions
 from knarr.apiserver.flow import Flow, time_limit_s, timed_out
 from knarr.apiserver.health import Health
 from knarr.apiserver.metrics import Metrics, Series, series_of
@@ -114,11 +115,13 @@ class APIServer:
         token_requests = TokenRequests(
             registry, self.objects, clock, tokens, self.access.admission.node_restriction.validate
         )
+        self.evictions = Evictions(registry, store, self.objects, clock)
         self.subresources.handlers |= {
             (ServiceAccount, "token"): token_requests.answer,
             (Pod, "proxy"): self.proxy.pod,
             (Service, "proxy"): self.proxy.service,
             (Node, "proxy"): self.proxy.node,
+            (Pod, "eviction"): self.evictions.evict,
         }
         self.reviews: dict[type[Any], Review] = dict(self.access.reviews)
         self.health = Health()

@@ -107,7 +107,7 @@ class Writes:
                 obj.metadata.resource_version = None
             return _to_kept(call, obj)
 
-        return self._shown(call, await self.change(call, change, call.manager()), warnings)
+        return self._shown(call, await self.change(call, change, call.manager(), repeated=True), warnings)
 
     async def apply(self, call: Call) -> Answer:
         """Server-side apply. Raises Conflict when others own what would change, and what `patch` raises."""
@@ -133,7 +133,7 @@ class Writes:
             return result_on(live, read(old.metadata.managed_fields))
 
         try:
-            stored = await self.change(call, change, None)
+            stored = await self.change(call, change, None, repeated=True)
         except NotFound:
             if path.subresource:
                 raise
@@ -143,7 +143,9 @@ class Writes:
             stored = await self._objects.create(call.kept, path.namespace, made, call.user, dry_run=call.dry_run)
         return self._shown(call, stored, warnings)
 
-    async def change(self, call: Call, change: Callable[[Any, bytes], Any], manager: Manager | None) -> Stored:
+    async def change(
+        self, call: Call, change: Callable[[Any, bytes], Any], manager: Manager | None, *, repeated: bool = False
+    ) -> Stored:
         """Update an object by a function, again when the addresses that it chose were taken meanwhile."""
         path = call.path
         for _ in range(COLLISIONS_MAX):
@@ -157,6 +159,7 @@ class Writes:
                     manager=manager,
                     subresource=path.subresource,
                     dry_run=call.dry_run,
+                    repeated=repeated,
                 )
             except Mismatch:
                 continue

@@ -13,18 +13,15 @@ from knarr.api.registry import built_in
 from knarr.api.resources import Resource
 
 REGISTRY = built_in()
-GROUPS = {
-    "Deployment": "apps",
-    "ReplicaSet": "apps",
-    "EndpointSlice": "discovery.k8s.io",
-    "Lease": "coordination.k8s.io",
-}
+VERSIONS = {("autoscaling", "HorizontalPodAutoscaler"): "v2"}
+"""Of kinds that are kept in another version than v1."""
 
 
 def resource(kind: str) -> Resource:
-    found = REGISTRY.by_kind(GROUPS.get(kind, ""), "v1", kind)
-    assert found is not None
-    return found
+    for found in REGISTRY:
+        if found.kind == kind and found.version == VERSIONS.get((found.group, kind), "v1"):
+            return found
+    raise KeyError(kind)
 
 
 def made(kind: str, *, metadata: dict[str, Any] | None = None, **fields: Any) -> Any:
@@ -64,3 +61,25 @@ def workload(**spec: Any) -> dict[str, Any]:
         "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [container()]}},
         **spec,
     }
+
+
+def update_faults(kind: str, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What is wrong with a change of an object from `before` to `after`."""
+    strategy = resource(kind).strategy
+    old, new = made(kind, **before), made(kind, **after)
+    return shown((*strategy.validate(new), *strategy.validate_update(new, old)))
+
+
+def status_faults(kind: str, status: dict[str, Any], before: dict[str, Any] | None = None, **fields: Any) -> list[str]:
+    """What is wrong with a status that follows another."""
+    strategy = resource(kind).strategy
+    old, new = made(kind, **fields, status=before or {}), made(kind, **fields, status=status)
+    strategy.prepare_for_status_update(new, old)
+    return shown(strategy.validate_status_update(new, old))
+
+
+def cells(kind: str, now_s: float, *, wide: bool = False, **fields: Any) -> dict[str, Any]:
+    """A row of `kubectl get`, by the names of its columns."""
+    obj = made(kind, **fields)
+    columns = [column for column in resource(kind).columns if wide or not column.priority]
+    return {column.name: column.cell(obj, now_s) for column in columns}

@@ -51,9 +51,33 @@ def test_canonical_form(written: str | float, wanted: str) -> None:
     assert canonical(written) == wanted
 
 
-@pytest.mark.parametrize("written", ["", "Gi", "1 Gi", "1gi", "1Gi\n", "0x10", "1e", "nan", "inf", "--1", "1.2.3", "१"])
-def test_what_is_no_quantity(written: str) -> None:
-    with pytest.raises(ValueError, match="quantities must match"):
+FORMAT = "quantities must match the regular expression"
+SUFFIX = "unable to parse quantity's suffix"
+NUMBER = "unable to parse numeric part of quantity"
+
+
+@pytest.mark.parametrize(
+    ("written", "fault"),
+    [
+        ("", FORMAT),
+        ("1 Gi", FORMAT),
+        ("1gi", FORMAT),
+        ("1Gi\n", FORMAT),
+        ("0x10", FORMAT),
+        ("nan", FORMAT),
+        ("inf", FORMAT),
+        ("1.2.3", FORMAT),
+        ("१", FORMAT),
+        ("1e", SUFFIX),
+        ("1K", SUFFIX),
+        ("1GG", SUFFIX),
+        ("--1", SUFFIX),
+        ("Gi", NUMBER),
+        (".", NUMBER),
+    ],
+)
+def test_what_is_no_quantity(written: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
         parse_quantity(written)
 
 

@@ -17,16 +17,20 @@ from knarr.api.apps.v1 import (
     RollingUpdateDeployment,
 )
 from knarr.api.core.podspec import default_template
-from knarr.api.core.v1 import PodSpec, PodTemplateSpec
-from knarr.api.core.validate_podspec import validate_pod_spec
-from knarr.api.core.validate_values import validate_not_negative, validate_selector
+from knarr.api.core.templates import (
+    age_column,
+    selector_column,
+    template_columns,
+    validate_always_restarted,
+    validate_pod_template,
+    validate_selected,
+)
+from knarr.api.core.v1 import PodTemplateSpec
+from knarr.api.core.validate_values import validate_not_negative, validate_replica_counts, validate_selector
 from knarr.api.errors import Cause, forbidden, invalid, not_supported, required
-from knarr.api.meta.owners import selector_for, selects_everything
-from knarr.api.meta.v1 import LabelSelector, ObjectMeta
-from knarr.api.metadata import validate_annotations, validate_labels
-from knarr.api.printing import NONE, age
+from knarr.api.meta.owners import selects_everything
+from knarr.api.meta.v1 import LabelSelector
 from knarr.api.resources import Column, Strategy
-from knarr.api.selectors import selector_of
 
 _PERCENT = re.compile(r"[0-9]{1,9}%")
 
@@ -77,7 +81,7 @@ class DeploymentRules(Strategy[Deployment]):
 
     def validate_status_update(self, obj: Deployment, old: Deployment) -> Iterable[Cause]:
         status = obj.status or DeploymentStatus()
-        yield from _validate_counts(status, ("updated", "ready", "available", "unavailable"))
+        yield from validate_replica_counts(status, ("updated", "ready", "available", "unavailable"))
         before = (old.status.collision_count if old.status else None) or 0
         if (status.collision_count or 0) < before:
             yield invalid("status.collisionCount", status.collision_count, "cannot be decremented")
@@ -113,7 +117,7 @@ class ReplicaSetRules(Strategy[ReplicaSet]):
             yield invalid("spec.selector", new_spec.selector, "field is immutable")
 
     def validate_status_update(self, obj: ReplicaSet, old: ReplicaSet) -> Iterable[Cause]:
-        yield from _validate_counts(obj.status or ReplicaSetStatus(), ("fully_labeled", "ready", "available"))
+        yield from validate_replica_counts(obj.status or ReplicaSetStatus(), ("fully_labeled", "ready", "available"))
 
     def fields(self, obj: ReplicaSet) -> Mapping[str, str]:
         return {"status.replicas": str((obj.status.replicas if obj.status else 0) or 0)}
@@ -128,28 +132,9 @@ def validate_workload_selector(selector: LabelSelector) -> Iterable[Cause]:
 
 def validate_template(template: PodTemplateSpec, selector: LabelSelector, path: str) -> Iterable[Cause]:
     """Of a workload whose pods always come back: its pods are selected by its own selector."""
-    metadata = template.metadata or ObjectMeta()
-    if not _selects(selector, metadata.labels):
-        yield invalid(f"{path}.metadata.labels", metadata.labels, "`selector` does not match template `labels`")
-    yield from validate_labels(metadata.labels, f"{path}.labels")
-    yield from validate_annotations(metadata.annotations, f"{path}.annotations")
-    spec = template.spec or PodSpec()
-    yield from validate_pod_spec(spec, f"{path}.spec")
-    if spec.ephemeral_containers:
-        yield forbidden(f"{path}.spec.ephemeralContainers", "ephemeral containers not allowed in pod template")
-    if spec.restart_policy != "Always":
-        yield not_supported(f"{path}.spec.restartPolicy", spec.restart_policy, ("Always",))
-    if spec.active_deadline_seconds is not None:
-        detail = "activeDeadlineSeconds in ReplicaSet is not Supported"
-        yield forbidden(f"{path}.spec.activeDeadlineSeconds", detail)
-
-
-def _selects(selector: LabelSelector, labels: dict[str, str]) -> bool:
-    """Also when the selector can't be understood: that fault is reported already."""
-    if selects_everything(selector):
-        return False
-    parsed = selector_for(selector)
-    return parsed is None or parsed.matches(labels)
+    yield from validate_selected(template, selector, path)
+    yield from validate_pod_template(template, path)
+    yield from validate_always_restarted(template, path, "ReplicaSet")
 
 
 def _validate_rollout(strategy: DeploymentStrategy, path: str) -> Iterable[Cause]:
@@ -167,10 +152,9 @@ def _validate_rolling(rolling: RollingUpdateDeployment, path: str) -> Iterable[C
     missing, surplus = rolling.max_unavailable, rolling.max_surge
     yield from validate_count_or_share(missing, f"{path}.maxUnavailable")
     yield from validate_count_or_share(surplus, f"{path}.maxSurge")
-    if _size(missing) == 0 and _size(surplus) == 0:
+    if count_of(missing) == 0 and count_of(surplus) == 0:
         yield invalid(f"{path}.maxUnavailable", missing, "may not be 0 when `maxSurge` is 0")
-    if isinstance(missing, str) and _size(missing) > 100:
-        yield invalid(f"{path}.maxUnavailable", missing, "must not be greater than 100%")
+    yield from validate_share(missing, f"{path}.maxUnavailable")
 
 
 def validate_count_or_share(value: int | str | None, path: str) -> Iterable[Cause]:
@@ -185,38 +169,17 @@ def validate_count_or_share(value: int | str | None, path: str) -> Iterable[Caus
         yield invalid(path, value, detail)
 
 
-def _size(value: int | str | None) -> int:
+def validate_share(value: int | str | None, path: str) -> Iterable[Cause]:
+    """A percentage of what there is can't be more than all of it."""
+    if isinstance(value, str) and count_of(value) > 100:
+        yield invalid(path, value, "must not be greater than 100%")
+
+
+def count_of(value: int | str | None) -> int:
+    """The number in a count or in a percentage; 0 when there is none."""
     if isinstance(value, str):
         return int(value[:-1]) if _PERCENT.fullmatch(value) else 0
     return value or 0
-
-
-def _validate_counts(status: DeploymentStatus | ReplicaSetStatus, parts: tuple[str, ...]) -> Iterable[Cause]:
-    """Counts of replicas in a status: none below zero, none above all of them."""
-    total = status.replicas or 0
-    yield from validate_not_negative(status.replicas, "status.replicas")
-    for part in parts:
-        count = getattr(status, f"{part}_replicas") or 0
-        first, *rest = part.split("_")
-        path = f"status.{first}{''.join(word.capitalize() for word in rest)}Replicas"
-        yield from validate_not_negative(count, path)
-        if part != "unavailable" and count > total:
-            yield invalid(path, count, "cannot be greater than status.replicas")
-    yield from validate_not_negative(status.observed_generation, "status.observedGeneration")
-    if (status.available_replicas or 0) > (status.ready_replicas or 0):
-        yield invalid("status.availableReplicas", status.available_replicas, "cannot be greater than readyReplicas")
-
-
-def _containers(field: str) -> Any:
-    def cell(obj: Any, now_s: float) -> str:
-        spec = obj.spec.template.spec
-        return ",".join(getattr(container, field) or "" for container in (spec.containers if spec else ())) or NONE
-
-    return cell
-
-
-def _selector(obj: Any, now_s: float) -> str:
-    return str(selector_of(obj.spec.selector) or NONE)
 
 
 def _count(field: str) -> Any:
@@ -224,10 +187,9 @@ def _count(field: str) -> Any:
 
 
 _WIDE = (
-    Column("Age", lambda obj, now_s: age(obj.metadata.creation_timestamp, now_s)),
-    Column("Containers", _containers("name"), priority=1),
-    Column("Images", _containers("image"), priority=1),
-    Column("Selector", _selector, priority=1),
+    age_column(),
+    *template_columns(lambda obj: obj.spec.template),
+    selector_column(lambda obj: obj.spec.selector),
 )
 
 DEPLOYMENT_COLUMNS = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from knarr.api.core.amounts import default_amounts, default_requirements
+from knarr.api.core.pod_parts import keep_all_but, validate_added_containers, validate_resize
 from knarr.api.core.podspec import default_host_ports, default_pod_spec, default_requests
 from knarr.api.core.v1 import (
     ContainerState,
@@ -58,6 +59,16 @@ class PodStrategy(Strategy[Pod]):
             obj.status = PodStatus()
         if not obj.status.qos_class:
             obj.status.qos_class = qos_class(obj.spec or PodSpec())
+
+    def prepare_for_part_update(self, part: str, obj: Pod, old: Pod) -> None:
+        keep_all_but(part, obj, old)
+
+    def validate_part_update(self, part: str, obj: Pod, old: Pod) -> Iterable[Cause]:
+        if part == "ephemeralcontainers":
+            return validate_added_containers(obj, old)
+        before, after = old.spec or PodSpec(), obj.spec or PodSpec()
+        known = old.status.qos_class if old.status else None
+        return validate_resize(obj, old, known or qos_class(before), qos_class(after))
 
     def validate(self, obj: Pod) -> Iterable[Cause]:
         return validate_pod_spec(obj.spec, "spec")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from knarr.api.core import pod_columns, pods, services, simple, v1
+from knarr.api.core import pod_columns, pods, replication, services, simple, v1
 from knarr.api.resources import served
 
 RESOURCES = (
@@ -45,9 +45,35 @@ RESOURCES = (
         "pods",
         short_names=("po",),
         categories=("all",),
-        subresources=("attach", "binding", "exec", "log", "portforward", "proxy", "status"),
+        subresources=(
+            "attach",
+            "binding",
+            "ephemeralcontainers",
+            "eviction",
+            "exec",
+            "log",
+            "portforward",
+            "proxy",
+            "resize",
+            "status",
+        ),
         strategy=pods.PodStrategy(),
         columns=pod_columns.COLUMNS,
+    ),
+    served(
+        v1.PodTemplate,
+        "podtemplates",
+        strategy=replication.PodTemplateRules(),
+        columns=replication.POD_TEMPLATE_COLUMNS,
+    ),
+    served(
+        v1.ReplicationController,
+        "replicationcontrollers",
+        short_names=("rc",),
+        categories=("all",),
+        subresources=("scale", "status"),
+        strategy=replication.ReplicationControllerRules(),
+        columns=replication.REPLICATION_CONTROLLER_COLUMNS,
     ),
     served(v1.Secret, "secrets", strategy=simple.SecretStrategy(), columns=simple.SECRET_COLUMNS),
     served(

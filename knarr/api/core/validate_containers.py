@@ -64,6 +64,17 @@ _ENV_NAME = re.compile(r"[\x20-\x3c\x3e-\x7e]+")
 _SUBSCRIPT = re.compile(r"(metadata\.(?:labels|annotations))\['(.*)'\]")
 
 AnyContainer = Container | EphemeralContainer
+NOT_EPHEMERAL = (
+    "ports",
+    "liveness_probe",
+    "readiness_probe",
+    "lifecycle",
+    "startup_probe",
+    "resize_policy",
+    "restart_policy",
+    "restart_policy_rules",
+)
+"""What an ephemeral container has not, besides resources."""
 
 
 def validate_containers(containers: Sequence[Container], path: str, volumes: set[str], grace_s: int) -> Iterable[Cause]:
@@ -106,13 +117,32 @@ def validate_init_containers(
         yield from _validate_host_ports([container], path, first=index)
 
 
-def validate_ephemeral_containers(containers: Sequence[EphemeralContainer], path: str) -> Iterable[Cause]:
+def validate_ephemeral_containers(
+    containers: Sequence[EphemeralContainer], others: Sequence[Container], path: str, volumes: set[str]
+) -> Iterable[Cause]:
+    """Those that are added to look into a running pod: they serve nobody, so nothing depends on them."""
+    targets = {container.name for container in others}
+    seen = set(targets)
     for index, container in enumerate(containers):
         place = f"{path}[{index}]"
-        if not container.name:
-            yield required(f"{place}.name")
-        if not container.image:
-            yield required(f"{place}.image")
+        yield from _validate_common(container, place, volumes)
+        if container.name in seen:
+            yield duplicate(f"{place}.name", container.name)
+        seen.add(container.name)
+        if container.target_container_name and container.target_container_name not in targets:
+            yield not_found_value(f"{place}.targetContainerName", container.target_container_name)
+        detail = "cannot be set for an Ephemeral Container"
+        resources = container.resources
+        for field in NOT_EPHEMERAL:
+            if getattr(container, field):
+                yield forbidden(f"{place}.{_json_name(field)}", detail)
+        if resources and (resources.requests or resources.limits or resources.claims):
+            yield forbidden(f"{place}.resources", detail)
+        for number, mount in enumerate(container.volume_mounts):
+            if mount.sub_path:
+                yield forbidden(f"{place}.volumeMounts[{number}].subPath", detail)
+            if mount.sub_path_expr:
+                yield forbidden(f"{place}.volumeMounts[{number}].subPathExpr", detail)
 
 
 def _json_name(field: str) -> str:
@@ -120,7 +150,7 @@ def _json_name(field: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-def _validate_common(container: Container, path: str, volumes: set[str]) -> Iterable[Cause]:
+def _validate_common(container: AnyContainer, path: str, volumes: set[str]) -> Iterable[Cause]:
     if not container.name:
         yield required(f"{path}.name")
     else:
@@ -307,7 +337,7 @@ def _validate_env_from(sources: Sequence[EnvFromSource], path: str) -> Iterable[
             yield invalid(place, "", "must specify one of: `configMapRef` or `secretRef`")
 
 
-def _validate_mounts(container: Container, path: str, volumes: set[str]) -> Iterable[Cause]:
+def _validate_mounts(container: AnyContainer, path: str, volumes: set[str]) -> Iterable[Cause]:
     seen: set[str] = set()
     privileged = bool(container.security_context and container.security_context.privileged)
     devices = {device.device_path for device in container.volume_devices}
@@ -376,7 +406,7 @@ def _validate_devices(devices: Sequence[VolumeDevice], path: str, volumes: set[s
         seen_paths.add(device.device_path)
 
 
-def _validate_resize(container: Container, path: str) -> Iterable[Cause]:
+def _validate_resize(container: AnyContainer, path: str) -> Iterable[Cause]:
     """KEP-1287."""
     seen: set[str] = set()
     for policy in container.resize_policy:

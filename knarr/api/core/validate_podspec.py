@@ -61,7 +61,10 @@ def validate_pod_spec(spec: PodSpec | None, path: str) -> Iterable[Cause]:
             spec.init_containers, spec.containers, f"{path}.initContainers", volumes, grace_s
         )
     if spec.ephemeral_containers:
-        yield from validate_ephemeral_containers(spec.ephemeral_containers, f"{path}.ephemeralContainers")
+        others = (*spec.containers, *spec.init_containers)
+        yield from validate_ephemeral_containers(
+            spec.ephemeral_containers, others, f"{path}.ephemeralContainers", volumes
+        )
     if spec.resources:
         yield from validate_requirements(spec.resources, f"{path}.resources")
     yield from validate_choice(spec.restart_policy, RESTART_POLICIES, f"{path}.restartPolicy")

@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Generator, Iterable, Mapping
 from decimal import Decimal
+from typing import Any
 
 from knarr.api import names
 from knarr.api.core.v1 import ResourceRequirements
@@ -61,6 +62,22 @@ def validate_port_or_name(port: int | str, path: str) -> Iterable[Cause]:
     else:
         for fault in port_name_faults(port):
             yield invalid(path, port, fault)
+
+
+def validate_replica_counts(status: Any, parts: tuple[str, ...]) -> Iterable[Cause]:
+    """Counts of replicas in a status: none below zero, none above all of them."""
+    total = status.replicas or 0
+    yield from validate_not_negative(status.replicas, "status.replicas")
+    for part in parts:
+        count = getattr(status, f"{part}_replicas") or 0
+        first, *rest = part.split("_")
+        path = f"status.{first}{''.join(word.capitalize() for word in rest)}Replicas"
+        yield from validate_not_negative(count, path)
+        if part != "unavailable" and count > total:
+            yield invalid(path, count, "cannot be greater than status.replicas")
+    yield from validate_not_negative(status.observed_generation, "status.observedGeneration")
+    if (status.available_replicas or 0) > (status.ready_replicas or 0):
+        yield invalid("status.availableReplicas", status.available_replicas, "cannot be greater than readyReplicas")
 
 
 def validate_choice(value: str | None, choices: tuple[str, ...], path: str) -> Iterable[Cause]:

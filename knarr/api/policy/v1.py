@@ -34,7 +34,7 @@ class PodDisruptionBudgetStatus(Struct):
     conditions: Annotated[list[Condition], Merge("map", keys=("type",), patch_key="type", strategy=("merge",))] = []
     current_healthy: Int32 | None = None
     desired_healthy: Int32 | None = None
-    disrupted_pods: dict[str, Time] = {}
+    disrupted_pods: dict[str, Time | None] = {}
     disruptions_allowed: Int32 | None = None
     expected_pods: Int32 | None = None
     observed_generation: Int64 | None = None
