@@ -1,4 +1,4 @@
-"""What a cluster has from the first moment: its namespaces, and the Services of the API server and of DNS."""
+"""What a cluster has from the first moment: namespaces, system priority classes, the Services of API server and DNS."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from knarr.api.discovery.v1 import Endpoint, EndpointConditions, EndpointSlice
 from knarr.api.discovery.v1 import EndpointPort as SlicePort
 from knarr.api.errors import AlreadyExists, NotFound
 from knarr.api.meta.v1 import ObjectMeta
+from knarr.api.scheduling.resources import DESCRIPTIONS, SYSTEM
+from knarr.api.scheduling.v1 import PriorityClass
 from knarr.client.client import Client
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
@@ -27,6 +29,9 @@ async def bootstrap(client: Client, service_cidr: str, cluster_dns: str, address
     """Make what is missing, and let the `kubernetes` Service point at `address`:`port`. May be repeated."""
     for name in NAMESPACES:
         await _ensure(client, Namespace(metadata=ObjectMeta(name=name)))
+    for name, value in SYSTEM.items():
+        metadata = ObjectMeta(name=name)
+        await _ensure(client, PriorityClass(metadata=metadata, value=value, description=DESCRIPTIONS[name]))
     first = str(ipaddress.ip_network(service_cidr)[1])
     labels = {"component": "apiserver", "provider": "kubernetes"}
     metadata = ObjectMeta(name="kubernetes", namespace="default", labels=labels)
@@ -74,7 +79,7 @@ async def _publish(client: Client, address: str, port: int) -> None:
 
 
 async def _ensure(
-    client: Client, obj: Namespace | Service | Endpoints | EndpointSlice, *, replace: bool = False
+    client: Client, obj: Namespace | PriorityClass | Service | Endpoints | EndpointSlice, *, replace: bool = False
 ) -> None:
     metadata = obj.metadata
     try:

@@ -22,11 +22,7 @@ from knarr.api.errors import APIError, InternalError, NotAcceptable, TooLarge
 from knarr.api.resources import Registry
 from knarr.apiserver import answers, bodies, discovery, forms, openapi, openapi_protobuf
 from knarr.apiserver.addresses import ServiceAddresses
-from knarr.apiserver.admission import Admission
-from knarr.apiserver.admission.namespaces import NamespaceLifecycle
-from knarr.apiserver.admission.priority import Priority
-from knarr.apiserver.admission.serviceaccounts import ServiceAccountAdmission
-from knarr.apiserver.admission.tolerations import DefaultTolerationSeconds
+from knarr.apiserver.admission import Admission, built_in
 from knarr.apiserver.answers import failure
 from knarr.apiserver.authenticate import Tokens, authenticate
 from knarr.apiserver.authorize import authorize
@@ -91,15 +87,7 @@ class APIServer:
         self.objects = Objects(
             store,
             clock,
-            Admission(
-                [
-                    NamespaceLifecycle(store),
-                    ServiceAccountAdmission(store, clock),
-                    DefaultTolerationSeconds(),
-                    Priority(),
-                    addresses,
-                ]
-            ),
+            Admission(built_in.plugins(store, clock, addresses)),
         )
         self.objects.companions[Service] = addresses.companions
         self.reads = Reads(store, self.objects, clock)
