@@ -1,9 +1,9 @@
 """Resource quotas: what a namespace uses is counted anew when a quota changes, and when something is given back.
 
 What is taken is written into a quota by the API server, in one commit with the object that takes it. This loop writes
-the rest: a new quota's first count, and what goes, ends or shrinks. It never writes less than what is used: it counts from
-caches that show everything up to the quota's own revision (or else asks the server), and writes only if the quota is
-still at that revision, so that nothing can have been taken in between.
+the rest: a new quota's first count, and what goes, ends or shrinks. It never writes less than what is used: it counts
+from caches that show everything up to the quota's own revision (or else asks the server), and writes only if the quota
+is still at that revision, so that nothing can have been taken in between.
 """
 
 from __future__ import annotations
