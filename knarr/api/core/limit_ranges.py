@@ -110,7 +110,7 @@ def _compare(found: dict[str, Quantity], name: str, path: str) -> Iterable[Cause
         if ratio < 1:
             yield invalid(place, amount, f"ratio {amount} is less than 1")
         if values.get("min") and "max" in values and ratio > (most := values["max"] / values["min"]):
-            yield invalid(place, amount, f"ratio {amount} is greater than max/min = {most:f}")
+            yield invalid(place, amount, f"ratio {amount} is greater than max/min = {float(most):f}")
     if "/" in name or name.startswith("hugepages-"):
         limit, request = found.get("default"), found.get("defaultRequest")
         if limit is not None and request is not None and values["default"] != values["defaultRequest"]:

@@ -139,4 +139,4 @@ def _stretched(kind: str, name: str, most: Quantity, requests: Amounts, limits: 
     elif not limit:
         yield f"{about} no limit is specified or limit is 0"
     elif limit / request > parse_quantity(most):
-        yield f"{about} provided ratio is {limit / request:f}"
+        yield f"{about} provided ratio is {float(limit / request):f}"
