@@ -255,7 +255,8 @@ async def test_two_servers_on_one_durable_store_never_give_more_than_there_is(tm
     made = [result for result in results if isinstance(result, Pod)]
     assert len(made) == 30, {str(result) for result in results if not isinstance(result, Pod)}
     found = await clients[1].get(ResourceQuota, "q", "default")
-    assert found.status and found.status.used == {"pods": "30"}
+    assert found.status
+    assert found.status.used == {"pods": "30"}
     await store.close()
 
 
