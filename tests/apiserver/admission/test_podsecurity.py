@@ -306,9 +306,7 @@ async def test_warnings_go_to_pods_and_to_the_templates_of_workloads(door: Door)
     assert answer.status == 201
     assert [warning.partition(":")[0] for warning in answer.warnings] == ['would violate PodSecurity "restricted']
     assert 'containers "c", "side" must set securityContext.allowPrivilegeEscalation=false' in answer.warnings[0]
-    answer = await door.ask(
-        "PATCH", f"{DEPLOYMENTS}/web", {"spec": {"replicas": 1}}, content_type=MERGE_PATCH
-    )
+    answer = await door.ask("PATCH", f"{DEPLOYMENTS}/web", {"spec": {"replicas": 1}}, content_type=MERGE_PATCH)
     assert len(answer.warnings) == 1
 
 
