@@ -1,4 +1,4 @@
-"""PodSecurity: every check of the standards by what it allows and refuses; labels, warnings, and what changes matter."""
+"""PodSecurity: every check by what it allows and refuses; labels, warnings, and which changes matter."""
 
 from __future__ import annotations
 

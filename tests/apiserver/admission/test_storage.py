@@ -1,4 +1,4 @@
-"""Claims, volumes and ingresses: defaults, protection and growth; the plugins alone, as their kinds are others' work."""
+"""Claims, volumes and ingresses: defaults, protection, growth; the plugins alone, as their kinds are others' work."""
 
 from __future__ import annotations
 
