@@ -175,7 +175,11 @@ def policy_of(labels: Mapping[str, str]) -> tuple[Policy, list[Cause]]:
                 place = f"metadata.labels[{PREFIX}{mode}-version]"
                 causes.append(invalid(place, version, 'must be "latest" or "v1.x"'))
         found[mode] = Standard(level or "privileged", minor)
-    return Policy(found["enforce"], found["warn"]), causes
+    enforce, warn = found["enforce"], found["warn"]
+    if PREFIX + "warn" not in labels and labels.get(PREFIX + "enforce") in LEVELS and enforce.level != "privileged":
+        # Who enforces a level is warned of it too: of workloads, whose pods would be refused later and elsewhere.
+        warn = Standard(enforce.level, warn.minor if f"{PREFIX}warn-version" in labels else enforce.minor)
+    return Policy(enforce, warn), causes
 
 
 def _template(obj: Any) -> PodTemplateSpec | None:

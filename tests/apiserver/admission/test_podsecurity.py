@@ -317,6 +317,31 @@ async def test_enforcement_does_not_hold_workloads_and_a_refusal_is_not_warned_o
     assert (await door.ask("POST", DEPLOYMENTS, deployment())).status == 201
 
 
+@pytest.mark.parametrize(
+    ("labels", "enforced", "warned"),
+    [
+        ({}, "privileged:latest", "privileged:latest"),
+        ({"enforce": "baseline"}, "baseline:latest", "baseline:latest"),
+        ({"enforce": "baseline", "enforce-version": "v1.30"}, "baseline:v1.30", "baseline:v1.30"),
+        ({"enforce": "baseline", "warn-version": "v1.30"}, "baseline:latest", "baseline:v1.30"),
+        ({"enforce": "baseline", "warn": "privileged"}, "baseline:latest", "privileged:latest"),
+        ({"enforce": "privileged", "warn": "restricted"}, "privileged:latest", "restricted:latest"),
+        ({"enforce": "odd", "warn": "odd"}, "restricted:latest", "privileged:latest"),
+        ({"audit": "restricted"}, "privileged:latest", "privileged:latest"),
+    ],
+)
+def test_what_labels_mean(labels: dict[str, str], enforced: str, warned: str) -> None:
+    found = podsecurity.policy_of({podsecurity.PREFIX + key: value for key, value in labels.items()})[0]
+    assert (str(found.enforce), str(found.warn)) == (enforced, warned)
+
+
+async def test_who_enforces_a_level_is_warned_of_workloads(door: Door) -> None:
+    await label(door, enforce="restricted")
+    answer = await door.ask("POST", DEPLOYMENTS, deployment())
+    assert answer.status == 201
+    assert [warning.partition(":")[0] for warning in answer.warnings] == ['would violate PodSecurity "restricted']
+
+
 async def test_only_changes_that_matter_are_looked_at(door: Door) -> None:
     await door.done("POST", PODS, pod("a"))
     await label(door, enforce="restricted")
