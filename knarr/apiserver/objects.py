@@ -29,6 +29,7 @@ from knarr.api.metadata import validate_metadata, validate_metadata_update
 from knarr.api.resources import Resource
 from knarr.api.types import replace
 from knarr.apiserver.admission import Admission, Attributes, Commit
+from knarr.apiserver.calls import Call
 from knarr.client.transport import User
 from knarr.clock import Clock, utc
 from knarr.store.contract import Mismatch, Record, Store, StoreFailure, Write, stamp
@@ -189,6 +190,13 @@ class Objects:
                 if options.resource_version:
                     break
         raise Conflict.of(resource.group, resource.plural, name, MODIFIED)
+
+    async def admit(self, operation: str, call: Call, obj: Any = None) -> None:
+        """Ask the plugins about what is no write of an object: a CONNECT, a binding. They may change `obj`."""
+        path = call.path
+        await self._admission.admit(
+            Attributes(operation, call.kept, path.namespace, obj, None, call.user, path.subresource, name=path.name)
+        )
 
     async def _replace(
         self,

@@ -46,6 +46,9 @@ log = logging.getLogger(__name__)
 BODY_MAX_BYTES = 3 << 20
 """Of a request, as upstream."""
 
+CONNECTING = ("attach", "exec", "portforward", "proxy")
+"""Subresources that are a connection: admission is asked about the operation CONNECT."""
+
 Place = Callable[[Request, User, ResourcePath | None], AbstractContextManager[None]]
 """place(request, user, path): holds a place for a request that is worked on (see knarr.apiserver.flow)."""
 Review = Callable[[Call, Any], Awaitable[Any]]
@@ -264,6 +267,8 @@ class APIServer:
         if name not in resource.subresources or (call.path.rest and name != "proxy"):
             raise answers.not_served()
         handler = self.subresources.handler(resource.type, name)
+        if handler and name in CONNECTING:
+            await self.objects.admit("CONNECT", call)
         return await handler(call) if handler else await self._one(call)
 
     async def _review(self, call: Call) -> Answer:

@@ -24,6 +24,7 @@ from knarr.apiserver.admission.runtimeclass import RuntimeClasses
 from knarr.apiserver.admission.serviceaccounts import ServiceAccountAdmission
 from knarr.apiserver.admission.storage import ClaimResize, DefaultStorageClass, StorageProtection
 from knarr.apiserver.admission.tolerations import DefaultTolerationSeconds
+from knarr.apiserver.admission.topology import PodTopologyLabels
 from knarr.clock import Clock
 from knarr.store.contract import Store
 
@@ -45,6 +46,7 @@ def plugins(store: Store, clock: Clock, addresses: ServiceAddresses) -> list[Plu
         ClaimResize(storage_classes, Index(store, "persistentvolumes", PersistentVolume)),
         RuntimeClasses(Index(store, "runtimeclasses.node.k8s.io", RuntimeClass)),
         DefaultIngressClass(Index(store, "ingressclasses.networking.k8s.io", IngressClass)),
+        PodTopologyLabels(store),
         addresses,
         ResourceQuotas(store, clock, Index(store, "resourcequotas", ResourceQuota)),
     ]

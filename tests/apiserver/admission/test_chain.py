@@ -16,6 +16,7 @@ from knarr.client.transport import User
 from knarr.store import history
 from knarr.store.contract import Write
 from knarr.store.memory import MemoryStore
+from tests.apiserver.pipeline.door import PODS, Door, pod
 
 REGISTRY = built_in()
 
@@ -53,6 +54,48 @@ async def test_a_plugin_is_asked_only_about_what_it_acts_on_and_in_order() -> No
     for attributes in (about(Pod, "UPDATE"), about(ConfigMap, "CREATE"), about(Pod, "CONNECT", "exec")):
         await chain.admit(attributes)
     assert seen == ["second validates UPDATE", "second validates CREATE"]
+
+
+class Watchful(Plugin):
+    """Refuses what it is about, and keeps what it was told."""
+
+    operations = ("CONNECT", "DELETE")
+    subresources = ("", "attach", "exec", "portforward", "proxy")
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, str, str, str]] = []
+
+    async def validate(self, attributes: Attributes) -> None:
+        self.told.append(
+            (
+                attributes.operation,
+                attributes.resource.plural,
+                attributes.subresource,
+                attributes.namespace,
+                attributes.name,
+            )
+        )
+        raise attributes.refused("not today")
+
+
+async def test_deletions_and_connections_are_asked_about(door: Door) -> None:
+    await door.done("POST", PODS, pod("a"))
+    watchful = Watchful()
+    door.server.objects._admission.add(watchful)
+    for method, path, query in (
+        ("DELETE", f"{PODS}/a", {}),
+        ("GET", f"{PODS}/a/exec", {"command": "true"}),
+        ("POST", f"{PODS}/a/attach", {}),
+        ("GET", f"{PODS}/a/portforward", {}),
+        ("GET", f"{PODS}/a/proxy/x", {}),
+    ):
+        status, refused = await door(method, path, **query)
+        assert (status, refused["message"]) == (403, 'pods "a" is forbidden: not today'), path
+    assert watchful.told == [
+        ("DELETE", "pods", "", "default", "a"),
+        *(("CONNECT", "pods", name, "default", "a") for name in ("exec", "attach", "portforward", "proxy")),
+    ]
+    assert (await door("GET", f"{PODS}/a/log"))[0] != 403, "a log is read, not connected to"
 
 
 async def test_plugins_can_be_put_in_before_others() -> None:

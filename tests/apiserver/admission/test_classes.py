@@ -173,6 +173,19 @@ async def test_a_pod_pays_for_its_runtime_and_goes_where_it_is(door: Door) -> No
     await door.done("POST", PODS, pod("b", runtimeClassName="gvisor", overhead=same))
 
 
+async def test_a_pod_learns_where_it_runs(door: Door) -> None:
+    there = {"topology.kubernetes.io/zone": "a", "topology.kubernetes.io/region": "north"}
+    node = {"metadata": {"name": "n1", "labels": there | {"other": "x"}}}
+    await door.done("POST", "/api/v1/nodes", node)
+    await door.done("POST", PODS, pod("bound") | {"metadata": {"name": "bound", "labels": {"app": "web"}}})
+    binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "bound"}, "target": {"name": "n1"}}
+    await door.done("POST", f"{PODS}/bound/binding", binding)
+    assert (await door.done("GET", f"{PODS}/bound"))["metadata"]["labels"] == there | {"app": "web"}
+    made = await door.done("POST", PODS, pod("placed", nodeName="n1"))
+    assert made["metadata"]["labels"] == there
+    assert "labels" not in (await door.done("POST", PODS, pod("free")))["metadata"]
+
+
 async def test_a_node_is_born_with_the_taint_that_keeps_pods_off(door: Door) -> None:
     node: dict[str, Any] = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}}
     made = await door.done("POST", "/api/v1/nodes", node)
