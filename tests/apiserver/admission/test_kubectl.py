@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from tests.apiserver.pipeline.echo_node import EchoNode
 from tests.apiserver.pipeline.served import serve
-from tests.apiserver.pipeline.test_kubectl import KUBECTL, Kubectl
+from tests.apiserver.pipeline.test_kubectl import COMMAND_S, KUBECTL, Kubectl
 
 pytestmark = pytest.mark.skipif(KUBECTL is None, reason="kubectl is not installed")
 
@@ -20,8 +21,13 @@ class Both(Kubectl):
     """All that a command says, warnings and errors too."""
 
     async def says(self, *command: str) -> list[str]:
-        async with self.running(*command) as output:
-            return [line.rstrip() for line in (await output.read()).decode().splitlines()]
+        assert KUBECTL
+        process = await asyncio.create_subprocess_exec(
+            KUBECTL, *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env=self._environment
+        )
+        async with asyncio.timeout(COMMAND_S):
+            output, _ = await process.communicate()
+        return [line.rstrip() for line in output.decode().splitlines()]
 
 
 @pytest.fixture
