@@ -28,6 +28,7 @@ class ServiceAddresses(Plugin):
 
     kinds = (Service,)
     operations = ("CREATE", "UPDATE")
+    subresources = ("",)
 
     def __init__(
         self,

@@ -26,13 +26,13 @@ from knarr.api.resources import Resource
 
 CLASS_SUFFIX = ".storageclass.storage.k8s.io/"
 OLD_CLASS = "volume.beta.kubernetes.io/storage-class"
-UNCOUNTED = ("Event",)
+UNCOUNTED = (("", "events"), ("events.k8s.io", "events"))
 """They come and go by themselves."""
 
 
 def is_counted(resource: Resource) -> bool:
     """Whether quotas can be about a kind at all."""
-    return resource.namespaced and resource.kind not in UNCOUNTED
+    return resource.namespaced and (resource.group, resource.plural) not in UNCOUNTED
 
 
 def counts(resource: Resource, name: str) -> bool:

@@ -69,14 +69,16 @@ class Plugin:
     kinds: tuple[type[Any], ...] = ()
     """The types that it acts on; none named: all."""
     operations: tuple[str, ...] = ALL_OPERATIONS
-    subresources: tuple[str, ...] = ("",)
-    """Those that it acts on; "" is the object itself."""
+    subresources: tuple[str, ...] = ()
+    """Those that it acts on, "" is the object itself; none named: all of them, so that nothing slips by."""
 
     def concerns(self, resource: Resource, operation: str, subresource: str) -> bool:
         """Whether it acts on this at all. Asked once for each, the answer is kept."""
         if self.kinds and resource.type not in self.kinds:
             return False
-        return operation in self.operations and subresource in self.subresources
+        if self.subresources and subresource not in self.subresources:
+            return False
+        return operation in self.operations
 
     async def mutate(self, attributes: Attributes) -> None:
         """Change the object."""

@@ -5,6 +5,8 @@ To add one: a file with a `Plugin`, and a line here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from knarr.api.core.v1 import LimitRange, Namespace, PersistentVolume, ResourceQuota
 from knarr.api.networking.v1 import IngressClass
 from knarr.api.node.v1 import RuntimeClass
@@ -29,14 +31,18 @@ from knarr.clock import Clock
 from knarr.store.contract import Store
 
 
-def plugins(store: Store, clock: Clock, addresses: ServiceAddresses) -> list[Plugin]:
-    """The chain. What they decide by is shared between them, and read from memory."""
+def plugins(store: Store, clock: Clock, addresses: ServiceAddresses, access: Sequence[Plugin] = ()) -> list[Plugin]:
+    """The chain. What they decide by is shared between them, and read from memory.
+
+    `access` are the plugins that ask who it is that writes; upstream has them in NodeRestriction's place.
+    """
     namespaces = Index(store, "namespaces", Namespace)
     storage_classes = Index(store, "storageclasses.storage.k8s.io", StorageClass)
     return [
         NamespaceLifecycle(namespaces),
         LimitRanger(Index(store, "limitranges", LimitRange)),
         ServiceAccountAdmission(store, clock),
+        *access,
         TaintNodesByCondition(),
         PodSecurity(store, clock, namespaces),
         Priority(Index(store, "priorityclasses.scheduling.k8s.io", PriorityClass)),

@@ -14,6 +14,7 @@ OLD_CLASS = "kubernetes.io/ingress.class"
 class DefaultIngressClass(Plugin):
     kinds = (Ingress,)
     operations = ("CREATE",)
+    subresources = ("",)
 
     def __init__(self, classes: Index[IngressClass]) -> None:
         self._classes = classes

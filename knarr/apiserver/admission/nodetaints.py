@@ -11,6 +11,7 @@ NOT_READY = Taint(key="node.kubernetes.io/not-ready", effect="NoSchedule")
 class TaintNodesByCondition(Plugin):
     kinds = (Node,)
     operations = ("CREATE",)
+    subresources = ("",)
 
     async def mutate(self, attributes: Attributes) -> None:
         node: Node = attributes.obj

@@ -14,6 +14,7 @@ PREEMPTS = "PreemptLowerPriority"
 class Priority(Plugin):
     kinds = (Pod, PriorityClass)
     operations = ("CREATE", "UPDATE", "DELETE")
+    subresources = ("",)
 
     def __init__(self, classes: Index[PriorityClass]) -> None:
         self._classes = classes

@@ -18,6 +18,7 @@ MISMATCH = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Ov
 class RuntimeClasses(Plugin):
     kinds = (Pod,)
     operations = ("CREATE",)
+    subresources = ("",)
 
     def __init__(self, classes: Index[RuntimeClass]) -> None:
         self._classes = classes

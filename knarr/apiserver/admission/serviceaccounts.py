@@ -38,6 +38,7 @@ NAME_CHARACTERS = "bcdfghjklmnpqrstvwxz2456789"
 class ServiceAccountAdmission(Plugin):
     kinds = (Pod,)
     operations = ("CREATE",)
+    subresources = ("",)
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store

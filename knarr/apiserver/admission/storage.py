@@ -38,6 +38,7 @@ class DefaultStorageClass(Plugin):
 
     kinds = (PersistentVolumeClaim,)
     operations = ("CREATE",)
+    subresources = ("",)
 
     def __init__(self, classes: Index[StorageClass]) -> None:
         self._classes = classes
@@ -54,6 +55,7 @@ class StorageProtection(Plugin):
 
     kinds = (PersistentVolumeClaim, PersistentVolume)
     operations = ("CREATE",)
+    subresources = ("",)
 
     async def mutate(self, attributes: Attributes) -> None:
         finalizers = attributes.obj.metadata.finalizers
@@ -66,6 +68,7 @@ class ClaimResize(Plugin):
 
     kinds = (PersistentVolumeClaim,)
     operations = ("UPDATE",)
+    subresources = ("",)
 
     def __init__(self, classes: Index[StorageClass], volumes: Index[PersistentVolume]) -> None:
         self._classes = classes

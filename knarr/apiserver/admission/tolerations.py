@@ -12,6 +12,7 @@ TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 class DefaultTolerationSeconds(Plugin):
     kinds = (Pod,)
     operations = ("CREATE",)
+    subresources = ("",)
 
     async def mutate(self, attributes: Attributes) -> None:
         pod: Pod = attributes.obj

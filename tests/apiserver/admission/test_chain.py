@@ -29,6 +29,7 @@ class Noting(Plugin):
 class Mutating(Noting):
     kinds = (Pod,)
     operations = ("CREATE",)
+    subresources = ("",)
 
     async def mutate(self, attributes: Attributes) -> None:
         self.seen.append(f"{self.name} mutates {attributes.operation}")
@@ -54,6 +55,13 @@ async def test_a_plugin_is_asked_only_about_what_it_acts_on_and_in_order() -> No
     for attributes in (about(Pod, "UPDATE"), about(ConfigMap, "CREATE"), about(Pod, "CONNECT", "exec")):
         await chain.admit(attributes)
     assert seen == ["second validates UPDATE", "second validates CREATE"]
+    await Admission([Noting("silent", seen)]).admit(about(Pod, "CREATE"))
+
+
+def test_a_plugin_that_limits_nothing_is_asked_about_everything() -> None:
+    for operation in ("CREATE", "UPDATE", "DELETE", "CONNECT"):
+        for subresource in ("", "status", "exec", "approval"):
+            assert Plugin().concerns(REGISTRY.of(Pod), operation, subresource)
 
 
 class Watchful(Plugin):
