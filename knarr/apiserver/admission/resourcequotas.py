@@ -2,8 +2,10 @@
 
 What an object takes is written into the status of each quota that it comes under, in one commit with the object: both
 are there, or neither. A quota is expected at the revision that the decision was made by, so API servers that share a
-store can't spend the same thing twice. In this process the writes of a namespace wait in one lane, and those that wait
-together become one commit: many writers cost one another nothing, and nobody begins again and again.
+store can't spend the same thing twice. In this process the writes of a namespace that has quotas go one after another,
+in the order of their coming: so nobody begins again and again because others were quicker. (They could share a commit,
+but then objects of a kind would share a revision, and a watch that breaks off between two of them would resume behind
+both.)
 
 Upstream's order: the last plugin. What a quota allows and has given is what its status says; the loop
 `resourcequota-controller` writes what is given back.
@@ -12,7 +14,6 @@ Upstream's order: the last plugin. What a quota allows and has given is what its
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,36 +32,17 @@ from knarr.apiserver.admission.index import Entry, Index
 from knarr.clock import Clock
 from knarr.store.contract import Mismatch, Store, Write
 
-TOGETHER_MAX = 64
-"""Requests that share a commit: enough for the disk not to matter, few enough to answer the first of them soon."""
 TRIES_MAX = 100
 """A request begins again so often when the quota was changed by others (another API server, a user, the loop)."""
 
 Entries = Mapping[str, Entry[ResourceQuota]]
 
 
-@dataclass(slots=True, eq=False)
-class Charge:
-    """A request that takes something."""
-
-    attributes: Attributes
-    taken: Amounts
-    writes: Sequence[Write] = ()
-    tries: int = 0
-    revision: int = 0
-    error: Exception | None = None
-
-    @property
-    def settled(self) -> bool:
-        return bool(self.revision or self.error)
-
-
 @dataclass(slots=True)
 class Lane:
-    """The requests of a namespace that wait for their turn."""
+    """The requests of a namespace go through it one by one."""
 
-    waiting: deque[Charge] = field(default_factory=deque)
-    busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+    free: asyncio.Lock = field(default_factory=asyncio.Lock)
     users: int = 0
 
 
@@ -84,9 +66,9 @@ class ResourceQuotas(Plugin):
         entries = await self._quotas.entries(attributes.namespace)
         if not entries:
             return
-        charge = Charge(attributes, self._taken(attributes))
-        if charged(charge, entries, {}) and not attributes.dry_run:
-            attributes.commit = partial(self._commit, charge)
+        taken = self._taken(attributes)
+        if charged(attributes, taken, entries) and not attributes.dry_run:
+            attributes.commit = partial(self._commit, attributes, taken)
 
     def _taken(self, attributes: Attributes) -> Amounts:
         """What the request takes more than before; nothing is given back here."""
@@ -98,101 +80,37 @@ class ResourceQuotas(Plugin):
                     taken[name] = minus(taken[name], before)
         return {name: amount for name, amount in taken.items() if parse_quantity(amount) > 0}
 
-    async def _commit(self, charge: Charge, writes: Sequence[Write]) -> int:
-        """The object's commit, shared with others of its namespace. Raises Forbidden, Conflict, and as the store."""
-        namespace = charge.attributes.namespace
-        charge.writes, charge.tries, charge.revision, charge.error = writes, 0, 0, None
+    async def _commit(self, attributes: Attributes, taken: Amounts, writes: Sequence[Write]) -> int:
+        """The object's commit, with what it takes. Raises Forbidden, Conflict, and what the store raises."""
+        namespace = attributes.namespace
+        own = {write.key for write in writes}
         lane = self._lanes.setdefault(namespace, Lane())
         lane.users += 1
-        lane.waiting.append(charge)
         try:
-            async with lane.busy:
-                while not charge.settled:
-                    await self._round(namespace, lane)
+            async with lane.free:
+                for _ in range(TRIES_MAX):
+                    entries = await self._quotas.entries(namespace)
+                    after = charged(attributes, taken, entries)
+                    more = [Write(entries[name].key, _encoded(quota), entries[name].revision) for name, quota in after]
+                    try:
+                        return await self._store.commit(*writes, *more)
+                    except Mismatch as mismatch:
+                        if mismatch.key in own:
+                            raise
         finally:
             lane.users -= 1
-            if charge in lane.waiting:
-                lane.waiting.remove(charge)
             if not lane.users:
                 del self._lanes[namespace]
-        if charge.error:
-            raise charge.error
-        return charge.revision
-
-    async def _round(self, namespace: str, lane: Lane) -> None:
-        """Settle some of those that wait."""
-        entries = await self._quotas.entries(namespace)
-        changed: dict[str, ResourceQuota] = {}
-        accepted: list[Charge] = []
-        for charge in _next(lane.waiting):
-            try:
-                changed |= charged(charge, entries, changed)
-            except Exception as error:  # Whatever it is, it is that request's alone.
-                charge.error = error
-            else:
-                accepted.append(charge)
-        if not accepted:
-            return
-        writes = [write for charge in accepted for write in charge.writes]
-        writes += [Write(entries[name].key, _encoded(quota), entries[name].revision) for name, quota in changed.items()]
-        commit = asyncio.ensure_future(self._store.commit(*writes))
-        try:
-            await asyncio.shield(commit)
-        except asyncio.CancelledError:
-            # The others of this round must be told what became of theirs.
-            await asyncio.wait([commit])
-            raise
-        except Exception:  # Is told to whom it concerns.
-            pass
-        finally:
-            if commit.done():
-                _settle(lane, accepted, commit)
+        about = "the quotas of its namespace change too often; please try again"
+        raise Conflict.of(attributes.resource.group, attributes.resource.plural, attributes.obj.metadata.name, about)
 
 
-def _settle(lane: Lane, accepted: Sequence[Charge], commit: asyncio.Future[int]) -> None:
-    """Tell how it went; who is not to blame for a failure waits for the next round."""
-    error = None if commit.cancelled() else commit.exception()
-    if error is None and not commit.cancelled():
-        for charge in accepted:
-            charge.revision = commit.result()
-        return
-    if not isinstance(error, Mismatch):
-        for charge in accepted:
-            charge.error = error if isinstance(error, Exception) else Conflict("the write was cut off")
-        return
-    again = []
-    for charge in accepted:
-        charge.tries += 1
-        if any(write.key == error.key for write in charge.writes):
-            charge.error = error
-        elif charge.tries >= TRIES_MAX:
-            resource, name = charge.attributes.resource, charge.attributes.obj.metadata.name
-            about = "the quotas of its namespace change too often; please try again"
-            charge.error = Conflict.of(resource.group, resource.plural, name, about)
-        else:
-            again.append(charge)
-    lane.waiting.extendleft(reversed(again))
-
-
-def _next(waiting: deque[Charge]) -> list[Charge]:
-    """The first that wait and write no key twice; the others stay."""
-    chosen: list[Charge] = []
-    keys: set[str] = set()
-    while waiting and len(chosen) < TOGETHER_MAX:
-        own = {write.key for write in waiting[0].writes}
-        if own & keys:
-            break
-        keys |= own
-        chosen.append(waiting.popleft())
-    return chosen
-
-
-def charged(charge: Charge, entries: Entries, changed: Mapping[str, ResourceQuota]) -> dict[str, ResourceQuota]:
-    """The quotas as they will be, with what others of the commit take (`changed`) in. Raises Forbidden."""
-    attributes, resource = charge.attributes, charge.attributes.resource
+def charged(attributes: Attributes, taken: Amounts, entries: Entries) -> list[tuple[str, ResourceQuota]]:
+    """The quotas that change, as they will be. Raises Forbidden."""
+    resource = attributes.resource
     concerned: list[tuple[str, ResourceQuota, ResourceQuotaStatus]] = []
     for name in sorted(entries):
-        quota = changed.get(name) or entries[name].obj
+        quota = entries[name].obj
         status = quota.status or ResourceQuotaStatus()
         names = [each for each in status.hard if counts(resource, each)]
         if not names or not in_scopes(quota.spec, attributes.obj):
@@ -202,16 +120,16 @@ def charged(charge: Charge, entries: Entries, changed: Mapping[str, ResourceQuot
         if any(each not in status.used for each in names):
             raise attributes.refused(f"status unknown for quota: {name}, resources: {','.join(sorted(names))}")
         concerned.append((name, quota, status))
-    after: dict[str, ResourceQuota] = {}
+    after: list[tuple[str, ResourceQuota]] = []
     for name, quota, status in concerned:
-        asked = {each: amount for each, amount in charge.taken.items() if each in status.hard}
+        asked = {each: amount for each, amount in taken.items() if each in status.hard}
         used = status.used | {each: plus(status.used[each], amount) for each, amount in asked.items()}
         over = [each for each in sorted(asked) if parse_quantity(used[each]) > parse_quantity(status.hard[each])]
         if over:
             about = f"exceeded quota: {name}, requested: {_shown(asked, over)}, used: {_shown(status.used, over)}, "
             raise attributes.refused(f"{about}limited: {_shown(status.hard, over)}")
         if asked:
-            after[name] = replace(quota, status=replace(status, used=used))
+            after.append((name, replace(quota, status=replace(status, used=used))))
     return after
 
 

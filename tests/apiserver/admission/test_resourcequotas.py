@@ -314,7 +314,7 @@ async def test_when_the_store_fails_nothing_is_taken(door: Door, monkeypatch: py
 
 
 async def test_who_gives_up_takes_nobody_with_him(door: Door) -> None:
-    """The request that does the commit for all is cut off: it is finished all the same, and all are told."""
+    """A request is cut off in the midst of its commit, which happens all the same: it is counted, and others go on."""
     await put(door, {"pods": "20"})
     tasks = [asyncio.ensure_future(door("POST", PODS, pod(f"p{number}"))) for number in range(10)]
     commit = door.store.commit
