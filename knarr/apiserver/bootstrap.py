@@ -29,9 +29,7 @@ async def bootstrap(client: Client, service_cidr: str, cluster_dns: str, address
     """Make what is missing, and let the `kubernetes` Service point at `address`:`port`. May be repeated."""
     for name in NAMESPACES:
         await _ensure(client, Namespace(metadata=ObjectMeta(name=name)))
-    for name, value in SYSTEM.items():
-        metadata = ObjectMeta(name=name)
-        await _ensure(client, PriorityClass(metadata=metadata, value=value, description=DESCRIPTIONS[name]))
+    await priority_classes(client)
     first = str(ipaddress.ip_network(service_cidr)[1])
     labels = {"component": "apiserver", "provider": "kubernetes"}
     metadata = ObjectMeta(name="kubernetes", namespace="default", labels=labels)
@@ -39,6 +37,13 @@ async def bootstrap(client: Client, service_cidr: str, cluster_dns: str, address
     await _ensure(client, Service(metadata=metadata, spec=ServiceSpec(cluster_ip=first, ports=ports)))
     await _publish(client, address, port)
     await _ensure(client, _dns_service(cluster_dns))
+
+
+async def priority_classes(client: Client) -> None:
+    """Those that every cluster has."""
+    for name, value in SYSTEM.items():
+        metadata = ObjectMeta(name=name)
+        await _ensure(client, PriorityClass(metadata=metadata, value=value, description=DESCRIPTIONS[name]))
 
 
 def _dns_service(cluster_dns: str) -> Service:
