@@ -125,13 +125,9 @@ def unsaid(pod: Pod, names: Iterable[str]) -> str:
     """What a pod's containers must say because a quota is about it: "cpu for: a,b; memory for: a", or nothing."""
     required = {name for name in names if name in COMPUTE}
     spec = pod.spec or PodSpec()
-    if spec.resources:
-        required -= _compute(
-            {name: amount for name, amount in spec.resources.requests.items() if of_pods(name)},
-            {name: amount for name, amount in spec.resources.limits.items() if of_pods(name)},
-        ).keys()
-    if not required:
-        return ""
+    whole = spec.resources
+    if not required or (whole and any(of_pods(name) for name in (*whole.requests, *whole.limits))):
+        return ""  # What is said for the pod as a whole (KEP-2837) need not be said of each container.
     silent: dict[str, set[str]] = {}
     empty = ResourceRequirements()
     for container in (*spec.containers, *spec.init_containers):

@@ -93,6 +93,7 @@ async def test_what_a_quota_is_about_must_be_said(door: Door) -> None:
     )
     whole = {"requests": {"cpu": "1m"}, "limits": {"memory": "1Mi"}}
     await door.done("POST", PODS, pod("b", "x", "y", resources=whole))
+    assert await used(door) == {"cpu": "1m", "limits.memory": "1Mi"}
 
 
 async def test_a_quota_that_is_not_counted_yet_refuses(door: Door) -> None:
