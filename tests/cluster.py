@@ -21,6 +21,7 @@ from knarr.api.core.v1 import Event, Namespace, Node, Pod, Service
 from knarr.api.errors import NotFound
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.registry import built_in
+from knarr.apiserver.bootstrap import priority_classes
 from knarr.apiserver.server import APIServer, InProcessTransport
 from knarr.client.client import Client
 from knarr.client.informer import Informer, Informers, version_of
@@ -62,6 +63,7 @@ class Cluster:
         async with asyncio.TaskGroup() as group:
             for name in ("default", "kube-node-lease"):
                 await self.client.create(Namespace(metadata=ObjectMeta(name=name)))
+            await priority_classes(self.client)
             parts = [self.informers, self.nodes, *self.loops, self.scheduler]
             tasks = [group.create_task(part.run()) for part in parts]
             try:

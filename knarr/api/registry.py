@@ -11,9 +11,11 @@ from knarr.api.certificates.resources import RESOURCES as CERTIFICATES
 from knarr.api.coordination.resources import RESOURCES as COORDINATION
 from knarr.api.core.resources import RESOURCES as CORE
 from knarr.api.discovery.resources import RESOURCES as DISCOVERY
+from knarr.api.node.resources import RESOURCES as NODE
 from knarr.api.policy.resources import RESOURCES as POLICY
 from knarr.api.rbac.resources import RESOURCES as RBAC
 from knarr.api.resources import Registry
+from knarr.api.scheduling.resources import RESOURCES as SCHEDULING
 
 
 def built_in() -> Registry:
@@ -29,7 +31,9 @@ def built_in() -> Registry:
             *CERTIFICATES,
             *COORDINATION,
             *DISCOVERY,
+            *NODE,
             *POLICY,
             *RBAC,
+            *SCHEDULING,
         )
     )

@@ -26,6 +26,10 @@ TRIES_MAX = 1000
 class ServiceAddresses(Plugin):
     """Gives a Service its addresses, and tells which of them change with a write."""
 
+    kinds = (Service,)
+    operations = ("CREATE", "UPDATE")
+    subresources = ("",)
+
     def __init__(
         self,
         store: Store,
@@ -39,8 +43,6 @@ class ServiceAddresses(Plugin):
         self._node_ports = node_ports
 
     async def mutate(self, attributes: Attributes) -> None:
-        if attributes.resource.type is not Service or attributes.subresource or attributes.operation == "DELETE":
-            return
         service: Service = attributes.obj
         old: Service | None = attributes.old
         if service.spec is None:

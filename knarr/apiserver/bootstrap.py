@@ -1,4 +1,4 @@
-"""What a cluster has from the first moment: its namespaces, default roles, and the Services of the API and of DNS."""
+"""What a cluster has from the first moment: namespaces, default roles, priority classes, Services of API and DNS."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from knarr.api.discovery.v1 import Endpoint, EndpointConditions, EndpointSlice
 from knarr.api.discovery.v1 import EndpointPort as SlicePort
 from knarr.api.errors import AlreadyExists, NotFound
 from knarr.api.meta.v1 import ObjectMeta
+from knarr.api.scheduling.resources import DESCRIPTIONS, SYSTEM
+from knarr.api.scheduling.v1 import PriorityClass
 from knarr.apiserver.reconcile_roles import reconcile_roles
 from knarr.client.client import Client
 
@@ -29,6 +31,7 @@ async def bootstrap(client: Client, service_cidr: str, cluster_dns: str, address
     for name in NAMESPACES:
         await _ensure(client, Namespace(metadata=ObjectMeta(name=name)))
     await reconcile_roles(client)
+    await priority_classes(client)
     first = str(ipaddress.ip_network(service_cidr)[1])
     labels = {"component": "apiserver", "provider": "kubernetes"}
     metadata = ObjectMeta(name="kubernetes", namespace="default", labels=labels)
@@ -36,6 +39,13 @@ async def bootstrap(client: Client, service_cidr: str, cluster_dns: str, address
     await _ensure(client, Service(metadata=metadata, spec=ServiceSpec(cluster_ip=first, ports=ports)))
     await _publish(client, address, port)
     await _ensure(client, _dns_service(cluster_dns))
+
+
+async def priority_classes(client: Client) -> None:
+    """Those that every cluster has."""
+    for name, value in SYSTEM.items():
+        metadata = ObjectMeta(name=name)
+        await _ensure(client, PriorityClass(metadata=metadata, value=value, description=DESCRIPTIONS[name]))
 
 
 def _dns_service(cluster_dns: str) -> Service:
@@ -76,7 +86,7 @@ async def _publish(client: Client, address: str, port: int) -> None:
 
 
 async def _ensure(
-    client: Client, obj: Namespace | Service | Endpoints | EndpointSlice, *, replace: bool = False
+    client: Client, obj: Namespace | PriorityClass | Service | Endpoints | EndpointSlice, *, replace: bool = False
 ) -> None:
     metadata = obj.metadata
     try:

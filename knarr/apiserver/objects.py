@@ -28,7 +28,8 @@ from knarr.api.errors import (
 from knarr.api.metadata import validate_metadata, validate_metadata_update
 from knarr.api.resources import Resource
 from knarr.api.types import replace
-from knarr.apiserver.admission import Admission, Attributes
+from knarr.apiserver.admission import Admission, Attributes, Commit
+from knarr.apiserver.calls import Call
 from knarr.apiserver.ownership import managers as ownership
 from knarr.apiserver.ownership.managers import Manager
 from knarr.client.transport import User
@@ -131,10 +132,10 @@ class Objects:
             (*validate_metadata(metadata, resource), *strategy.validate(obj), *strategy.validate_create(obj)),
         )
         await self._admission.validate(attributes)
-        warnings = list(strategy.warnings(obj, None))
+        warnings = [*strategy.warnings(obj, None), *attributes.warnings]
         for _ in range(GENERATE_NAME_TRIES if generated else 1):
             try:
-                return Stored(await self._commit(resource, obj, None, 0, dry_run), True, warnings)
+                return Stored(await self._commit(resource, obj, None, 0, dry_run, attributes.commit), True, warnings)
             except Mismatch as mismatch:
                 if mismatch.key != key_of(resource, namespace, metadata.name):
                     raise
@@ -198,7 +199,7 @@ class Objects:
             record = await self.record(resource, namespace, name)
             old = decoder(resource.type).decode(record.value)
             self._check_preconditions(resource, old, record, options)
-            await self._admission.validate(
+            await self._admission.admit(
                 Attributes("DELETE", resource, namespace, None, old, user, dry_run=options.dry_run, name=name)
             )
             obj = self._marked_for_deletion(resource, old, options)
@@ -212,6 +213,13 @@ class Objects:
                 if options.resource_version:
                     break
         raise Conflict.of(resource.group, resource.plural, name, MODIFIED)
+
+    async def admit(self, operation: str, call: Call, obj: Any = None) -> None:
+        """Ask the plugins about what is no write of an object: a CONNECT, a binding. They may change `obj`."""
+        path = call.path
+        await self._admission.admit(
+            Attributes(operation, call.kept, path.namespace, obj, None, call.user, path.subresource, name=path.name)
+        )
 
     async def _replace(
         self,
@@ -267,12 +275,13 @@ class Objects:
             (*validate_metadata(metadata, resource), *validate_metadata_update(metadata, old.metadata), *causes),
         )
         await self._admission.validate(attributes)
-        warnings = list(strategy.warnings(obj, old))
+        warnings = [*strategy.warnings(obj, old), *attributes.warnings]
         if finished(resource, obj):
             return Stored(await self._erase(resource, obj, record, dry_run), False, warnings)
         if _unstamped(obj) == _unstamped(old):
             return Stored(record.value, False, warnings)
-        return Stored(await self._commit(resource, obj, old, record.revision, dry_run), False, warnings)
+        value = await self._commit(resource, obj, old, record.revision, dry_run, attributes.commit)
+        return Stored(value, False, warnings)
 
     def _track(self, resource: Resource, obj: Any, old: Any, record: Record, manager: Manager) -> None:
         """Let `manager` own what changes. A client may also change managedFields itself, or have them begin anew."""
@@ -343,7 +352,9 @@ class Objects:
             obj.status = replace(old.status, phase="Terminating")
         return obj
 
-    async def _commit(self, resource: Resource, obj: Any, old: Any, expect: int, dry_run: bool) -> bytes:
+    async def _commit(
+        self, resource: Resource, obj: Any, old: Any, expect: int, dry_run: bool, commit: Commit | None = None
+    ) -> bytes:
         metadata = obj.metadata
         value = _unstamped(obj)
         key = key_of(resource, metadata.namespace or "", metadata.name)
@@ -353,7 +364,7 @@ class Objects:
             if expect == 0 and await self.store.get(key):
                 raise Mismatch(key, None)
             return stamp(value, expect) if expect else value
-        return stamp(value, await self._write(Write(key, value, expect), *more))
+        return stamp(value, await self._write(Write(key, value, expect), *more, commit=commit))
 
     async def _erase(self, resource: Resource, obj: Any, record: Record, dry_run: bool) -> bytes:
         """Remove for good; answers the object as of its deletion."""
@@ -364,9 +375,9 @@ class Objects:
         revision = await self._write(Write(record.key, None, record.revision), *more)
         return stamp(_unstamped(obj), revision)
 
-    async def _write(self, *writes: Write) -> int:
+    async def _write(self, *writes: Write, commit: Commit | None = None) -> int:
         try:
-            return await self.store.commit(*writes)
+            return await (commit(writes) if commit else self.store.commit(*writes))
         except Mismatch:
             raise
         except StoreFailure as failure:

@@ -39,7 +39,11 @@ def bound(pod: Pod, binding: Binding, now_s: float) -> Pod:
     others = [condition for condition in status.conditions if condition.type != "PodScheduled"]
     return replace(
         pod,
-        metadata=replace(pod.metadata, annotations={**pod.metadata.annotations, **binding.metadata.annotations}),
+        metadata=replace(
+            pod.metadata,
+            annotations={**pod.metadata.annotations, **binding.metadata.annotations},
+            labels={**pod.metadata.labels, **binding.metadata.labels},
+        ),
         spec=replace(pod.spec, node_name=binding.target.name),
         status=replace(status, conditions=[*others, scheduled]),
     )

@@ -24,11 +24,7 @@ from knarr.apiserver import answers, bodies, discovery, forms, openapi, openapi_
 from knarr.apiserver.access import Access, AccessSettings
 from knarr.apiserver.action import action_of
 from knarr.apiserver.addresses import ServiceAddresses
-from knarr.apiserver.admission import Admission
-from knarr.apiserver.admission.namespaces import NamespaceLifecycle
-from knarr.apiserver.admission.priority import Priority
-from knarr.apiserver.admission.serviceaccounts import ServiceAccountAdmission
-from knarr.apiserver.admission.tolerations import DefaultTolerationSeconds
+from knarr.apiserver.admission import Admission, built_in
 from knarr.apiserver.answers import failure
 from knarr.apiserver.calls import Call
 from knarr.apiserver.eviction import Evictions
@@ -52,6 +48,9 @@ log = logging.getLogger(__name__)
 
 BODY_MAX_BYTES = 3 << 20
 """Of a request, as upstream."""
+
+CONNECTING = ("attach", "exec", "portforward", "proxy")
+"""Subresources that are a connection: admission is asked about the operation CONNECT."""
 
 Place = Callable[[Request, User, ResourcePath | None], AbstractContextManager[None]]
 """place(request, user, path): holds a place for a request that is worked on (see knarr.apiserver.flow)."""
@@ -96,16 +95,7 @@ class APIServer:
         self.objects = Objects(
             store,
             clock,
-            Admission(
-                [
-                    NamespaceLifecycle(store),
-                    ServiceAccountAdmission(store, clock),
-                    DefaultTolerationSeconds(),
-                    Priority(),
-                    addresses,
-                    self.access.admission,
-                ]
-            ),
+            Admission(built_in.plugins(store, clock, addresses, [self.access.admission])),
         )
         self.objects.companions[Service] = addresses.companions
         self.reads = Reads(store, self.objects, clock)
@@ -291,6 +281,8 @@ class APIServer:
         if name not in resource.subresources or (call.path.rest and name != "proxy"):
             raise answers.not_served()
         handler = self.subresources.handler(resource.type, name)
+        if handler and name in CONNECTING:
+            await self.objects.admit("CONNECT", call)
         return await handler(call) if handler else await self._one(call)
 
     async def _review(self, call: Call) -> Answer:

@@ -87,6 +87,7 @@ class Subresources:
         if not binding.target.name or binding.target.kind not in (None, "", "Node"):
             cause = invalid("target.name", binding.target.name, "must be the name of a Node")
             raise Invalid.of("", "Binding", call.path.name, [cause])
+        await self._objects.admit("CREATE", call, binding)
         now_s = self._clock.time_s()
         await self._objects.transform(
             call.resource,

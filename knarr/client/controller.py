@@ -60,6 +60,8 @@ class Controller:
 
     name: str = ""
     """Upstream's name of the controller: field manager, event source, metric label."""
+    needs: tuple[type[Any], ...] = ()
+    """Kinds without which it has nothing to do; it does not run where one of them isn't served."""
     workers: int = 8
     """Keys reconciled at once; one key is never reconciled twice at once."""
     min_interval_s: float = 0.0

@@ -24,8 +24,10 @@ from knarr.controllers.namespace import Namespaces
 from knarr.controllers.nodelifecycle import NodeLifecycle
 from knarr.controllers.podgc import PodGarbageCollector
 from knarr.controllers.replicaset import ReplicaSets
+from knarr.controllers.resourcequota import ResourceQuotaUsage
 from knarr.controllers.rootca import RootCertificates
 from knarr.controllers.serviceaccount import ServiceAccounts
+from knarr.controllers.storageprotection import ClaimProtection, VolumeProtection
 from knarr.controllers.tainteviction import TaintEviction
 from knarr.controllers.token_secrets import Sign, TokenSecrets
 
@@ -43,6 +45,9 @@ ALL: tuple[type[Controller], ...] = (
     ClusterRoleAggregation,
     CertificateApproval,
     CertificateCleaner,
+    ResourceQuotaUsage,
+    ClaimProtection,
+    VolumeProtection,
 )
 """Every loop that needs nothing but a client, caches and a clock."""
 
@@ -82,10 +87,12 @@ def controllers(
     `client_of(account)` gives each loop a client of its own; without it all write through `client`.
     """
 
+    served = {resource.type for resource in client.registry}
+
     def own(kind: type[Controller]) -> Client:
         return client_of(ACCOUNTS.get(kind.name, kind.name)) if client_of else client
 
-    loops = [kind(own(kind), informers, clock) for kind in ALL]
+    loops = [kind(own(kind), informers, clock) for kind in ALL if served.issuperset(kind.needs)]
     if root_ca:
         loops.append(RootCertificates(own(RootCertificates), informers, clock, root_ca))
     if root_ca_key:

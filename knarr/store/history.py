@@ -247,7 +247,9 @@ class LiveWatch:
 
     @property
     def revision(self) -> int:
-        return self.handed_out if self.backlog else max(self.handed_out, self._history.revision)
+        if self.backlog or self._failure:
+            return self.handed_out  # A watch that has ended missed what came after.
+        return max(self.handed_out, self._history.revision)
 
     async def next(self) -> Sequence[Event]:
         while not self.backlog:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from knarr.api.core import pod_columns, pods, replication, services, simple, v1
+from knarr.api.core import limit_ranges, pod_columns, pods, quotas, replication, services, simple, v1
 from knarr.api.resources import served
 
 RESOURCES = (
@@ -21,6 +21,13 @@ RESOURCES = (
         columns=services.ENDPOINTS_COLUMNS,
     ),
     served(v1.Event, "events", short_names=("ev",), strategy=simple.EventStrategy(), columns=simple.EVENT_COLUMNS),
+    served(
+        v1.LimitRange,
+        "limitranges",
+        short_names=("limits",),
+        strategy=limit_ranges.LimitRangeStrategy(),
+        columns=limit_ranges.COLUMNS,
+    ),
     served(
         v1.Namespace,
         "namespaces",
@@ -74,6 +81,14 @@ RESOURCES = (
         subresources=("scale", "status"),
         strategy=replication.ReplicationControllerRules(),
         columns=replication.REPLICATION_CONTROLLER_COLUMNS,
+    ),
+    served(
+        v1.ResourceQuota,
+        "resourcequotas",
+        short_names=("quota",),
+        subresources=("status",),
+        strategy=quotas.ResourceQuotaStrategy(),
+        columns=quotas.COLUMNS,
     ),
     served(v1.Secret, "secrets", strategy=simple.SecretStrategy(), columns=simple.SECRET_COLUMNS),
     served(

@@ -1,17 +1,29 @@
 """Admission: a chain of small plugins that change and check what is written, after authorization, before the store.
 
-A plugin is a module of this package with one class; `built_in` lists them in upstream's order. `mutate` may change
-`attributes.obj`, `validate` may only look. Either refuses by raising an error of knarr.api.errors.
+A plugin is a module of this package with one class, and says what it acts on: kinds, operations, subresources.
+`built_in.plugins` lists them in upstream's order. `mutate` may change `attributes.obj`, `validate` may only look.
+Either refuses by raising an error of knarr.api.errors, or warns by `attributes.warnings`.
+
+What a plugin does not act on costs nothing: the plugins for a resource and an operation are looked up once and kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from knarr.api.errors import Forbidden
 from knarr.api.resources import Resource
 from knarr.client.transport import User
+from knarr.store.contract import Write
+
+REMEMBERED_MAX = 4096
+"""Pairs of resource and operation whose plugins are kept; custom resources come and go."""
+ALL_OPERATIONS = ("CREATE", "UPDATE", "DELETE", "CONNECT")
+
+Commit = Callable[[Sequence[Write]], Awaitable[int]]
+"""commit(writes): put the writes of a request into the store; answers their revision, raises what the store raises."""
 
 
 @dataclass(slots=True)
@@ -30,10 +42,43 @@ class Attributes:
     subresource: str = ""
     dry_run: bool = False
     name: str = ""
+    warnings: list[str] = field(default_factory=list)
+    """What plugins have to say to the client without refusing."""
+    commit: Commit | None = None
+    """Set by a plugin whose own writes must be in one commit with the object (quotas)."""
+
+    def refused(self, detail: str, *, named: bool = True) -> Forbidden:
+        """403, worded as upstream's. Before a name is generated (`named` False) its base stands for it."""
+        name, resource = self.name, self.resource
+        if not name and self.obj is not None:
+            metadata = self.obj.metadata
+            name = metadata.name or metadata.generate_name or ""
+            if not named and self.operation == "CREATE":
+                name = metadata.generate_name or name
+        return Forbidden(
+            f'{resource.qualified} "{name or "Unknown"}" is forbidden: {detail}',
+            group=resource.group,
+            kind=resource.plural,
+            name=name,
+        )
 
 
 class Plugin:
     """One rule."""
+
+    kinds: tuple[type[Any], ...] = ()
+    """The types that it acts on; none named: all."""
+    operations: tuple[str, ...] = ALL_OPERATIONS
+    subresources: tuple[str, ...] = ()
+    """Those that it acts on, "" is the object itself; none named: all of them, so that nothing slips by."""
+
+    def concerns(self, resource: Resource, operation: str, subresource: str) -> bool:
+        """Whether it acts on this at all. Asked once for each, the answer is kept."""
+        if self.kinds and resource.type not in self.kinds:
+            return False
+        if self.subresources and subresource not in self.subresources:
+            return False
+        return operation in self.operations
 
     async def mutate(self, attributes: Attributes) -> None:
         """Change the object."""
@@ -42,16 +87,46 @@ class Plugin:
         """Refuse what may not be."""
 
 
+Step = Callable[[Attributes], Awaitable[None]]
+
+
 class Admission:
     """The chain."""
 
     def __init__(self, plugins: Sequence[Plugin] = ()) -> None:
         self.plugins = list(plugins)
+        self._steps: dict[tuple[str, str, str, str], tuple[tuple[Step, ...], tuple[Step, ...]]] = {}
 
     async def mutate(self, attributes: Attributes) -> None:
-        for plugin in self.plugins:
-            await plugin.mutate(attributes)
+        for step in self._of(attributes)[0]:
+            await step(attributes)
 
     async def validate(self, attributes: Attributes) -> None:
-        for plugin in self.plugins:
-            await plugin.validate(attributes)
+        for step in self._of(attributes)[1]:
+            await step(attributes)
+
+    async def admit(self, attributes: Attributes) -> None:
+        """Both, for what has no object to be validated in between (DELETE, CONNECT)."""
+        await self.mutate(attributes)
+        await self.validate(attributes)
+
+    def add(self, plugin: Plugin, *, before: type[Plugin] | None = None) -> None:
+        """Put a plugin into the chain: at the end, or before another."""
+        places = [index for index, other in enumerate(self.plugins) if before and isinstance(other, before)]
+        self.plugins.insert(places[0] if places else len(self.plugins), plugin)
+        self._steps.clear()
+
+    def _of(self, attributes: Attributes) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+        resource = attributes.resource
+        key = (resource.group, resource.plural, attributes.operation, attributes.subresource)
+        steps = self._steps.get(key)
+        if steps is None:
+            concerned = [each for each in self.plugins if each.concerns(resource, key[2], key[3])]
+            steps = (
+                tuple(each.mutate for each in concerned if type(each).mutate is not Plugin.mutate),
+                tuple(each.validate for each in concerned if type(each).validate is not Plugin.validate),
+            )
+            if len(self._steps) >= REMEMBERED_MAX:
+                self._steps.clear()
+            self._steps[key] = steps
+        return steps

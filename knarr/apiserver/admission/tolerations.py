@@ -10,9 +10,11 @@ TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
 class DefaultTolerationSeconds(Plugin):
+    kinds = (Pod,)
+    operations = ("CREATE",)
+    subresources = ("",)
+
     async def mutate(self, attributes: Attributes) -> None:
-        if attributes.resource.kind != "Pod" or attributes.operation != "CREATE" or attributes.subresource:
-            return
         pod: Pod = attributes.obj
         if pod.spec is None:
             return

@@ -87,7 +87,7 @@ async def test_a_collection_goes_as_selected_and_is_answered(door: Door) -> None
     assert [item["metadata"]["name"] for item in listed["items"]] == ["c"]
 
 
-@pytest.mark.parametrize("name", ["default", "kube-system", "kube-public", "kube-node-lease"])
+@pytest.mark.parametrize("name", ["default", "kube-system", "kube-public"])
 async def test_some_namespaces_stay(door: Door, name: str) -> None:
     status, refused = await door("DELETE", f"/api/v1/namespaces/{name}")
     assert (status, refused["reason"]) == (403, "Forbidden")
