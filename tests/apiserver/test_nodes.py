@@ -288,7 +288,7 @@ def mirror(uid: str, **changes: Any) -> dict[str, Any]:
         ({"owner": {"controller": False}}, "a controller owner reference set to itself"),
         ({"owner": {"blockOwnerDeletion": True}}, "must not set blockOwnerDeletion on an owner reference"),
         ({"owner": {"uid": "wrong"}}, "node me UID mismatch"),
-        ({"serviceAccountName": "default"}, "can not create pods that reference a service account"),
+        ({"serviceAccountName": "default"}, "a mirror pod may not reference service accounts"),
         ({"imagePullSecrets": [{"name": "a"}]}, "can not create pods that reference secrets"),
         ({"volumes": [{"name": "a", "configMap": {"name": "a"}}]}, "can not create pods that reference configmaps"),
         (
