@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from knarr.api.core.v1 import ConfigMap, Pod, ServiceAccount
-from knarr.api.errors import AlreadyExists, Conflict, Expired, Invalid, NotFound, ServiceUnavailable, Unauthorized
+from knarr.api.errors import (
+    AlreadyExists,
+    Conflict,
+    Expired,
+    Forbidden,
+    Invalid,
+    NotFound,
+    ServiceUnavailable,
+    Unauthorized,
+)
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.types import replace
 from knarr.client.client import MERGE_PATCH, Client
@@ -127,19 +136,19 @@ async def test_an_informer_follows(way: tuple[Client, Door]) -> None:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_token_is_asked_for_and_lets_in(tmp_path: Path) -> None:
+async def test_a_token_is_asked_for_and_says_who_asks(tmp_path: Path) -> None:
     async with serve(tmp_path) as served:
         wanted = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
         answered = await served.door.client.post(ServiceAccount, "default", "default", "token", wanted)
-        for token, allowed in ((answered["status"]["token"], True), ("wrong", False), ("", False)):
+        for token, refusal in ((answered["status"]["token"], Forbidden), ("wrong", Unauthorized), ("", Unauthorized)):
             transport = served.transport(token, certificate=False)
-            client = Client(transport, served.door.server.registry)
-            if allowed:
-                assert (await client.list(Pod, "default")).items == []
-            else:
-                with pytest.raises(Unauthorized):
-                    await client.list(Pod, "default")
-            await transport.close()
+            try:
+                with pytest.raises(refusal) as refused:
+                    await Client(transport, served.door.server.registry).list(Pod, "default")
+            finally:
+                await transport.close()
+            known = 'User "system:serviceaccount:default:default" cannot list resource "pods"' in str(refused.value)
+            assert known == (refusal is Forbidden)
 
 
 async def test_a_server_that_goes_ends_watches_and_is_unavailable(tmp_path: Path) -> None:
