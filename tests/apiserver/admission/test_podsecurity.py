@@ -310,6 +310,31 @@ async def test_warnings_go_to_pods_and_to_the_templates_of_workloads(door: Door)
     assert len(answer.warnings) == 1
 
 
+LABELS = {"app": "web"}
+TEMPLATE = {"metadata": {"labels": LABELS}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+ONCE = {"metadata": {}, "spec": TEMPLATE["spec"] | {"restartPolicy": "Never"}}
+SELECTED = {"selector": {"matchLabels": LABELS}, "template": TEMPLATE}
+WORKLOADS: dict[str, dict[str, Any]] = {
+    "/apis/apps/v1/namespaces/default/daemonsets": {"spec": SELECTED},
+    "/apis/apps/v1/namespaces/default/replicasets": {"spec": SELECTED},
+    "/apis/apps/v1/namespaces/default/statefulsets": {"spec": SELECTED | {"serviceName": "web"}},
+    "/apis/batch/v1/namespaces/default/jobs": {"spec": {"template": ONCE}},
+    "/apis/batch/v1/namespaces/default/cronjobs": {
+        "spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": ONCE}}}
+    },
+    "/api/v1/namespaces/default/replicationcontrollers": {"spec": {"selector": LABELS, "template": TEMPLATE}},
+    "/api/v1/namespaces/default/podtemplates": {"template": TEMPLATE},
+}
+
+
+@pytest.mark.parametrize("path", WORKLOADS)
+async def test_every_kind_that_makes_pods_is_warned_of(door: Door, path: str) -> None:
+    await label(door, enforce="restricted")
+    answer = await door.ask("POST", path, {"metadata": {"name": "web"}} | WORKLOADS[path])
+    assert answer.status == 201, answer.body
+    assert answer.warnings == [f'would violate PodSecurity "restricted:latest": {PLAIN}']
+
+
 async def test_enforcement_does_not_hold_workloads_and_a_refusal_is_not_warned_of(door: Door) -> None:
     await label(door, enforce="restricted", warn="restricted")
     answer = await door.ask("POST", PODS, pod("a"))
