@@ -73,7 +73,7 @@ async def test_quotas_and_limits(kubectl: Both) -> None:
     await kubectl.run("create", "-f", kubectl.manifest("limits.json", LIMITS))
     assert (await kubectl.says("get", "limits"))[0].split() == ["NAME", "CREATED", "AT"]
     shown = await kubectl.says("describe", "limits", "l")
-    assert [line.split() for line in shown[4:]] == [
+    assert sorted(line.split() for line in shown[4:]) == [
         ["Container", "cpu", "-", "1", "500m", "500m", "-"],
         ["Container", "memory", "-", "-", "64Mi", "64Mi", "-"],
         ["Pod", "cpu", "-", "2", "-", "-", "-"],
