@@ -310,7 +310,7 @@ def test_a_selector_of_its_own_must_be_asked_for() -> None:
         "selector": {"matchLabels": {"app": "web"}},
         "template": template() | {"metadata": {"labels": {"app": "web"}}},
     }
-    selector = '{"matchLabels":{"app":"web","batch.kubernetes.io/controller-uid":"' + UID + '"}}'
+    selector = f'{{"matchLabels":{{"app":"web","batch.kubernetes.io/controller-uid":"{UID}"}}}}'
     assert faults(own) == [f"spec.selector: Invalid value: {selector}: `selector` not auto-generated"]
     assert faults(own | {"manualSelector": True}) == []
     assert faults(job(manualSelector=True)) == ["spec.selector: Required value"]
