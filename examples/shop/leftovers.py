@@ -7,6 +7,12 @@ import re
 import subprocess
 from pathlib import Path
 
+BUILT_IN = re.compile(
+    r"\*|COMMIT|#|\}|type |:(INPUT|OUTPUT|FORWARD|PREROUTING|POSTROUTING) "
+    r"|table ip6? (filter|nat|mangle|raw|security) \{|chain (INPUT|OUTPUT|FORWARD|PREROUTING|POSTROUTING) \{"
+)
+"""What iptables makes when somebody only looks at its tables, and as nft shows it: it holds no rule."""
+
 
 def snapshot(data_folder: Path, bridge: str) -> dict[str, set[str]]:
     """Processes, mounts, namespaces, interfaces, cgroups and kernel rules that could be the cluster's."""
@@ -81,6 +87,4 @@ def _rules(command: list[str]) -> set[str]:
     except FileNotFoundError:
         return set()
     lines = (re.sub(r"\[\d+:\d+\]", "", line).strip() for line in listed.splitlines())
-    # An empty table or chain of the kernel's own is created by looking at it, and holds no rule.
-    builtin = ("*", ":INPUT", ":OUTPUT", ":FORWARD", ":PREROUTING", ":POSTROUTING", "COMMIT", "#", "}", "type ")
-    return {line for line in lines if line and not line.startswith(builtin)}
+    return {line for line in lines if line and not BUILT_IN.match(line)}
