@@ -11,11 +11,13 @@ from knarr.api.certificates.resources import RESOURCES as CERTIFICATES
 from knarr.api.coordination.resources import RESOURCES as COORDINATION
 from knarr.api.core.resources import RESOURCES as CORE
 from knarr.api.discovery.resources import RESOURCES as DISCOVERY
+from knarr.api.networking.resources import RESOURCES as NETWORKING
 from knarr.api.node.resources import RESOURCES as NODE
 from knarr.api.policy.resources import RESOURCES as POLICY
 from knarr.api.rbac.resources import RESOURCES as RBAC
 from knarr.api.resources import Registry
 from knarr.api.scheduling.resources import RESOURCES as SCHEDULING
+from knarr.api.storage.resources import RESOURCES as STORAGE
 
 
 def built_in() -> Registry:
@@ -31,9 +33,11 @@ def built_in() -> Registry:
             *CERTIFICATES,
             *COORDINATION,
             *DISCOVERY,
+            *NETWORKING,
             *NODE,
             *POLICY,
             *RBAC,
             *SCHEDULING,
+            *STORAGE,
         )
     )

@@ -119,6 +119,11 @@ def replace(struct: S, /, **changes: Any) -> S:
     return msgspec.structs.replace(struct, **changes)
 
 
+def json_name(kind: type[Struct], field: str) -> str:
+    """How a field is written in JSON: `PersistentVolumeSpec`, `host_path` → `hostPath`."""
+    return kind.__struct_encode_fields__[kind.__struct_fields__.index(field)]
+
+
 def copy(struct: T) -> T:
     """A deep copy, free to be changed."""
     return _copy.deepcopy(struct)

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from knarr.api.core import limit_ranges, pod_columns, pods, quotas, replication, services, simple, v1
+from knarr.api.core import (
+    limit_ranges,
+    persistent_volumes,
+    pod_columns,
+    pods,
+    quotas,
+    replication,
+    services,
+    simple,
+    v1,
+    volume_claims,
+)
 from knarr.api.resources import served
 
 RESOURCES = (
@@ -46,6 +57,23 @@ RESOURCES = (
         subresources=("proxy", "status"),
         strategy=simple.NodeStrategy(),
         columns=simple.NODE_COLUMNS,
+    ),
+    served(
+        v1.PersistentVolumeClaim,
+        "persistentvolumeclaims",
+        short_names=("pvc",),
+        subresources=("status",),
+        strategy=volume_claims.PersistentVolumeClaimRules(),
+        columns=volume_claims.CLAIM_COLUMNS,
+    ),
+    served(
+        v1.PersistentVolume,
+        "persistentvolumes",
+        namespaced=False,
+        short_names=("pv",),
+        subresources=("status",),
+        strategy=persistent_volumes.PersistentVolumeRules(),
+        columns=persistent_volumes.VOLUME_COLUMNS,
     ),
     served(
         v1.Pod,

@@ -41,6 +41,7 @@ from knarr.api.core.validate_values import (
     validate_requirements,
 )
 from knarr.api.errors import Cause, duplicate, forbidden, invalid, not_found_value, not_supported, required
+from knarr.api.types import json_name
 
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 MESSAGE_POLICIES = ("FallbackToLogsOnError", "File")
@@ -113,7 +114,7 @@ def validate_init_containers(
             detail = "may not be set for init containers without restartPolicy=Always"
             for field in ("lifecycle", "liveness_probe", "readiness_probe", "startup_probe"):
                 if getattr(container, field) is not None:
-                    yield forbidden(f"{place}.{_json_name(field)}", detail)
+                    yield forbidden(f"{place}.{json_name(type(container), field)}", detail)
         yield from _validate_host_ports([container], path, first=index)
 
 
@@ -135,7 +136,7 @@ def validate_ephemeral_containers(
         resources = container.resources
         for field in NOT_EPHEMERAL:
             if getattr(container, field):
-                yield forbidden(f"{place}.{_json_name(field)}", detail)
+                yield forbidden(f"{place}.{json_name(type(container), field)}", detail)
         if resources and (resources.requests or resources.limits or resources.claims):
             yield forbidden(f"{place}.resources", detail)
         for number, mount in enumerate(container.volume_mounts):
@@ -143,11 +144,6 @@ def validate_ephemeral_containers(
                 yield forbidden(f"{place}.volumeMounts[{number}].subPath", detail)
             if mount.sub_path_expr:
                 yield forbidden(f"{place}.volumeMounts[{number}].subPathExpr", detail)
-
-
-def _json_name(field: str) -> str:
-    first, *rest = field.split("_")
-    return first + "".join(word.capitalize() for word in rest)
 
 
 def _validate_common(container: AnyContainer, path: str, volumes: set[str]) -> Iterable[Cause]:

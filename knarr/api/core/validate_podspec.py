@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from knarr.api import names
 from knarr.api.core.v1 import (
     Affinity,
+    NodeSelector,
     NodeSelectorTerm,
     PodAffinityTerm,
     PodDNSConfig,
@@ -169,11 +170,7 @@ def _validate_affinity(affinity: Affinity, path: str) -> Iterable[Cause]:
         place = f"{path}.nodeAffinity"
         wanted = node.required_during_scheduling_ignored_during_execution
         if wanted is not None:
-            where = f"{place}.{required_field}.nodeSelectorTerms"
-            if not wanted.node_selector_terms:
-                yield required(where, "must have at least one node selector term")
-            for index, term in enumerate(wanted.node_selector_terms):
-                yield from validate_node_term(term, f"{where}[{index}]")
+            yield from validate_node_selector(wanted, f"{place}.{required_field}")
         for index, preferred in enumerate(node.preferred_during_scheduling_ignored_during_execution):
             where = f"{place}.{preferred_field}[{index}]"
             if not 1 <= preferred.weight <= 100:
@@ -189,6 +186,15 @@ def _validate_affinity(affinity: Affinity, path: str) -> Iterable[Cause]:
             if not 1 <= weighted.weight <= 100:
                 yield invalid(f"{where}.weight", weighted.weight, "must be in the range 1-100")
             yield from _validate_pod_term(weighted.pod_affinity_term, f"{where}.podAffinityTerm")
+
+
+def validate_node_selector(selector: NodeSelector, path: str) -> Iterable[Cause]:
+    """Which nodes will do: those that fit one of the terms."""
+    where = f"{path}.nodeSelectorTerms"
+    if not selector.node_selector_terms:
+        yield required(where, "must have at least one node selector term")
+    for index, term in enumerate(selector.node_selector_terms):
+        yield from validate_node_term(term, f"{where}[{index}]")
 
 
 def validate_node_term(term: NodeSelectorTerm, path: str) -> Iterable[Cause]:

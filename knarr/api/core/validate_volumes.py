@@ -80,7 +80,7 @@ def _validate_one(volume: Volume, source: Any, name: str, path: str) -> Iterable
         case "emptyDir":
             yield from _validate_empty_dir(source, path)
         case "hostPath":
-            yield from _validate_host_path(source, path)
+            yield from validate_host_path(source, path)
         case "secret":
             if not source.secret_name:
                 yield required(f"{path}.secretName")
@@ -120,7 +120,8 @@ def _validate_empty_dir(source: EmptyDirVolumeSource, path: str) -> Iterable[Cau
         yield forbidden(f"{path}.sizeLimit", "SizeLimit field must be a valid resource quantity")
 
 
-def _validate_host_path(source: HostPathVolumeSource, path: str) -> Iterable[Cause]:
+def validate_host_path(source: HostPathVolumeSource, path: str) -> Iterable[Cause]:
+    """A path of the node: named, without steps back, of a known type."""
     if not source.path:
         yield required(f"{path}.path")
         return
