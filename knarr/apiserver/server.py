@@ -18,7 +18,7 @@ from typing import Any, cast
 import msgspec
 
 from knarr.api.core.v1 import Node, Pod, Service, ServiceAccount
-from knarr.api.errors import APIError, InternalError, NotAcceptable, TooLarge
+from knarr.api.errors import APIError, InternalError, TooLarge
 from knarr.api.resources import Registry
 from knarr.apiserver import answers, bodies, discovery, forms, openapi, openapi_protobuf
 from knarr.apiserver.access import Access, AccessSettings
@@ -143,7 +143,7 @@ class APIServer:
         try:
             return await work
         except APIError as error:
-            return failure(error)
+            return failure(error, request)
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             return failure(InternalError(f"Internal error occurred in {request.method} {request.path}; see the log"))
@@ -287,7 +287,7 @@ class APIServer:
 
     async def _review(self, call: Call) -> Answer:
         if forms.accepted(call.request.headers.get("accept", "")).form is not forms.Form.OBJECT:
-            raise NotAcceptable("only the following media types are accepted: application/json, application/yaml")
+            raise forms.not_acceptable()
         obj, warnings = bodies.object_of(call, call.resource.type)
         answer = answers.encoded(msgspec.json.encode(await self.reviews[call.resource.type](call, obj)), call.request)
         answer.status, answer.warnings = 201, warnings
