@@ -1,4 +1,4 @@
-"""resourceVersion, resourceVersionMatch, limit, continue and sendInitialEvents: every combination, as upstream has it."""
+"""resourceVersion, resourceVersionMatch, limit, continue, sendInitialEvents: every combination, as upstream has it."""
 
 from __future__ import annotations
 
