@@ -24,6 +24,7 @@ from knarr.controllers.namespace import Namespaces
 from knarr.controllers.nodelifecycle import NodeLifecycle
 from knarr.controllers.podgc import PodGarbageCollector
 from knarr.controllers.replicaset import ReplicaSets
+from knarr.controllers.replicationcontroller import ReplicationControllers
 from knarr.controllers.resourcequota import ResourceQuotaUsage
 from knarr.controllers.rootca import RootCertificates
 from knarr.controllers.serviceaccount import ServiceAccounts
@@ -35,6 +36,7 @@ ALL: tuple[type[Controller], ...] = (
     ServiceAccounts,
     Deployments,
     ReplicaSets,
+    ReplicationControllers,
     EndpointSlices,
     EndpointsOfServices,
     Namespaces,
@@ -64,7 +66,6 @@ ACCOUNTS = {
     "persistentvolume-protection-controller": "pv-protection-controller",
     "persistentvolumeclaim-protection-controller": "pvc-protection-controller",
     "pod-garbage-collector-controller": "pod-garbage-collector",
-    "replicationcontroller-controller": "replication-controller",
     "root-ca-certificate-publisher-controller": "root-ca-cert-publisher",
     "serviceaccount-controller": "service-account-controller",
     "taint-eviction-controller": "node-controller",
