@@ -74,7 +74,8 @@ class GarbageCollector(Controller):
         self._absent: OrderedDict[tuple[str, str | None], None] = OrderedDict()
         self._caches: dict[Resource, Informer[Any]] = {}
         for resource in self.client.registry:
-            if {"list", "watch", "delete"} <= set(resource.verbs) and resource.type is not Event:
+            left_out = resource.conversion is not None or resource.type is Event
+            if {"list", "watch", "delete"} <= set(resource.verbs) and not left_out:
                 self._follow(resource)
 
     async def reconcile(self, key: str) -> float | None:
