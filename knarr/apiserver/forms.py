@@ -47,24 +47,23 @@ class Accepted:
 
 
 @lru_cache(maxsize=ACCEPTS_CACHED_MAX)
-def accepted(accept: str, *, watching: bool = False) -> Accepted:
+def accepted(accept: str, *, watching: bool = False, tables: bool = True) -> Accepted:
     """The best form that an Accept header allows. Raises NotAcceptable.
 
     Clauses are tried by their weight (q), the more special first, then as they stand; one of the weight 0 never.
+    What is never kept (reviews) has no `tables`.
     """
     if not accept.strip():
         return Accepted()
     clauses = [_clause(text) for text in accept.split(",")[:CLAUSES_MAX]]
     clauses.sort(key=lambda clause: (-clause.weight, clause.media.count("*")))
     for clause in clauses:
-        if clause.weight > 0 and (found := _offered(clause, watching)):
+        if clause.weight > 0 and (found := _offered(clause, watching)) and (tables or found.form is not Form.TABLE):
             return found
-    raise not_acceptable(watching)
-
-
-def not_acceptable(watching: bool = False) -> NotAcceptable:
-    offered = "application/json;stream=watch" if watching else "application/json, application/yaml"
-    return NotAcceptable(f"only the following media types are accepted: {offered}")
+    kinds = ["application/json;stream=watch"] if watching else ["application/json", "application/yaml"]
+    if tables:
+        kinds.append("application/json;as=Table;v=v1;g=meta.k8s.io")
+    raise NotAcceptable(f"only the following media types are accepted: {', '.join(kinds)}")
 
 
 @dataclass(frozen=True, slots=True)

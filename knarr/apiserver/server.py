@@ -286,10 +286,11 @@ class APIServer:
         return await handler(call) if handler else await self._one(call)
 
     async def _review(self, call: Call) -> Answer:
-        if forms.accepted(call.request.headers.get("accept", "")).form is not forms.Form.OBJECT:
-            raise forms.not_acceptable()
+        accepted = forms.accepted(call.request.headers.get("accept", ""), tables=False)
         obj, warnings = bodies.object_of(call, call.resource.type)
-        answer = answers.encoded(msgspec.json.encode(await self.reviews[call.resource.type](call, obj)), call.request)
+        value = msgspec.json.encode(await self.reviews[call.resource.type](call, obj))
+        value = forms.shown(call.resource, value, accepted, self.clock.time_s(), "None")
+        answer = answers.encoded(value, call.request, accepted)
         answer.status, answer.warnings = 201, warnings
         return answer
 
