@@ -178,6 +178,8 @@ class Module:
                 zero = "[]" if kind.startswith("list[") else "{}"
             elif kind == "Time":
                 return f"{name}: {shown} | None = None"
+            elif kind == "MicroTime":
+                return f"{name}: {shown} | None = always(None)"
             else:
                 zero = ZEROS.get(kind, kind)
             suffix = f', name="{rename}"' if rename else ""

@@ -11,6 +11,7 @@ from knarr.api.certificates.resources import RESOURCES as CERTIFICATES
 from knarr.api.coordination.resources import RESOURCES as COORDINATION
 from knarr.api.core.resources import RESOURCES as CORE
 from knarr.api.discovery.resources import RESOURCES as DISCOVERY
+from knarr.api.events.resources import RESOURCES as EVENTS
 from knarr.api.networking.resources import RESOURCES as NETWORKING
 from knarr.api.node.resources import RESOURCES as NODE
 from knarr.api.policy.resources import RESOURCES as POLICY
@@ -33,6 +34,7 @@ def built_in() -> Registry:
             *CERTIFICATES,
             *COORDINATION,
             *DISCOVERY,
+            *EVENTS,
             *NETWORKING,
             *NODE,
             *POLICY,

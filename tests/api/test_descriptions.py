@@ -27,23 +27,6 @@ PENDING = {
     "admissionregistration",
     "apiextensions",
     "apiregistration",
-    "apps",
-    "authentication",
-    "authorization",
-    "autoscaling",
-    "batch",
-    "certificates",
-    "coordination",
-    "discovery",
-    "events",
-    "flowcontrol",
-    "networking",
-    "node",
-    "policy",
-    "rbac",
-    "resource",
-    "scheduling",
-    "storage",
 }
 """Groups whose texts are still being written; none may join."""
 
