@@ -18,7 +18,7 @@ from typing import Any, cast
 import msgspec
 
 from knarr.api.core.v1 import Node, Pod, Service, ServiceAccount
-from knarr.api.errors import APIError, InternalError, NotAcceptable, TooLarge
+from knarr.api.errors import APIError, InternalError, TooLarge
 from knarr.api.resources import Registry
 from knarr.apiserver import answers, bodies, discovery, forms, openapi, openapi_protobuf
 from knarr.apiserver.access import Access, AccessSettings
@@ -286,10 +286,11 @@ class APIServer:
         return await handler(call) if handler else await self._one(call)
 
     async def _review(self, call: Call) -> Answer:
-        if forms.accepted(call.request.headers.get("accept", "")).form is not forms.Form.OBJECT:
-            raise NotAcceptable("only the following media types are accepted: application/json, application/yaml")
+        accepted = forms.accepted(call.request.headers.get("accept", ""), tables=False)
         obj, warnings = bodies.object_of(call, call.resource.type)
-        answer = answers.encoded(msgspec.json.encode(await self.reviews[call.resource.type](call, obj)), call.request)
+        value = msgspec.json.encode(await self.reviews[call.resource.type](call, obj))
+        value = forms.shown(call.resource, value, accepted.form, self.clock.time_s(), "None")
+        answer = answers.encoded(value, call.request, accepted)
         answer.status, answer.warnings = 201, warnings
         return answer
 
