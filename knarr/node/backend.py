@@ -100,7 +100,11 @@ class NodeBackend:
         if options.previous:
             return BadRequest(f'previous terminated container "{name}" in pod "{of_pod}" not found')
         status = worker.status
-        every: list[ContainerStatus] = [*status.init_container_statuses, *status.container_statuses]
+        every: list[ContainerStatus] = [
+            *status.init_container_statuses,
+            *status.container_statuses,
+            *status.ephemeral_container_statuses,
+        ]
         found = next((each for each in every if each.name == name), None)
         waiting = found.state.waiting if found is not None and found.state is not None else None
         reason = waiting.reason if waiting is not None else "ContainerCreating"

@@ -74,6 +74,22 @@ class ControlGroups:
             self._set(path, "cpu", "cpu.cfs_quota_us", cpu_quota_us)
         self._set(path, "memory", "memory.limit_in_bytes", memory_limit_bytes)
 
+    def make(self, group: str) -> list[str]:
+        """Make a group without bounds of its own; answers where a process writes itself into it."""
+        path = self.path(group)
+        if self.is_v2:
+            self._create_v2(path)
+            return [os.path.join(self._mount_point, path.lstrip("/"), "cgroup.procs")]
+        folders = [self._folder(controller, path) for controller in ("cpu", "memory")]
+        for folder in folders:
+            os.makedirs(folder, exist_ok=True)
+        return [os.path.join(folder, "cgroup.procs") for folder in folders]
+
+    def kill(self, group: str) -> None:
+        """End all processes of a group, and of those below it."""
+        for tree in self._trees():
+            self._kill_below(tree + self.path(group))
+
     def remove(self, pod: str) -> None:
         """Remove a pod's group and all below it, killing what may still run there. Idempotent."""
         path = self.path(pod)
