@@ -132,6 +132,12 @@ async def test_of_a_parameter_that_comes_twice_the_first_counts(session: aiohttp
     assert len(listed["items"]) == 1
 
 
+async def test_what_a_warning_repeats_can_break_no_header(session: aiohttp.ClientSession) -> None:
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "x\r\ny: z": 1}
+    answer = await session.post(CONFIG_MAPS, json=body)
+    assert (answer.status, answer.headers["Warning"]) == (201, '299 - "unknown field \\"x  y: z\\""')
+
+
 async def test_a_body_over_three_mebibytes_is_too_large_and_the_next_request_is_served(
     session: aiohttp.ClientSession,
 ) -> None:
