@@ -37,8 +37,11 @@ class Accepted:
 
 
 @lru_cache(maxsize=ACCEPTS_CACHED_MAX)
-def accepted(accept: str) -> Accepted:
-    """The best form that an Accept header allows. Raises NotAcceptable."""
+def accepted(accept: str, *, tables: bool = True) -> Accepted:
+    """The first form of an Accept header that can be had. Raises NotAcceptable.
+
+    What is never kept (reviews) has no `tables`.
+    """
     if not accept:
         return Accepted()
     for clause in accept.split(","):
@@ -47,6 +50,8 @@ def accepted(accept: str) -> Accepted:
         as_kind = values.get("as", "")
         if media in ("application/json", "*/*", "application/*"):
             if as_kind == "Table":
+                if not tables:
+                    continue
                 return Accepted(Form.TABLE)
             if as_kind in ("PartialObjectMetadata", "PartialObjectMetadataList"):
                 return Accepted(Form.METADATA)
@@ -59,10 +64,10 @@ def accepted(accept: str) -> Accepted:
             return Accepted(yaml=True)
         if media == "text/plain":
             return Accepted()
-    raise NotAcceptable(
-        "only the following media types are accepted: application/json, application/yaml, "
-        "application/json;as=Table;v=v1;g=meta.k8s.io"
-    )
+    kinds = ["application/json", "application/yaml"]
+    if tables:
+        kinds.append("application/json;as=Table;v=v1;g=meta.k8s.io")
+    raise NotAcceptable(f"only the following media types are accepted: {', '.join(kinds)}")
 
 
 class _OnlyMetadata(msgspec.Struct):

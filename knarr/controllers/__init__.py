@@ -16,6 +16,7 @@ from knarr.controllers.clusterrole_aggregation import ClusterRoleAggregation
 from knarr.controllers.csr_approving import CertificateApproval
 from knarr.controllers.csr_cleaner import CertificateCleaner
 from knarr.controllers.csr_signing import CertificateSigning
+from knarr.controllers.daemonset import DaemonSets
 from knarr.controllers.deployment import Deployments
 from knarr.controllers.endpoints import EndpointsOfServices
 from knarr.controllers.endpointslice import EndpointSlices
@@ -28,6 +29,7 @@ from knarr.controllers.replicationcontroller import ReplicationControllers
 from knarr.controllers.resourcequota import ResourceQuotaUsage
 from knarr.controllers.rootca import RootCertificates
 from knarr.controllers.serviceaccount import ServiceAccounts
+from knarr.controllers.statefulset import StatefulSets
 from knarr.controllers.storageprotection import ClaimProtection, VolumeProtection
 from knarr.controllers.tainteviction import TaintEviction
 from knarr.controllers.token_secrets import Sign, TokenSecrets
@@ -36,6 +38,8 @@ ALL: tuple[type[Controller], ...] = (
     ServiceAccounts,
     Deployments,
     ReplicaSets,
+    StatefulSets,
+    DaemonSets,
     ReplicationControllers,
     EndpointSlices,
     EndpointsOfServices,

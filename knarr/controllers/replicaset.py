@@ -7,7 +7,7 @@ created is tried once, not 500 times.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +22,13 @@ from knarr.client.controller import Controller, is_namespace_terminating
 from knarr.client.informer import Informer, key_of
 from knarr.clock import utc
 from knarr.controllers import pods as of_pods
-from knarr.controllers.ownership import claim, orphans, owner_index
-from knarr.controllers.together import together
+from knarr.controllers.ownership import claim, orphans, owner_index, owner_keys
+from knarr.controllers.together import slow_start, together
 
 BURST_MAX = 500
 """Pods created or deleted by one look at a ReplicaSet."""
 HOLD_PER_POD_S = 20e-6
 """A look at n pods costs about n × 2 µs: so it takes no more than a tenth of the time."""
-SLOW_START = 1
-"""Size of the first batch; each that goes well doubles the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,7 @@ class ReplicaSets(Controller):
         self.pods.add_index("owner", owner_index)
         self.pods.add_index("state", state_index)
         self.on(self.replica_sets, key_of)
-        self.on(self.pods, self._keys_of_pod)
+        self.on(self.pods, owner_keys(self.replica_sets, self.selector))
 
     async def reconcile(self, key: str) -> float | None:
         replica_set = self.replica_sets.get(key)
@@ -89,7 +87,7 @@ class ReplicaSets(Controller):
 
     async def _carry_out(self, replica_set: Any, step: Step) -> Failure | None:
         if step.create:
-            error = await _slow_start(step.create, lambda: self._create_pod(replica_set))
+            error = await slow_start(step.create, lambda: self._create_pod(replica_set))
             return Failure("FailedCreate", error) if error else None
         if step.delete:
             errors = await together(self._delete_pod(replica_set, pod) for pod in step.delete)
@@ -129,19 +127,6 @@ class ReplicaSets(Controller):
                 yield from self.pods.by_index("owner", sibling.metadata.uid or "")
 
         return find
-
-    def _keys_of_pod(self, pod: Pod) -> str | list[str] | None:
-        reference = controller_of(pod)
-        namespace = pod.metadata.namespace
-        if reference:
-            return f"{namespace}/{reference.name}" if reference.kind == self.kind.__name__ else None
-        if not pod.metadata.labels:
-            return None
-        return [
-            key_of(replica_set)
-            for replica_set in self.replica_sets.all(namespace)
-            if replica_set.spec and (selector := self.selector(replica_set)) and selector.matches(pod.metadata.labels)
-        ]
 
 
 def state_index(pod: Pod) -> tuple[str] | tuple[()]:
@@ -231,20 +216,6 @@ def conditions_of(replica_set: Any, kind: type[Any], failure: Failure | None, no
         last_transition_time=utc(now_s),
     )
     return [*old, condition]
-
-
-async def _slow_start(count: int, create: Callable[[], Coroutine[Any, Any, APIError | None]]) -> APIError | None:
-    """Call `create` `count` times, in batches that double while all goes well; the first error ends it."""
-    left, batch = count, SLOW_START
-    while left:
-        size = min(left, batch)
-        errors = await together(create() for _ in range(size))
-        error = next(filter(None, errors), None)
-        if error:
-            return error
-        left -= size
-        batch *= 2
-    return None
 
 
 def _fully_labeled(pods: Sequence[Pod], labels: Mapping[str, str]) -> int:
