@@ -12,16 +12,18 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
+from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import parse_qsl, unquote
 
-from aiohttp import WSMsgType, web
+from aiohttp import HttpVersion11, WSMsgType, web
+from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from knarr.api.errors import APIError, BadRequest, TooLarge
 from knarr.apiserver import impersonate
-from knarr.apiserver.answers import failure
+from knarr.apiserver.answers import JSON_HEADERS, failure
 from knarr.apiserver.authenticate import user_of_certificate
 from knarr.apiserver.flow import timed_out
 from knarr.apiserver.server import BODY_MAX_BYTES, APIServer
@@ -42,6 +44,8 @@ BODY_MAX_S = 60.0
 """How long it may take to send the body."""
 GZIP_MIN_BYTES = 128 << 10
 """Answers from this size on are compressed for those who accept it (KEP-156)."""
+DRAINED_FROM_BYTES = 64 << 10
+"""An answer of this size is waited for until the client has taken most of it."""
 SHUTDOWN_S = 2.0
 """How long running requests may take to end when the server stops."""
 MESSAGE_MAX_BYTES = 4 << 20
@@ -107,6 +111,8 @@ class Listener:
         elif len(answer.body) >= GZIP_MIN_BYTES and "gzip" in incoming.headers.get("accept-encoding", ""):
             answer.body = await asyncio.to_thread(gzip.compress, answer.body, 1)
             answer.headers["content-encoding"] = "gzip"
+        if answer.headers == JSON_HEADERS and not answer.warnings and incoming.keep_alive:
+            return await _written(answer, incoming)
         return _plain(answer)
 
     async def _read(self, incoming: web.BaseRequest) -> Request:
@@ -298,10 +304,44 @@ class _WebSocket:
         await self._response.close()
 
 
+class _Written(web.Response):
+    """An answer that is on its way already."""
+
+    async def prepare(self, request: web.BaseRequest) -> None: ...
+
+    async def write_eof(self, data: bytes = b"") -> None: ...
+
+    @property
+    def keep_alive(self) -> bool:
+        return True
+
+
+async def _written(answer: Answer, incoming: web.BaseRequest) -> web.StreamResponse:
+    """Write an answer as nearly all are, in one piece: that is a tenth of the cost of a GET less than aiohttp's way."""
+    transport = incoming.transport
+    if incoming.version == HttpVersion11 and transport is not None:
+        size = len(answer.body)
+        head = JSON_HEAD % (answer.status, PHRASES.get(answer.status, b""), size, rfc822_formatted_time().encode())
+        if size < DRAINED_FROM_BYTES:
+            transport.write(head + answer.body)
+        else:
+            transport.write(head)
+            transport.write(answer.body)
+            await incoming.writer.drain()
+        return WRITTEN
+    return _plain(answer)
+
+
+JSON_HEAD = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\ndate: %b\r\n\r\n"
+PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+WRITTEN = _Written()
+
+
 def _plain(answer: Answer) -> web.Response:
     response = web.Response(status=answer.status, body=answer.body, headers=answer.headers)
     for warning in answer.warnings:
-        text = warning.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+        text = "".join(each if each.isprintable() else " " for each in warning)
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
         response.headers.add("Warning", f'299 - "{text}"')
     return response
 

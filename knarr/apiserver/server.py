@@ -10,8 +10,8 @@ it: `Reads`, `Writes`, `Subresources`, or for kinds that are asked and never kep
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import AbstractContextManager, aclosing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -28,7 +28,7 @@ from knarr.apiserver.admission import Admission, built_in
 from knarr.apiserver.answers import failure
 from knarr.apiserver.calls import Call
 from knarr.apiserver.eviction import Evictions
-from knarr.apiserver.flow import Flow, time_limit_s, timed_out
+from knarr.apiserver.flow import NO_PLACE, Flow, Place, time_limit_s, timed_out
 from knarr.apiserver.health import Health
 from knarr.apiserver.metrics import Metrics, Series, series_of
 from knarr.apiserver.objects import Objects
@@ -52,8 +52,8 @@ BODY_MAX_BYTES = 3 << 20
 CONNECTING = ("attach", "exec", "portforward", "proxy")
 """Subresources that are a connection: admission is asked about the operation CONNECT."""
 
-Place = Callable[[Request, User, ResourcePath | None], AbstractContextManager[None]]
-"""place(request, user, path): holds a place for a request that is worked on (see knarr.apiserver.flow)."""
+Placed = Callable[[Request, User, ResourcePath | None], Place]
+"""placed(request, user, path): the place that a request has while it is worked on (see knarr.apiserver.flow)."""
 Review = Callable[[Call, Any], Awaitable[Any]]
 """review(call, obj): what a POST of a kind that is never kept is answered (TokenReview, SubjectAccessReview)."""
 
@@ -89,7 +89,7 @@ class APIServer:
         self.tokens = tokens
         self.clock = clock
         self.metrics = Metrics()
-        self.flow = Flow(self.metrics)
+        self.flow = Flow(self.metrics, clock)
         self.access = Access(store, registry, clock, settings.access, tokens)
         addresses = ServiceAddresses(store, clock, settings.service_cidr, settings.node_ports)
         self.objects = Objects(
@@ -132,8 +132,8 @@ class APIServer:
         except APIError as error:
             return failure(error)
         try:
-            async with self.clock.timeout(limit_s):
-                answer = await self._answered(request, self._answer(request, path, self.flow.place))
+            work = self._answered(request, self._answer(request, path, self.flow.place))
+            answer = await self.flow.within(limit_s, work)
         except TimeoutError:
             answer = failure(timed_out())
         self._count(request, path, answer, None if limit_s is None else self.clock.monotonic_s() - start_s)
@@ -148,13 +148,13 @@ class APIServer:
             log.exception("%s %s failed", request.method, request.path)
             return failure(InternalError(f"Internal error occurred in {request.method} {request.path}; see the log"))
 
-    async def _answer(self, request: Request, path: ResourcePath | None, place: Place) -> Answer:
+    async def _answer(self, request: Request, path: ResourcePath | None, placed: Placed) -> Answer:
         user = await self.access.user(request)
         action = action_of(request, path)
         if path is None and (answer := self._public(request)):
             await self.access.authorizer.authorize(user, action)
             return answer
-        with place(request, user, path):
+        with placed(request, user, path):
             await self.access.authorizer.authorize(user, action)
             return await self._dispatch(request, user, path)
 
@@ -295,10 +295,9 @@ class APIServer:
         return answer
 
 
-@contextmanager
-def _anybody(request: Request, user: User, path: ResourcePath | None) -> Iterator[None]:
+def _anybody(request: Request, user: User, path: ResourcePath | None) -> Place:
     """No limit: for the parts of this process."""
-    yield
+    return NO_PLACE
 
 
 class InProcessTransport:

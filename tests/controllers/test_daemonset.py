@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -275,7 +276,7 @@ def test_pods_that_keep_failing_are_replaced_ever_more_seldom() -> None:
             name = pod.metadata.name or ""
             await cluster.client.patch(Pod, name, patch, "default", content_type=MERGE_PATCH, subresource="status")
             await cluster.until(lambda count=count: len(made) == count and complete(cluster, 1))  # type: ignore[misc]
-        gaps = [later - earlier for earlier, later in zip(made[1:], made[2:], strict=False)]
+        gaps = [later - earlier for earlier, later in pairwise(made[1:])]
         assert gaps == sorted(gaps)
         assert gaps[-1] > 10 * gaps[0]
 

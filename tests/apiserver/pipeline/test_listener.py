@@ -73,6 +73,12 @@ async def test_a_long_list_is_compressed_for_those_who_can_read_it(
     assert len(await small.read()) < len(await plain.read()) / 10
 
 
+async def test_what_a_warning_repeats_can_break_no_header(session: aiohttp.ClientSession) -> None:
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "x\r\ny: z": 1}
+    answer = await session.post(CONFIG_MAPS, json=body)
+    assert (answer.status, answer.headers["Warning"]) == (201, '299 - "unknown field \\"x  y: z\\""')
+
+
 async def test_a_body_over_three_mebibytes_is_too_large_and_the_next_request_is_served(
     session: aiohttp.ClientSession,
 ) -> None:
