@@ -11,6 +11,8 @@ from __future__ import annotations
 import functools
 import json
 import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -150,8 +152,37 @@ _KEY_END = re.compile(rb'(?:(?<!\\)|\\\\)"\s*:')
 """A quote that nothing escapes (an even number of backslashes escapes itself), and a colon."""
 
 
+def fields_twice(body: bytes) -> list[str]:
+    """The duplicate fields of any JSON, with their paths. Raises BadRequest."""
+    if _has_all_keys(plain_json(body), body):
+        return []
+    data, texts = _with_keys(body)
+    return list(dict.fromkeys(_named_twice(data, "", texts)))[:FAULTS_MAX]
+
+
+def _named_twice(data: Any, path: str, texts: Mapping[int, tuple[Any, list[str]]]) -> Iterator[str]:
+    """The depth of `data` was checked."""
+    prefix = f"{path}." if path else ""
+    times = Counter(texts[id(data)][1] if id(data) in texts else ())
+    yield from (f'duplicate field "{prefix}{name}"' for name in times if times[name] > 1)
+    if isinstance(data, dict):
+        for name, value in data.items():
+            yield from _named_twice(value, prefix + name, texts)
+    elif isinstance(data, list):
+        for index, value in enumerate(data):
+            yield from _named_twice(value, f"{path}[{index}]", texts)
+
+
 def _unwanted_fields(kind: type[Any], body: bytes) -> list[str]:
     """Unknown and duplicate fields, in the order of the text."""
+    data, texts = _with_keys(body)
+    faults: list[str] = []
+    _prune(kind, data, "", faults, {key: names for key, (_, names) in texts.items()})
+    return faults
+
+
+def _with_keys(body: bytes) -> tuple[Any, dict[int, tuple[Any, list[str]]]]:
+    """JSON as plain data; and of each object with a name that stands twice, by its id, the names as they stand."""
     texts: dict[int, tuple[Any, list[str]]] = {}
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -161,10 +192,7 @@ def _unwanted_fields(kind: type[Any], body: bytes) -> list[str]:
             texts[id(made)] = made, [name for name, _ in items]
         return made
 
-    data = json.loads(body, object_pairs_hook=pairs)
-    faults: list[str] = []
-    _prune(kind, data, "", faults, {key: names for key, (_, names) in texts.items()})
-    return faults
+    return json.loads(body, object_pairs_hook=pairs), texts
 
 
 def _unwelcome(kind: type[Any], faults: list[str], validation: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from knarr.api.decode import convert, decode, plain_json, plain_yaml
+from knarr.api.decode import convert, decode, fields_twice, plain_json, plain_yaml
 from knarr.api.errors import BadRequest, Invalid, UnsupportedMediaType, not_supported, required
 from knarr.api.meta import v1 as meta
 from knarr.apiserver import protobuf
@@ -91,6 +91,12 @@ def patch_of(call: Call, kind: type[Any]) -> Callable[[Any], Any]:
     )
 
 
+def fields_twice_of(call: Call) -> list[str]:
+    """The fields that stand twice in a patch. Raises BadRequest."""
+    prefix = "json patch " if media_type(call) == JSON_PATCH else ""
+    return [prefix + fault for fault in fields_twice(call.request.body)]
+
+
 def delete_options_of(call: Call) -> DeleteOptions:
     """From the body, or from the query. Raises BadRequest, Invalid."""
     data: dict[str, Any] = {}
@@ -121,6 +127,8 @@ def read_delete_options(asked: meta.DeleteOptions, *, dry_run: bool) -> DeleteOp
     if policy not in ("", "Background", "Foreground", "Orphan"):
         cause = not_supported("propagationPolicy", policy, ("Background", "Foreground", "Orphan"))
         raise Invalid.of("meta.k8s.io", "DeleteOptions", "", [cause])
+    if asked.dry_run not in ([], ["All"]):
+        raise Invalid.of("meta.k8s.io", "DeleteOptions", "", [not_supported("dryRun", asked.dry_run, ("All",))])
     if asked.orphan_dependents is not None and not policy:
         policy = "Orphan" if asked.orphan_dependents else "Background"
     preconditions = asked.preconditions or meta.Preconditions()

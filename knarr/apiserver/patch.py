@@ -30,7 +30,10 @@ def json_patch(data: Any, body: bytes) -> Any:
     if not isinstance(operations, list) or not all(isinstance(operation, dict) for operation in operations):
         raise BadRequest("a JSON patch must be an array of operations")
     if len(operations) > OPERATIONS_MAX:
-        raise TooLarge(f"the allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {len(operations)}")
+        raise TooLarge(
+            "Request entity too large: "
+            f"The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {len(operations)}"
+        )
     data = copy.deepcopy(data)
     grown = 0
     for operation in operations:

@@ -215,7 +215,7 @@ class APIServer:
 
     def _public(self, request: Request) -> Answer | None:
         """Health and /version: never refused for lack of a place; open to all as long as a role says so."""
-        if request.path.rstrip("/") == "/version":
+        if request.path.rstrip("/") == "/version" and request.method in ("GET", "HEAD"):
             return answers.plain(discovery.version(), request)
         return self.health.answer(request)
 

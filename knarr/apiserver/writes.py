@@ -22,6 +22,8 @@ from knarr.client.transport import Answer
 from knarr.clock import Clock
 from knarr.store.contract import Mismatch, Store
 
+PATCHED_SHOWN_MAX = 1024
+"""Characters of a patched object that an error repeats."""
 COLLISIONS_MAX = 20
 """A Service begins again this often when another takes the address meant for it."""
 
@@ -92,18 +94,23 @@ class Writes:
         warnings: list[str] = []
         validation = call.validation
         apply = bodies.patch_of(call, resource.type)
+        twice = [] if validation == "Ignore" else bodies.fields_twice_of(call)
 
         def change(old: Any, value: bytes) -> Any:
             patched = apply(msgspec.json.decode(call.presented(value)))
             if not isinstance(patched, dict):
                 raise BadRequest("the patched object is no object")
             try:
-                obj, found = convert(resource.type, patched, validation=validation)
+                obj, found = convert(resource.type, patched, validation="Ignore" if validation == "Ignore" else "Warn")
             except BadRequest as error:
                 # What a patch makes of an object is the object's fault: 422, where a body would be a 400.
                 cause = Cause("FieldValueInvalid", "patch", f"Invalid value: {error.message}")
                 raise Invalid.of(resource.group, resource.kind, call.path.name, [cause]) from None
-            warnings[:] = found
+            warnings[:] = [*twice, *found]
+            if warnings and validation == "Strict":
+                text = msgspec.json.encode(patched).decode()[:PATCHED_SHOWN_MAX]
+                cause = invalid("patch", text, f"strict decoding error: {', '.join(warnings)}")
+                raise Invalid.of("", "", "", [cause])
             if obj.metadata.name != old.metadata.name:
                 cause = invalid("metadata.name", obj.metadata.name, "field is immutable")
                 raise Invalid.of(resource.group, resource.kind, call.path.name, [cause])

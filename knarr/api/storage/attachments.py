@@ -12,6 +12,7 @@ from knarr.api.storage.v1 import VolumeAttachment, VolumeAttachmentStatus
 
 
 class VolumeAttachmentRules(Strategy[VolumeAttachment]):
+    allow_unconditional_update = False
     has_status = True
 
     def default(self, obj: VolumeAttachment) -> None:
