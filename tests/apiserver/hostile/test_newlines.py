@@ -91,7 +91,7 @@ OBJECTS: dict[str, Any] = {
              "storageClassName": "c", "volumeName": "v", "resources": {"requests": {"storage": "1Gi"}}}},
     BINDINGS: {"metadata": {"name": "a"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role",
                "name": "r"}, "subjects": [{"kind": "ServiceAccount", "name": "s", "namespace": "n"}]},
-    NODES: {"metadata": {"name": "a"}, "spec": {"podCIDR": "10.2.0.0/24", "podCIDRs": ["10.2.0.0/24"],
+    NODES: {"metadata": {"name": "a"}, "spec": {"podCIDRs": ["10.2.0.0/24"],
             "taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}},
     SLICES: {"metadata": {"name": "a"}, "addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"],
              "hostname": "h", "nodeName": "n"}], "ports": [{"name": "p", "port": 1, "protocol": "TCP"}]},
