@@ -16,6 +16,7 @@ from knarr.api.networking.resources import RESOURCES as NETWORKING
 from knarr.api.node.resources import RESOURCES as NODE
 from knarr.api.policy.resources import RESOURCES as POLICY
 from knarr.api.rbac.resources import RESOURCES as RBAC
+from knarr.api.resource.resources import RESOURCES as RESOURCE
 from knarr.api.resources import Registry
 from knarr.api.scheduling.resources import RESOURCES as SCHEDULING
 from knarr.api.storage.resources import RESOURCES as STORAGE
@@ -39,6 +40,7 @@ def built_in() -> Registry:
             *NODE,
             *POLICY,
             *RBAC,
+            *RESOURCE,
             *SCHEDULING,
             *STORAGE,
         )
