@@ -179,6 +179,7 @@ class APIServer:
         """Let go of what the server holds besides its store."""
         self.ready = False
         await self.access.close()
+        await self.reads.close()
         await self.proxy.close()
 
     async def _objects_by_resource(self) -> dict[tuple[str, str], int]:
