@@ -22,7 +22,7 @@ from unittest.mock import patch
 from bench import subjects
 from knarr.api.core.pods import PodStrategy
 from knarr.api.registry import built_in
-from knarr.apiserver import answers, bodies, objects, server
+from knarr.apiserver import answers, bodies, objects, server, writes
 from knarr.apiserver.access import Access
 from knarr.apiserver.admission import Admission
 from knarr.apiserver.authorize import Authorizer
@@ -46,6 +46,9 @@ STAGES: Mapping[str, tuple[tuple[Any, str], ...]] = {
         (managers, "created"),
         (managers, "updated"),
         (objects, "_plain"),
+        (writes, "applied"),
+        (writes, "read"),
+        (writes, "written"),
     ),
     "admission, mutating": ((Admission, "mutate"),),
     "validate": (
@@ -179,7 +182,11 @@ def _headers(content_type: str) -> dict[str, str]:
 async def main() -> None:
     for what, apply, body_of in (
         ("create a pod", False, lambda number: subjects.pod(f"created-{number}")),
-        ("apply a pod with a changed annotation", True, lambda number: subjects.pod(f"applied-{number % 100}", number)),
+        (
+            "apply a pod with a changed annotation",
+            True,
+            lambda number: subjects.pod(f"applied-{number % 100}", str(number)),
+        ),
     ):
         found = await measure(body_of, apply=apply)
         print(f"\n{what}: {found.pop('whole'):.0f} µs\n")

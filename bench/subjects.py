@@ -1,4 +1,4 @@
-"""What the bench sends, and as whom: an ordinary user whom a role allows it, in one namespace."""
+"""What the bench sends, and as whom: an ordinary user whom roles allow it, in the namespaces of the bench."""
 
 from __future__ import annotations
 
@@ -10,15 +10,31 @@ USER, GROUP = "bench-user", "bench-users"
 """No administrator: each request is looked up in the rules of RBAC."""
 
 
+SHARDS = 50
+"""More namespaces, named like the first with a number, for watchers that are told of different things."""
+
+
 def objects() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Path and body of what must be there: the namespace, a role in it, and who has it."""
+    """Path and body of what must be there: in each namespace a role, and who has it."""
+    for namespace in (NAMESPACE, *(f"{NAMESPACE}-{shard}" for shard in range(SHARDS))):
+        yield from _in(namespace)
+
+
+def _in(namespace: str) -> Iterator[tuple[str, dict[str, Any]]]:
     group, version = "rbac.authorization.k8s.io", "rbac.authorization.k8s.io/v1"
-    roles = f"/apis/{version}/namespaces/{NAMESPACE}"
-    rules = [
-        {"apiGroups": [""], "resources": ["pods", "configmaps"], "verbs": ["*"]},
-        {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "list", "watch", "create", "patch"]},
-    ]
-    role = {"apiVersion": version, "kind": "Role", "metadata": {"name": "bench"}, "rules": rules}
+    roles = f"/apis/{version}/namespaces/{namespace}"
+    role = {
+        "apiVersion": version,
+        "kind": "Role",
+        "metadata": {"name": "bench"},
+        "rules": [
+            {
+                "apiGroups": [""],
+                "resources": ["pods", "configmaps"],
+                "verbs": ["get", "list", "watch", "create", "patch"],
+            }
+        ],
+    }
     binding = {
         "apiVersion": version,
         "kind": "RoleBinding",
@@ -26,16 +42,16 @@ def objects() -> Iterator[tuple[str, dict[str, Any]]]:
         "roleRef": {"apiGroup": group, "kind": "Role", "name": "bench"},
         "subjects": [{"apiGroup": group, "kind": "Group", "name": GROUP}],
     }
-    yield "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+    yield "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
     yield f"{roles}/roles", role
     yield f"{roles}/rolebindings", binding
 
 
-def pod(name: str, change: int | None = None) -> dict[str, Any]:
+def pod(name: str, change: str = "") -> dict[str, Any]:
     """A pod of the usual size (2.5 KB as it is kept) that nobody schedules. What is measured is the API server."""
     metadata: dict[str, Any] = {"name": name, "namespace": NAMESPACE, "labels": {"app": "bench"}}
-    if change is not None:
-        metadata["annotations"] = {"change": str(change)}
+    if change:
+        metadata["annotations"] = {"change": change}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
