@@ -145,7 +145,8 @@ class Listener:
     async def _stream(
         self, incoming: web.BaseRequest, answer: Answer, chunks: AsyncIterator[bytes]
     ) -> web.StreamResponse:
-        response = web.StreamResponse(status=answer.status, headers=answer.headers)
+        headers = {**answer.headers, **(answer.flow.headers if answer.flow else {})}
+        response = web.StreamResponse(status=answer.status, headers=headers)
         response.enable_chunked_encoding()
 
         async def carry() -> None:
@@ -321,7 +322,9 @@ async def _written(answer: Answer, incoming: web.BaseRequest) -> web.StreamRespo
     transport = incoming.transport
     if incoming.version == HttpVersion11 and transport is not None:
         size = len(answer.body)
-        head = JSON_HEAD % (answer.status, PHRASES.get(answer.status, b""), size, rfc822_formatted_time().encode())
+        flow = answer.flow.lines if answer.flow else b""
+        phrase, now = PHRASES.get(answer.status, b""), rfc822_formatted_time().encode()
+        head = JSON_HEAD % (answer.status, phrase, size, flow, now)
         if size < DRAINED_FROM_BYTES:
             transport.write(head + answer.body)
         else:
@@ -332,7 +335,7 @@ async def _written(answer: Answer, incoming: web.BaseRequest) -> web.StreamRespo
     return _plain(answer)
 
 
-JSON_HEAD = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\ndate: %b\r\n\r\n"
+JSON_HEAD = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%bdate: %b\r\n\r\n"
 PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 WRITTEN = _Written()
 
@@ -343,6 +346,8 @@ def _plain(answer: Answer) -> web.Response:
         text = "".join(each if each.isprintable() else " " for each in warning)
         text = text.replace("\\", "\\\\").replace('"', '\\"')
         response.headers.add("Warning", f'299 - "{text}"')
+    if answer.flow:
+        response.headers.update(answer.flow.headers)
     return response
 
 
