@@ -181,4 +181,4 @@ def duration_s(text: str) -> float | None:
 
 
 def timed_out() -> APIError:
-    return Timeout("request did not complete within requested timeout - context deadline exceeded")
+    return Timeout("Timeout: request did not complete within requested timeout - context deadline exceeded")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
+import re
 import ssl
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
@@ -43,7 +44,8 @@ HEADERS_MAX_S = 32.0
 BODY_MAX_S = 60.0
 """How long it may take to send the body."""
 GZIP_MIN_BYTES = 128 << 10
-"""Answers from this size on are compressed for those who accept it (KEP-156)."""
+"""Longer answers are compressed for those who accept it (KEP-156)."""
+NO_WEIGHT = re.compile(r"q\s*=\s*0(\.0{0,3})?")
 DRAINED_FROM_BYTES = 64 << 10
 """An answer of this size is waited for until the client has taken most of it."""
 SHUTDOWN_S = 2.0
@@ -108,9 +110,9 @@ class Listener:
             return await self._stream(incoming, answer, answer.stream)
         if incoming.method == "HEAD":
             answer.body = b""
-        elif len(answer.body) >= GZIP_MIN_BYTES and "gzip" in incoming.headers.get("accept-encoding", ""):
+        elif len(answer.body) > GZIP_MIN_BYTES and _takes_gzip(incoming.headers.get("accept-encoding", "")):
             answer.body = await asyncio.to_thread(gzip.compress, answer.body, 1)
-            answer.headers["content-encoding"] = "gzip"
+            answer.headers |= {"content-encoding": "gzip", "vary": "Accept-Encoding"}
         if answer.headers == JSON_HEADERS and not answer.warnings and incoming.keep_alive:
             return await _written(answer, incoming)
         return _plain(answer)
@@ -125,7 +127,7 @@ class Listener:
                 raise BadRequest(f"the query of the request can't be read: {error}") from None
             for name, value in pairs:
                 repeated.setdefault(name, []).append(value)
-        query = {name: values[-1] for name, values in repeated.items()}
+        query = {name: values[0] for name, values in repeated.items()}
         body = b""
         if incoming.body_exists:
             try:
@@ -180,7 +182,7 @@ class Listener:
             return _plain(failure(BadRequest("Upgrade request required: this must be a WebSocket")))
         await response.prepare(incoming)
         try:
-            await self._until_closed(_served(upgrade, _WebSocket(response)))
+            await self._until_closed(_served(upgrade, _WebSocket(response, text=upgrade.text)))
         except ConnectionError:
             pass  # The client has gone.
         finally:
@@ -286,12 +288,16 @@ def _join_impersonated(headers: dict[str, str], incoming: web.BaseRequest) -> No
 class _WebSocket:
     """See knarr.client.transport.Socket."""
 
-    def __init__(self, response: web.WebSocketResponse) -> None:
+    def __init__(self, response: web.WebSocketResponse, *, text: bool = False) -> None:
         self._response = response
+        self._text = text
         self.subprotocol = response.ws_protocol or ""
 
     async def send(self, data: bytes) -> None:
-        await self._response.send_bytes(data)
+        if self._text:
+            await self._response.send_str(data.decode())
+        else:
+            await self._response.send_bytes(data)
 
     async def receive(self) -> bytes | None:
         message = await self._response.receive()
@@ -303,6 +309,15 @@ class _WebSocket:
 
     async def close(self) -> None:
         await self._response.close()
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Whether an Accept-Encoding names gzip, and not with the weight 0 (RFC 9110, section 12.5.3)."""
+    for clause in accepted.split(","):
+        coding, *parameters = (part.strip() for part in clause.lower().split(";"))
+        if coding == "gzip":
+            return not any(NO_WEIGHT.fullmatch(each) for each in parameters)
+    return False
 
 
 class _Written(web.Response):

@@ -19,6 +19,7 @@ import msgspec
 
 from knarr.api.core.v1 import Node, Pod, Service, ServiceAccount
 from knarr.api.errors import APIError, InternalError, TooLarge
+from knarr.api.metrics.v1beta1 import NodeMetrics, PodMetrics
 from knarr.api.resources import Registry
 from knarr.apiserver import answers, bodies, discovery, forms, openapi, openapi_protobuf
 from knarr.apiserver.access import Access, AccessSettings
@@ -38,6 +39,7 @@ from knarr.apiserver.requests import ResourcePath, flag, resource_path
 from knarr.apiserver.service_tokens import Tokens
 from knarr.apiserver.subresources import Subresources
 from knarr.apiserver.token_requests import TokenRequests
+from knarr.apiserver.usage import UsageKinds
 from knarr.apiserver.writes import Writes
 from knarr.client.nodes import NodeBackend
 from knarr.client.transport import Answer, Request, User
@@ -56,6 +58,9 @@ Placed = Callable[[Request, User, ResourcePath | None, Action], Place]
 """placed(request, user, path): the place that a request has while it is worked on (see knarr.apiserver.flow)."""
 Review = Callable[[Call, Any], Awaitable[Any]]
 """review(call, obj): what a POST of a kind that is never kept is answered (TokenReview, SubjectAccessReview)."""
+
+Asked = Callable[[Call], Awaitable[list[bytes]]]
+"""asked(call): the objects that a GET of a kind that is never kept is about (PodMetrics); raises NotFound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,7 @@ class APIServer:
         self.reads = Reads(store, self.objects, clock)
         self.writes = Writes(store, self.objects, self.reads, clock)
         self.subresources = Subresources(registry, self.objects, self.writes, clock, lambda: self.nodes)
-        self.proxy = Proxy(registry, self.objects, clock)
+        self.proxy = Proxy(registry, self.objects, clock, lambda: self.nodes)
         token_requests = TokenRequests(
             registry, self.objects, clock, tokens, self.access.admission.node_restriction.validate
         )
@@ -114,6 +119,8 @@ class APIServer:
             (Pod, "eviction"): self.evictions.evict,
         }
         self.reviews: dict[type[Any], Review] = dict(self.access.reviews)
+        usage = UsageKinds(registry, store, clock, lambda: self.nodes)
+        self.asked: dict[type[Any], Asked] = {NodeMetrics: usage.found, PodMetrics: usage.found}
         self.health = Health()
         self.health.readiness["started"] = lambda: None if self.ready else "not yet"
         self.ready = False
@@ -143,7 +150,7 @@ class APIServer:
         try:
             return await work
         except APIError as error:
-            return failure(error)
+            return failure(error, request)
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             return failure(InternalError(f"Internal error occurred in {request.method} {request.path}; see the log"))
@@ -259,6 +266,11 @@ class APIServer:
 
     async def _collection(self, call: Call) -> Answer:
         match call.request.method:
+            case "GET" | "HEAD" if asked := self.asked.get(call.resource.type):
+                if flag(call.query, "watch"):
+                    raise answers.method_not_allowed()
+                accepted = forms.accepted(call.request.headers.get("accept", ""))
+                return self.reads.listed(call, await asked(call), {}, accepted)
             case "GET" | "HEAD" if "list" in call.resource.verbs:
                 if flag(call.query, "watch"):
                     return await self.reads.watch(call)
@@ -273,6 +285,8 @@ class APIServer:
 
     async def _one(self, call: Call) -> Answer:
         match call.request.method:
+            case "GET" | "HEAD" if asked := self.asked.get(call.resource.type):
+                return answers.shown(call, (await asked(call))[0], self.clock)
             case "GET" | "HEAD" if "get" in call.resource.verbs:
                 if flag(call.query, "watch"):
                     return await self.reads.watch(call)
@@ -298,7 +312,7 @@ class APIServer:
         accepted = forms.accepted(call.request.headers.get("accept", ""), tables=False)
         obj, warnings = bodies.object_of(call, call.resource.type)
         value = msgspec.json.encode(await self.reviews[call.resource.type](call, obj))
-        value = forms.shown(call.resource, value, accepted.form, self.clock.time_s(), "None")
+        value = forms.shown(call.resource, value, accepted, self.clock.time_s(), "None")
         answer = answers.encoded(value, call.request, accepted)
         answer.status, answer.warnings = 201, warnings
         return answer

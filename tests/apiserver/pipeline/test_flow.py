@@ -185,3 +185,18 @@ async def test_health_is_told_check_by_check(door: Door) -> None:
         200,
         "[+]ping ok\n[+]log ok\n[+]started ok\nreadyz check passed\n",
     )
+
+
+async def test_each_check_has_a_path_that_tells_what_is_wrong(door: Door) -> None:
+    assert await health(door, "/readyz/started") == (500, "internal server error: not yet\n")
+    assert await health(door, "/readyz/ping", verbose="") == (200, "ok")
+
+
+async def test_checks_that_cannot_be_excluded_are_named(door: Door) -> None:
+    answer = await door.server.handle_from_outside(
+        Request("GET", "/livez", {"verbose": "false"}, repeated={"exclude": ["b", "a", "log"]})
+    )
+    assert answer.body.decode() == (
+        "[+]ping ok\n[+]log excluded: ok\n"
+        'warn: some health checks cannot be excluded: no matches for "a","b"\nlivez check passed\n'
+    )
