@@ -169,7 +169,7 @@ class APIServer:
                 await self.access.authorizer.authorize(user, action)
                 answer = await self._dispatch(request, user, path)
         except APIError as error:
-            answer = failure(error)
+            answer = failure(error, request)
         answer.flow = place.headers
         return answer
 
