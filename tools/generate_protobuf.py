@@ -5,6 +5,7 @@ The facts come from the descriptors that any kubectl carries (gzipped FileDescri
     python tools/generate_protobuf.py /usr/bin/kubectl
 
 A field that upstream's Go type embeds (a Volume's source) stands in a message of its own: its number is a path, `2.4`.
+A message younger than the kubectl is looked up in the newest beta of its group: its numbers stay when it becomes v1.
 """
 
 from __future__ import annotations
@@ -67,6 +68,14 @@ def package_of(module: str) -> str:
     return f"k8s.io.apimachinery.pkg.apis.meta.{version}" if group == "meta" else f"k8s.io.api.{group}.{version}"
 
 
+def newest(name: str, known: dict[str, Message]) -> str:
+    """The message itself, or that of the newest beta (v1beta2 before v1beta1)."""
+    package, _, kind = name.rpartition(".")
+    group, _, version = package.rpartition(".")
+    betas = (f"{group}.{version}beta{number}.{kind}" for number in range(9, 0, -1))
+    return next((each for each in (name, *betas) if each in known), name)
+
+
 def numbers(kind: type[Struct], name: str, known: dict[str, Message]) -> dict[str, str]:
     """JSON name → number (or path of numbers) of a type's fields."""
     wanted = {info.encode_name for info in msgspec.structs.fields(kind)}
@@ -90,7 +99,7 @@ def main() -> None:
         for kind in sorted(vars(module).values(), key=lambda value: getattr(value, "__name__", "")):
             if not (isinstance(kind, type) and issubclass(kind, Struct) and kind.__module__ == info.name):
                 continue
-            name = f"{package_of(info.name)}.{kind.__name__}"
+            name = newest(f"{package_of(info.name)}.{kind.__name__}", known)
             if name in known and (fields := numbers(kind, name, known)):
                 group = info.name.removeprefix("knarr.api.")
                 written = " ".join(f"{field}={path}" for field, path in sorted(fields.items()))

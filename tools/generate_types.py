@@ -65,7 +65,7 @@ ZEROS = {
     "bool": "False",
     "float": "0.0",
     "bytes": 'b""',
-    "RawObject": "dict",
+    "RawObject": "None",
 }
 ZEROS |= {"Quantity": '"0"', "IntOrString": "0"}
 HEAD = ("api_version", "kind", "metadata")
@@ -178,6 +178,8 @@ class Module:
                 zero = "[]" if kind.startswith("list[") else "{}"
             elif kind == "Time":
                 return f"{name}: {shown} | None = None"
+            elif kind == "MicroTime":
+                return f"{name}: {shown} | None = always(None)"
             else:
                 zero = ZEROS.get(kind, kind)
             suffix = f', name="{rename}"' if rename else ""

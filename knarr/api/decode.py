@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections import Counter
 from typing import Any, NoReturn, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -153,19 +152,18 @@ _KEY_END = re.compile(rb'(?:(?<!\\)|\\\\)"\s*:')
 
 def _unwanted_fields(kind: type[Any], body: bytes) -> list[str]:
     """Unknown and duplicate fields, in the order of the text."""
-    repeated: dict[int, tuple[Any, list[str]]] = {}
+    texts: dict[int, tuple[Any, list[str]]] = {}
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(items)
         if len(made) < len(items):
-            times = Counter(name for name, _ in items)
-            # The object is kept beside its faults, so that no other can get its id.
-            repeated[id(made)] = made, [name for name in times if times[name] > 1]
+            # The object is kept beside its keys, so that no other can get its id.
+            texts[id(made)] = made, [name for name, _ in items]
         return made
 
     data = json.loads(body, object_pairs_hook=pairs)
     faults: list[str] = []
-    _prune(kind, data, "", faults, {key: names for key, (_, names) in repeated.items()})
+    _prune(kind, data, "", faults, {key: names for key, (_, names) in texts.items()})
     return faults
 
 
@@ -285,37 +283,43 @@ def _shape(kind: Any) -> dict[str, Any]:
     return {info.encode_name: hints[info.name] for info in msgspec.structs.fields(kind)}
 
 
-def _prune(kind: Any, data: Any, path: str, faults: list[str], repeated: dict[int, list[str]]) -> Any:
+def _prune(kind: Any, data: Any, path: str, faults: list[str], texts: dict[int, list[str]]) -> Any:
     """`data` without nulls and without what `kind` doesn't know; the latter, and duplicates, go to `faults`.
 
-    Its depth is that of `data`, which was checked.
+    `texts` has the keys of the objects in which some stand twice, as they stand there. Its depth is that of `data`,
+    which was checked.
     """
     kind = _present_type(kind)
     if kind is RawJSON:
         return RawJSON(msgspec.json.encode(data))
     if isinstance(data, dict):
         prefix = f"{path}." if path else ""
-        faults += [f'duplicate field "{prefix}{name}"' for name in repeated.get(id(data), ())]
-        if isinstance(kind, type) and issubclass(kind, Struct):
-            shape = _shape(kind)
-            kept = {}
-            for name, value in data.items():
-                if name not in shape:
-                    faults.append(f'unknown field "{prefix}{name}"')
-                elif value is not None:
-                    kept[name] = _prune(shape[name], value, prefix + name, faults, repeated)
-            return kept
-        if get_origin(kind) is dict:
-            item = get_args(kind)[1]
-            # A null in a map is its type's zero value, as in Go; of the maps that there are, all but these hold text.
-            return {
-                name: _prune(item, "" if value is None and item is str else value, prefix + name, faults, repeated)
-                for name, value in data.items()
-            }
-        return data
+        typed = isinstance(kind, type) and issubclass(kind, Struct)
+        if not typed and get_origin(kind) is not dict:
+            return data
+        shape = _shape(kind) if typed else {}
+        item = Any if typed else get_args(kind)[1]
+        kept: dict[str, Any] = {}
+        seen: set[str] = set()
+        for name in texts.get(id(data), data):
+            if typed and name not in shape:
+                faults.append(f'unknown field "{prefix}{name}"')
+                continue
+            if name in seen:
+                faults.append(f'duplicate field "{prefix}{name}"')
+                continue
+            seen.add(name)
+            value = data[name]
+            if not typed:
+                # A null in a map is its type's zero value, as in Go; of the maps that there are, most hold text.
+                value = "" if value is None and item is str else value
+                kept[name] = _prune(item, value, prefix + name, faults, texts)
+            elif value is not None:
+                kept[name] = _prune(shape[name], value, prefix + name, faults, texts)
+        return kept
     if isinstance(data, list) and get_origin(kind) is list:
         item = get_args(kind)[0]
-        return [_prune(item, value, f"{path}[{index}]", faults, repeated) for index, value in enumerate(data)]
+        return [_prune(item, value, f"{path}[{index}]", faults, texts) for index, value in enumerate(data)]
     return data
 
 

@@ -141,8 +141,8 @@ class Resource:
     columns: tuple[Column, ...] = ()
     """After NAME; AGE is to be listed too. Without any: NAME and AGE (upstream's default table shows Created At)."""
     conversion: Conversion | None = None
-    """For a version that is not the one in the store. Only `default` and `validate_create` of its own strategy are
-    used: before the object becomes what is kept."""
+    """For a version that is not the one in the store. Only `default`, `validate_create`, `validate_update` and the
+    fields of its own strategy are used: before the object becomes what is kept, whose own rules follow."""
 
     @property
     def group_version(self) -> str:

@@ -7,19 +7,28 @@ client likes take no place. Only requests from outside pass here: the parts of t
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable
+from types import TracebackType
+from typing import TypeVar
 
 from knarr.api.errors import APIError, BadRequest, Timeout, TooManyRequests
 from knarr.apiserver.metrics import Metrics
 from knarr.apiserver.requests import ResourcePath, flag
 from knarr.client.transport import Request, User
+from knarr.clock import Clock, SystemClock
+
+T = TypeVar("T")
 
 READS_MAX, WRITES_MAX = 400, 200
 """In flight at once; upstream's defaults."""
 TIMEOUT_S = 60.0
 """For a request that doesn't last by nature; a client may ask for less with ?timeout."""
+LOOK_EVERY_S = 1.0
+"""How often requests are looked through for those that take too long."""
+OWN_TIMER_BELOW_S = 10.0
+"""A shorter limit is kept to the moment, by a timer of its own. One for each request cost a tenth of a GET."""
 RETRY_AFTER_S = 1
 PRIVILEGED = "system:masters"
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -31,28 +40,90 @@ UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0,
 class Flow:
     """The requests of one server that are in flight."""
 
-    def __init__(self, metrics: Metrics, *, reads_max: int = READS_MAX, writes_max: int = WRITES_MAX) -> None:
-        self._limits = {"readOnly": reads_max, "mutating": writes_max}
-        self._now = {"readOnly": 0, "mutating": 0}
+    def __init__(
+        self, metrics: Metrics, clock: Clock | None = None, *, reads_max: int = READS_MAX, writes_max: int = WRITES_MAX
+    ) -> None:
+        self._reads = Places("readOnly", reads_max)
+        self._writes = Places("mutating", writes_max)
         self._metrics = metrics
+        self._clock = clock or SystemClock()
+        self._ends_s: dict[asyncio.Timeout, float] = {}
+        self._looking = False
+        for places in (self._reads, self._writes):
+            metrics.in_flight(places.kind, places.count)
 
-    @contextmanager
-    def place(self, request: Request, user: User, path: ResourcePath | None) -> Iterator[None]:
-        """Hold a place while the request is worked on. Raises TooManyRequests when there is none."""
+    def place(self, request: Request, user: User, path: ResourcePath | None) -> Place:
+        """A place to hold while the request is worked on (`with`). Raises TooManyRequests when there is none."""
         if lasting(request, path):
-            yield
-            return
-        kind = "readOnly" if request.method in READING else "mutating"
-        if self._now[kind] >= self._limits[kind] and PRIVILEGED not in user.groups:
-            self._metrics.refused(kind)
+            return NO_PLACE
+        places = self._reads if request.method in READING else self._writes
+        if places.taken >= places.limit and PRIVILEGED not in user.groups:
+            self._metrics.refused(places.kind)
             raise TooManyRequests("too many requests, please try again later", retry_after_s=RETRY_AFTER_S)
-        self._now[kind] += 1
-        self._metrics.in_flight(kind, self._now[kind])
-        try:
-            yield
-        finally:
-            self._now[kind] -= 1
-            self._metrics.in_flight(kind, self._now[kind])
+        return places
+
+    async def within(self, limit_s: float | None, work: Awaitable[T]) -> T:
+        """What `work` answers. Raises TimeoutError when it takes longer."""
+        if limit_s is None:
+            return await work
+        if limit_s < OWN_TIMER_BELOW_S:
+            async with self._clock.timeout(limit_s):
+                return await work
+        async with self._clock.timeout(None) as limit:
+            self._ends_s[limit] = self._clock.monotonic_s() + limit_s
+            if not self._looking:
+                self._look_later()
+            try:
+                return await work
+            finally:
+                del self._ends_s[limit]
+
+    def _look_later(self) -> None:
+        self._looking = True
+        asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
+
+    def _look(self) -> None:
+        """End what takes too long, and look again as long as there is anything to look at."""
+        self._looking = False
+        now_s, loop = self._clock.monotonic_s(), asyncio.get_running_loop()
+        for limit, end_s in self._ends_s.items():
+            if end_s <= now_s and not limit.expired():
+                limit.reschedule(loop.time())
+        if self._ends_s:
+            self._look_later()
+
+
+class Place:
+    """Held by `with`; this one is no place at all."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+NO_PLACE = Place()
+
+
+class Places(Place):
+    """All places of a kind: to enter is to take one."""
+
+    def __init__(self, kind: str, limit: int) -> None:
+        self.kind = kind
+        self.limit = limit
+        self.taken = 0
+
+    def count(self) -> int:
+        return self.taken
+
+    def __enter__(self) -> None:
+        self.taken += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.taken -= 1
 
 
 def lasting(request: Request, path: ResourcePath | None) -> bool:
@@ -83,4 +154,4 @@ def duration_s(text: str) -> float | None:
 
 
 def timed_out() -> APIError:
-    return Timeout("request did not complete within requested timeout - context deadline exceeded")
+    return Timeout("Timeout: request did not complete within requested timeout - context deadline exceeded")

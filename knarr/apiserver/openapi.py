@@ -7,19 +7,13 @@ are made when they are first asked for.
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime
-from typing import Any, get_args, get_origin, get_type_hints
-
-import msgspec
+from typing import Any
 
 from knarr import KUBERNETES_VERSION, __version__
 from knarr.api.autoscaling.v1 import Scale
 from knarr.api.meta.v1 import DeleteOptions, Status
 from knarr.api.resources import Registry, Resource
-from knarr.api.types import IntOrString, Merge, Quantity, Struct, is_always
-
-SCHEMAS_V3 = "#/components/schemas/"
-SCHEMAS_V2 = "#/definitions/"
+from knarr.apiserver.openapi_schemas import Schemas
 
 _PARAMETERS = {
     "dryRun": "When All: nothing is stored",
@@ -51,7 +45,7 @@ def document(registry: Registry, place: str) -> dict[str, Any] | None:
         resources = [resource for resource in registry if _place(resource) == place]
         if not resources:
             return None
-        schemas: dict[str, Any] = {}
+        schemas = Schemas(v3=True)
         paths: dict[str, Any] = {}
         for resource in resources:
             paths |= _paths(resource, schemas, v3=True)
@@ -59,22 +53,22 @@ def document(registry: Registry, place: str) -> dict[str, Any] | None:
             "openapi": "3.0.0",
             "info": {"title": "Kubernetes", "version": KUBERNETES_VERSION},
             "paths": paths,
-            "components": {"schemas": schemas},
+            "components": {"schemas": schemas.found},
         }
     return _documents[key]
 
 
 def swagger(registry: Registry) -> dict[str, Any]:
     """/openapi/v2, of everything."""
-    definitions: dict[str, Any] = {}
+    schemas = Schemas(v3=False)
     paths: dict[str, Any] = {}
     for resource in registry:
-        paths |= _paths(resource, definitions, v3=False)
+        paths |= _paths(resource, schemas, v3=False)
     return {
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": KUBERNETES_VERSION},
         "paths": paths,
-        "definitions": definitions,
+        "definitions": schemas.found,
     }
 
 
@@ -82,13 +76,13 @@ def _place(resource: Resource) -> str:
     return f"apis/{resource.group}/{resource.version}" if resource.group else f"api/{resource.version}"
 
 
-def _paths(resource: Resource, schemas: dict[str, Any], *, v3: bool) -> dict[str, Any]:
+def _paths(resource: Resource, schemas: Schemas, *, v3: bool) -> dict[str, Any]:
     """The operations on a resource, its subresources of other kinds left aside."""
     gvk = {"group": resource.group, "version": resource.version, "kind": resource.kind}
-    reference = _Schemas(schemas, v3).reference(resource.type, gvk)
-    listed = _Schemas(schemas, v3).list_of(resource, reference, gvk)
-    _Schemas(schemas, v3).reference(DeleteOptions, None)
-    _Schemas(schemas, v3).reference(Status, None)
+    reference = schemas.reference(resource.type, gvk)
+    listed = schemas.list_of(resource, gvk)
+    schemas.reference(DeleteOptions)
+    schemas.reference(Status)
     collection = resource.path("{namespace}" if resource.namespaced else None)
     single = resource.path("{namespace}" if resource.namespaced else None, "{name}")
 
@@ -136,7 +130,7 @@ def _paths(resource: Resource, schemas: dict[str, Any], *, v3: bool) -> dict[str
             of = (
                 reference
                 if name == "status"
-                else _Schemas(schemas, v3).reference(Scale, {"group": "autoscaling", "version": "v1", "kind": "Scale"})
+                else schemas.reference(Scale, {"group": "autoscaling", "version": "v1", "kind": "Scale"})
             )
             paths[f"{single}/{name}"] = {
                 "get": operation("get", of),
@@ -149,130 +143,3 @@ def _paths(resource: Resource, schemas: dict[str, Any], *, v3: bool) -> dict[str
 
 def _typed(kind: str, v3: bool) -> dict[str, Any]:
     return {"schema": {"type": kind}} if v3 else {"type": kind}
-
-
-class _Schemas:
-    """Adds the schemas of types to a document, each once."""
-
-    def __init__(self, schemas: dict[str, Any], v3: bool) -> None:
-        self._schemas = schemas
-        self._v3 = v3
-        self._at = SCHEMAS_V3 if v3 else SCHEMAS_V2
-
-    def reference(self, kind: type[Any], gvk: dict[str, str] | None) -> dict[str, Any]:
-        name = schema_name(kind)
-        if name not in self._schemas:
-            schema: dict[str, Any] = {"type": "object"}
-            self._schemas[name] = schema
-            hints = get_type_hints(kind, include_extras=True)
-            schema["properties"] = {
-                info.encode_name: self._schema(hints[info.name]) for info in msgspec.structs.fields(kind)
-            }
-            if required := [info.encode_name for info in msgspec.structs.fields(kind) if _required(info)]:
-                schema["required"] = required
-            if getattr(kind, "atomic", False):
-                schema["x-kubernetes-map-type"] = "atomic"
-        if gvk:
-            self._schemas[name]["x-kubernetes-group-version-kind"] = [gvk]
-        return {"$ref": self._at + name}
-
-    def list_of(self, resource: Resource, item: dict[str, Any], gvk: dict[str, str]) -> dict[str, Any]:
-        name = schema_name(resource.type) + "List"
-        self._schemas[name] = {
-            "type": "object",
-            "properties": {
-                "apiVersion": {"type": "string"},
-                "kind": {"type": "string"},
-                "metadata": {"type": "object"},
-                "items": {"type": "array", "items": item},
-            },
-            "x-kubernetes-group-version-kind": [gvk | {"kind": resource.kind + "List"}],
-        }
-        return {"$ref": self._at + name}
-
-    def _schema(self, hint: Any) -> dict[str, Any]:
-        extra: dict[str, Any] = {}
-        while hasattr(hint, "__metadata__"):
-            for note in hint.__metadata__:
-                if isinstance(note, Merge):
-                    extra |= _merge(note)
-                elif isinstance(note, msgspec.Meta) and note.le == 2**31 - 1:
-                    extra["format"] = "int32"
-            hint = hint.__origin__
-        return self._plain(hint) | extra
-
-    def _plain(self, hint: Any) -> dict[str, Any]:
-        if hint in (Quantity, IntOrString):
-            return self._scalar(hint == Quantity)
-        origin, arguments = get_origin(hint), get_args(hint)
-        if origin is list:
-            return {"type": "array", "items": self._schema(arguments[0])}
-        if origin is dict:
-            return {"type": "object", "additionalProperties": self._schema(arguments[1])}
-        if type(None) in arguments:
-            rest = [argument for argument in arguments if argument is not type(None)]
-            if len(rest) == 1:
-                return self._schema(rest[0])
-            union = rest[0]
-            for each in rest[1:]:
-                union = union | each
-            return self._plain(union)
-        if isinstance(hint, type) and issubclass(hint, Struct):
-            reference = self.reference(hint, None)
-            return {"allOf": [reference]} if self._v3 else reference
-        return dict(_SCALARS.get(hint, {"type": "object"}))  # Any JSON; kubectl explain needs a type to show.
-
-    def _scalar(self, quantity: bool) -> dict[str, Any]:
-        """Quantity and IntOrString have names of their own, which kubectl explain shows."""
-        name = _QUANTITY if quantity else _INT_OR_STRING
-        shape: dict[str, Any] = {} if quantity else {"format": "int-or-string"}
-        if self._v3:
-            number = "number" if quantity else "integer"
-            self._schemas[name] = shape | {"oneOf": [{"type": "string"}, {"type": number}]}
-            return {"allOf": [{"$ref": self._at + name}]}
-        self._schemas[name] = shape | {"type": "string"}
-        return {"$ref": self._at + name}
-
-
-def _required(field: Any) -> bool:
-    """Upstream demands what it always writes, but for what the server itself knows."""
-    return is_always(field) and field.name not in ("api_version", "kind", "metadata")
-
-
-_QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
-_INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
-
-_SCALARS: dict[Any, dict[str, Any]] = {
-    str: {"type": "string"},
-    int: {"type": "integer", "format": "int64"},
-    bool: {"type": "boolean"},
-    float: {"type": "number", "format": "double"},
-    bytes: {"type": "string", "format": "byte"},
-    datetime: {"type": "string", "format": "date-time"},
-}
-
-
-def _merge(rule: Merge) -> dict[str, Any]:
-    if rule.map_type:
-        return {"x-kubernetes-map-type": rule.map_type}
-    found: dict[str, Any] = {"x-kubernetes-list-type": rule.list_type}
-    if rule.keys:
-        found["x-kubernetes-list-map-keys"] = list(rule.keys)
-    if rule.patch_key:
-        found["x-kubernetes-patch-merge-key"] = rule.patch_key
-    if rule.strategy:
-        found["x-kubernetes-patch-strategy"] = ",".join(rule.strategy)
-    return found
-
-
-_PACKAGES = {
-    "meta": "io.k8s.apimachinery.pkg.apis.meta",
-    "apiextensions": "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions",
-    "apiregistration": "io.k8s.kube-aggregator.pkg.apis.apiregistration",
-}
-
-
-def schema_name(kind: type[Any]) -> str:
-    """Upstream's name of a type's schema: io.k8s.api.core.v1.Pod."""
-    _, _, group, version = kind.__module__.split(".")
-    return f"{_PACKAGES.get(group, f'io.k8s.api.{group}')}.{version}.{kind.__name__}"

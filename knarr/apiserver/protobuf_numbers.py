@@ -416,6 +416,41 @@ rbac.v1.Role: metadata=1 rules=2
 rbac.v1.RoleBinding: metadata=1 roleRef=3 subjects=2
 rbac.v1.RoleRef: apiGroup=1 kind=2 name=3
 rbac.v1.Subject: apiGroup=2 kind=1 name=3 namespace=4
+resource.v1.AllocatedDeviceStatus: conditions=4 data=5 device=3 driver=1 networkData=6 pool=2
+resource.v1.AllocationResult: devices=1 nodeSelector=3
+resource.v1.CELDeviceSelector: expression=1
+resource.v1.Counter: value=1
+resource.v1.CounterSet: counters=2 name=1
+resource.v1.Device: allNodes=7 attributes=2 capacity=3 consumesCounters=4 name=1 nodeName=5 nodeSelector=6 taints=8
+resource.v1.DeviceAllocationConfiguration: opaque=3.1 requests=2 source=1
+resource.v1.DeviceAllocationResult: config=2 results=1
+resource.v1.DeviceAttribute: bool=3 int=2 string=4 version=5
+resource.v1.DeviceCapacity: value=1
+resource.v1.DeviceClaim: config=3 constraints=2 requests=1
+resource.v1.DeviceClaimConfiguration: opaque=2.1 requests=1
+resource.v1.DeviceClass: metadata=1 spec=2
+resource.v1.DeviceClassConfiguration: opaque=1.1
+resource.v1.DeviceClassSpec: config=2 selectors=1
+resource.v1.DeviceConstraint: matchAttribute=2 requests=1
+resource.v1.DeviceCounterConsumption: counterSet=1 counters=2
+resource.v1.DeviceRequest: exactly=2 firstAvailable=3 name=1
+resource.v1.DeviceRequestAllocationResult: adminAccess=5 device=4 driver=2 pool=3 request=1 tolerations=6
+resource.v1.DeviceSelector: cel=1
+resource.v1.DeviceSubRequest: allocationMode=4 count=5 deviceClassName=2 name=1 selectors=3 tolerations=6
+resource.v1.DeviceTaint: effect=3 key=1 timeAdded=4 value=2
+resource.v1.DeviceToleration: effect=4 key=1 operator=2 tolerationSeconds=5 value=3
+resource.v1.ExactDeviceRequest: adminAccess=5 allocationMode=3 count=4 deviceClassName=1 selectors=2 tolerations=6
+resource.v1.NetworkDeviceData: hardwareAddress=3 interfaceName=1 ips=2
+resource.v1.OpaqueDeviceConfiguration: driver=1 parameters=2
+resource.v1.ResourceClaim: metadata=1 spec=2 status=3
+resource.v1.ResourceClaimConsumerReference: apiGroup=1 name=4 resource=3 uid=5
+resource.v1.ResourceClaimSpec: devices=1
+resource.v1.ResourceClaimStatus: allocation=1 devices=4 reservedFor=2
+resource.v1.ResourceClaimTemplate: metadata=1 spec=2
+resource.v1.ResourceClaimTemplateSpec: metadata=1 spec=2
+resource.v1.ResourcePool: generation=2 name=1 resourceSliceCount=3
+resource.v1.ResourceSlice: metadata=1 spec=2
+resource.v1.ResourceSliceSpec: allNodes=5 devices=6 driver=1 nodeName=3 nodeSelector=4 perDeviceNodeSelection=7 pool=2 sharedCounters=8
 scheduling.v1.PriorityClass: description=4 globalDefault=3 metadata=1 preemptionPolicy=5 value=2
 storage.v1.CSIDriver: metadata=1 spec=2
 storage.v1.CSIDriverSpec: attachRequired=1 fsGroupPolicy=5 nodeAllocatableUpdatePeriodSeconds=9 podInfoOnMount=2 requiresRepublish=7 seLinuxMount=8 storageCapacity=4 tokenRequests=6 volumeLifecycleModes=3
@@ -429,6 +464,7 @@ storage.v1.VolumeAttachment: metadata=1 spec=2 status=3
 storage.v1.VolumeAttachmentSource: inlineVolumeSpec=2 persistentVolumeName=1
 storage.v1.VolumeAttachmentSpec: attacher=1 nodeName=3 source=2
 storage.v1.VolumeAttachmentStatus: attachError=3 attached=1 attachmentMetadata=2 detachError=4
+storage.v1.VolumeAttributesClass: driverName=2 metadata=1 parameters=3
 storage.v1.VolumeError: errorCode=3 message=2 time=1
 storage.v1.VolumeNodeResources: count=1
 """

@@ -10,15 +10,16 @@ it: `Reads`, `Writes`, `Subresources`, or for kinds that are asked and never kep
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import AbstractContextManager, aclosing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import msgspec
 
 from knarr.api.core.v1 import Node, Pod, Service, ServiceAccount
-from knarr.api.errors import APIError, InternalError, NotAcceptable, TooLarge
+from knarr.api.errors import APIError, InternalError, TooLarge
+from knarr.api.metrics.v1beta1 import NodeMetrics, PodMetrics
 from knarr.api.resources import Registry
 from knarr.apiserver import answers, bodies, discovery, forms, openapi, openapi_protobuf
 from knarr.apiserver.access import Access, AccessSettings
@@ -28,7 +29,7 @@ from knarr.apiserver.admission import Admission, built_in
 from knarr.apiserver.answers import failure
 from knarr.apiserver.calls import Call
 from knarr.apiserver.eviction import Evictions
-from knarr.apiserver.flow import Flow, time_limit_s, timed_out
+from knarr.apiserver.flow import NO_PLACE, Flow, Place, time_limit_s, timed_out
 from knarr.apiserver.health import Health
 from knarr.apiserver.metrics import Metrics, Series, series_of
 from knarr.apiserver.objects import Objects
@@ -38,6 +39,7 @@ from knarr.apiserver.requests import ResourcePath, flag, resource_path
 from knarr.apiserver.service_tokens import Tokens
 from knarr.apiserver.subresources import Subresources
 from knarr.apiserver.token_requests import TokenRequests
+from knarr.apiserver.usage import UsageKinds
 from knarr.apiserver.writes import Writes
 from knarr.client.nodes import NodeBackend
 from knarr.client.transport import Answer, Request, User
@@ -52,10 +54,13 @@ BODY_MAX_BYTES = 3 << 20
 CONNECTING = ("attach", "exec", "portforward", "proxy")
 """Subresources that are a connection: admission is asked about the operation CONNECT."""
 
-Place = Callable[[Request, User, ResourcePath | None], AbstractContextManager[None]]
-"""place(request, user, path): holds a place for a request that is worked on (see knarr.apiserver.flow)."""
+Placed = Callable[[Request, User, ResourcePath | None], Place]
+"""placed(request, user, path): the place that a request has while it is worked on (see knarr.apiserver.flow)."""
 Review = Callable[[Call, Any], Awaitable[Any]]
 """review(call, obj): what a POST of a kind that is never kept is answered (TokenReview, SubjectAccessReview)."""
+
+Asked = Callable[[Call], Awaitable[list[bytes]]]
+"""asked(call): the objects that a GET of a kind that is never kept is about (PodMetrics); raises NotFound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,7 @@ class APIServer:
         self.tokens = tokens
         self.clock = clock
         self.metrics = Metrics()
-        self.flow = Flow(self.metrics)
+        self.flow = Flow(self.metrics, clock)
         self.access = Access(store, registry, clock, settings.access, tokens)
         addresses = ServiceAddresses(store, clock, settings.service_cidr, settings.node_ports)
         self.objects = Objects(
@@ -101,7 +106,7 @@ class APIServer:
         self.reads = Reads(store, self.objects, clock)
         self.writes = Writes(store, self.objects, self.reads, clock)
         self.subresources = Subresources(registry, self.objects, self.writes, clock, lambda: self.nodes)
-        self.proxy = Proxy(registry, self.objects, clock)
+        self.proxy = Proxy(registry, self.objects, clock, lambda: self.nodes)
         token_requests = TokenRequests(
             registry, self.objects, clock, tokens, self.access.admission.node_restriction.validate
         )
@@ -114,6 +119,8 @@ class APIServer:
             (Pod, "eviction"): self.evictions.evict,
         }
         self.reviews: dict[type[Any], Review] = dict(self.access.reviews)
+        usage = UsageKinds(registry, store, clock, lambda: self.nodes)
+        self.asked: dict[type[Any], Asked] = {NodeMetrics: usage.found, PodMetrics: usage.found}
         self.health = Health()
         self.health.readiness["started"] = lambda: None if self.ready else "not yet"
         self.ready = False
@@ -132,8 +139,8 @@ class APIServer:
         except APIError as error:
             return failure(error)
         try:
-            async with self.clock.timeout(limit_s):
-                answer = await self._answered(request, self._answer(request, path, self.flow.place))
+            work = self._answered(request, self._answer(request, path, self.flow.place))
+            answer = await self.flow.within(limit_s, work)
         except TimeoutError:
             answer = failure(timed_out())
         self._count(request, path, answer, None if limit_s is None else self.clock.monotonic_s() - start_s)
@@ -143,18 +150,18 @@ class APIServer:
         try:
             return await work
         except APIError as error:
-            return failure(error)
+            return failure(error, request)
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             return failure(InternalError(f"Internal error occurred in {request.method} {request.path}; see the log"))
 
-    async def _answer(self, request: Request, path: ResourcePath | None, place: Place) -> Answer:
+    async def _answer(self, request: Request, path: ResourcePath | None, placed: Placed) -> Answer:
         user = await self.access.user(request)
         action = action_of(request, path)
         if path is None and (answer := self._public(request)):
             await self.access.authorizer.authorize(user, action)
             return answer
-        with place(request, user, path):
+        with placed(request, user, path):
             await self.access.authorizer.authorize(user, action)
             return await self._dispatch(request, user, path)
 
@@ -250,6 +257,11 @@ class APIServer:
 
     async def _collection(self, call: Call) -> Answer:
         match call.request.method:
+            case "GET" | "HEAD" if asked := self.asked.get(call.resource.type):
+                if flag(call.query, "watch"):
+                    raise answers.method_not_allowed()
+                accepted = forms.accepted(call.request.headers.get("accept", ""))
+                return self.reads.listed(call, await asked(call), {}, accepted)
             case "GET" | "HEAD" if "list" in call.resource.verbs:
                 if flag(call.query, "watch"):
                     return await self.reads.watch(call)
@@ -264,6 +276,8 @@ class APIServer:
 
     async def _one(self, call: Call) -> Answer:
         match call.request.method:
+            case "GET" | "HEAD" if asked := self.asked.get(call.resource.type):
+                return answers.shown(call, (await asked(call))[0], self.clock)
             case "GET" | "HEAD" if "get" in call.resource.verbs:
                 if flag(call.query, "watch"):
                     return await self.reads.watch(call)
@@ -286,18 +300,18 @@ class APIServer:
         return await handler(call) if handler else await self._one(call)
 
     async def _review(self, call: Call) -> Answer:
-        if forms.accepted(call.request.headers.get("accept", "")).form is not forms.Form.OBJECT:
-            raise NotAcceptable("only the following media types are accepted: application/json, application/yaml")
+        accepted = forms.accepted(call.request.headers.get("accept", ""), tables=False)
         obj, warnings = bodies.object_of(call, call.resource.type)
-        answer = answers.encoded(msgspec.json.encode(await self.reviews[call.resource.type](call, obj)), call.request)
+        value = msgspec.json.encode(await self.reviews[call.resource.type](call, obj))
+        value = forms.shown(call.resource, value, accepted, self.clock.time_s(), "None")
+        answer = answers.encoded(value, call.request, accepted)
         answer.status, answer.warnings = 201, warnings
         return answer
 
 
-@contextmanager
-def _anybody(request: Request, user: User, path: ResourcePath | None) -> Iterator[None]:
+def _anybody(request: Request, user: User, path: ResourcePath | None) -> Place:
     """No limit: for the parts of this process."""
-    yield
+    return NO_PLACE
 
 
 class InProcessTransport:

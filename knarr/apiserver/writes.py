@@ -64,16 +64,20 @@ class Writes:
             read.metadata.name = path.name
         elif name != path.name:
             raise BadRequest(f"the name of the object ({name}) does not match the name on the URL ({path.name})")
-        obj = _to_kept(call, read)
-        body = msgspec.json.encode(obj)
-        decode = decoder(call.kept.type).decode
+        body = msgspec.json.encode(read)
+        decode = decoder(call.resource.type).decode
         try:
-            stored = await self.change(call, lambda old, value: decode(body), call.manager())
+            stored = await self.change(call, lambda old, value: _to_kept(call, decode(body), old), call.manager())
         except NotFound:
             if not call.resource.strategy.allow_create_on_update or path.subresource:
                 raise
             stored = await self._objects.create(
-                call.kept, path.namespace, obj, call.user, manager=call.manager(), dry_run=call.dry_run
+                call.kept,
+                path.namespace,
+                _to_kept(call, read),
+                call.user,
+                manager=call.manager(),
+                dry_run=call.dry_run,
             )
         return self._shown(call, stored, warnings)
 
@@ -105,7 +109,7 @@ class Writes:
                 raise Invalid.of(resource.group, resource.kind, call.path.name, [cause])
             if obj.metadata.resource_version == old.metadata.resource_version and not _names_version(call.request.body):
                 obj.metadata.resource_version = None
-            return _to_kept(call, obj)
+            return _to_kept(call, obj, old)
 
         return self._shown(call, await self.change(call, change, call.manager(), repeated=True), warnings)
 
@@ -117,7 +121,7 @@ class Writes:
         manager, force = call.manager(APPLY), flag(call.query, "force")
         revision = metadata.get("resourceVersion")
 
-        def result_on(live: dict[str, Any], entries: Entries) -> Any:
+        def result_on(live: dict[str, Any], entries: Entries, old: Any = None) -> Any:
             try:
                 made = applied(manager, call.kept, live, config, entries, force=force, now_s=self._clock.time_s())
             except Faulty as fault:
@@ -129,12 +133,12 @@ class Writes:
                 obj, _ = convert(resource.type, made.data, validation="Ignore")
             obj.metadata.managed_fields = written(made.entries)
             obj.metadata.resource_version = revision
-            return _to_kept(call, obj)
+            return _to_kept(call, obj, old)
 
         def change(old: Any, value: bytes) -> Any:
             live = msgspec.json.decode(call.presented(value))
             live["metadata"].pop("managedFields", None)
-            return result_on(live, read(old.metadata.managed_fields))
+            return result_on(live, read(old.metadata.managed_fields), old)
 
         try:
             stored = await self.change(call, change, None, repeated=True)
@@ -208,15 +212,21 @@ class Writes:
         )
 
 
-def _to_kept(call: Call, obj: Any) -> Any:
-    """The object as it is to be kept. A version that is converted is defaulted and checked by its own rules first."""
-    resource = call.resource
-    if resource.conversion is None:
+def _to_kept(call: Call, obj: Any, old: Any = None) -> Any:
+    """The object as it is to be kept. A version that is converted is defaulted and checked by its own rules first.
+
+    `old`: what is kept now, of an update."""
+    resource, conversion = call.resource, call.resource.conversion
+    if conversion is None:
         return obj
-    resource.strategy.default(obj)
-    if causes := list(resource.strategy.validate_create(obj)):
-        raise Invalid.of(resource.group, resource.kind, obj.metadata.name or "", causes)
-    return resource.conversion.to_kept(obj)
+    strategy = resource.strategy
+    strategy.default(obj)
+    if call.resource.namespaced:
+        obj.metadata.namespace = obj.metadata.namespace or call.path.namespace
+    faults = strategy.validate_create(obj) if old is None else strategy.validate_update(obj, conversion.from_kept(old))
+    if causes := list(faults):
+        raise Invalid.of(call.kept.group, call.kept.kind, obj.metadata.name or "", causes)
+    return conversion.to_kept(obj)
 
 
 def _names_version(patch: bytes) -> bool:

@@ -29,7 +29,7 @@ class Request:
     path: str
     """Decoded path, without the query."""
     query: Mapping[str, str] = field(default_factory=dict)
-    """The last value of each parameter."""
+    """The first value of each parameter."""
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     user: User | None = None
@@ -73,6 +73,8 @@ class Upgrade:
     subprotocols: tuple[str, ...]
     """Offered, best first."""
     serve: Callable[[Socket], Awaitable[None]]
+    text: bool = False
+    """Messages are text, not binary."""
 
 
 class Transport(Protocol):

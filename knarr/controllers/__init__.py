@@ -16,7 +16,9 @@ from knarr.controllers.clusterrole_aggregation import ClusterRoleAggregation
 from knarr.controllers.csr_approving import CertificateApproval
 from knarr.controllers.csr_cleaner import CertificateCleaner
 from knarr.controllers.csr_signing import CertificateSigning
+from knarr.controllers.daemonset import DaemonSets
 from knarr.controllers.deployment import Deployments
+from knarr.controllers.disruption import DisruptionBudgets
 from knarr.controllers.endpoints import EndpointsOfServices
 from knarr.controllers.endpointslice import EndpointSlices
 from knarr.controllers.garbagecollector import GarbageCollector
@@ -24,9 +26,11 @@ from knarr.controllers.namespace import Namespaces
 from knarr.controllers.nodelifecycle import NodeLifecycle
 from knarr.controllers.podgc import PodGarbageCollector
 from knarr.controllers.replicaset import ReplicaSets
+from knarr.controllers.replicationcontroller import ReplicationControllers
 from knarr.controllers.resourcequota import ResourceQuotaUsage
 from knarr.controllers.rootca import RootCertificates
 from knarr.controllers.serviceaccount import ServiceAccounts
+from knarr.controllers.statefulset import StatefulSets
 from knarr.controllers.storageprotection import ClaimProtection, VolumeProtection
 from knarr.controllers.tainteviction import TaintEviction
 from knarr.controllers.token_secrets import Sign, TokenSecrets
@@ -35,6 +39,10 @@ ALL: tuple[type[Controller], ...] = (
     ServiceAccounts,
     Deployments,
     ReplicaSets,
+    StatefulSets,
+    DaemonSets,
+    DisruptionBudgets,
+    ReplicationControllers,
     EndpointSlices,
     EndpointsOfServices,
     Namespaces,
@@ -64,7 +72,6 @@ ACCOUNTS = {
     "persistentvolume-protection-controller": "pv-protection-controller",
     "persistentvolumeclaim-protection-controller": "pvc-protection-controller",
     "pod-garbage-collector-controller": "pod-garbage-collector",
-    "replicationcontroller-controller": "replication-controller",
     "root-ca-certificate-publisher-controller": "root-ca-cert-publisher",
     "serviceaccount-controller": "service-account-controller",
     "taint-eviction-controller": "node-controller",

@@ -18,7 +18,7 @@ from knarr.api.meta.owners import controller_of, selector_for, selects_everythin
 from knarr.api.types import replace
 from knarr.client.controller import Controller, is_namespace_terminating
 from knarr.client.informer import key_of
-from knarr.controllers.ownership import claim, orphans, owner_index
+from knarr.controllers.ownership import claim, orphans, owner_index, owner_keys
 from knarr.controllers.progress import (
     PAUSED,
     PROGRESSING,
@@ -82,7 +82,7 @@ class Deployments(Controller):
         self.pods = self.informer(Pod)
         self.pods.add_index("owner", owner_index)
         self.on(self.deployments, key_of)
-        self.on(self.replica_sets, self._keys_of_replica_set)
+        self.on(self.replica_sets, owner_keys(self.deployments))
         self.on_change(self.pods, self._keys_of_ended_pod)
 
     async def reconcile(self, key: str) -> float | None:
@@ -314,19 +314,6 @@ class Deployments(Controller):
         )
 
     # What wakes it
-
-    def _keys_of_replica_set(self, replica_set: ReplicaSet) -> str | list[str] | None:
-        reference = controller_of(replica_set)
-        namespace = replica_set.metadata.namespace
-        if reference:
-            return f"{namespace}/{reference.name}" if reference.kind == "Deployment" else None
-        return [
-            key_of(deployment)
-            for deployment in self.deployments.all(namespace)
-            if deployment.spec
-            and (selector := selector_for(deployment.spec.selector))
-            and selector.matches(replica_set.metadata.labels)
-        ]
 
     def _keys_of_ended_pod(self, old: Pod | None, new: Pod | None) -> str | None:
         """A Recreate waits for its last old pod to be gone."""

@@ -74,7 +74,8 @@ class GarbageCollector(Controller):
         self._absent: OrderedDict[tuple[str, str | None], None] = OrderedDict()
         self._caches: dict[Resource, Informer[Any]] = {}
         for resource in self.client.registry:
-            if {"list", "watch", "delete"} <= set(resource.verbs) and resource.type is not Event:
+            left_out = resource.conversion is not None or resource.type is Event
+            if {"list", "watch", "delete"} <= set(resource.verbs) and not left_out:
                 self._follow(resource)
 
     async def reconcile(self, key: str) -> float | None:
@@ -173,26 +174,38 @@ class GarbageCollector(Controller):
     # An owner that waits for its dependents
 
     async def _await_dependents(self, vertex: Vertex) -> None:
-        blocking = [
-            dependent
-            for dependent in self._dependents_of(vertex.uid)
-            if any(owner.uid == vertex.uid and owner.block_owner_deletion for owner in dependent.owners)
-        ]
+        blocking = [dependent for dependent in self._dependents_of(vertex.uid) if _blocks(dependent, vertex.uid)]
         if not blocking:
             await self._remove_finalizer(vertex, FOREGROUND)
         for dependent in blocking:
             if not dependent.deleting:
                 self.queue.add(dependent.uid)
-            elif dependent.foreground and self._is_owner(dependent, vertex):
-                await self._unblock(vertex, dependent)
+        if blocking and self._waits_for_itself(vertex):
+            await self._give_way(vertex)
 
-    def _is_owner(self, left: Vertex, right: Vertex) -> bool:
-        return any(owner.uid == left.uid for owner in right.owners)
+    def _waits_for_itself(self, vertex: Vertex) -> bool:
+        """It waits for a dependent that waits for one, and so on, that waits for `vertex`: they would for ever."""
+        seen, waiting = {vertex.uid}, [vertex]
+        while waiting:
+            owner = waiting.pop()
+            for dependent in self._dependents_of(owner.uid):
+                if not dependent.foreground or not _blocks(dependent, owner.uid):
+                    continue
+                if dependent.uid == vertex.uid:
+                    return True
+                if dependent.uid not in seen:
+                    seen.add(dependent.uid)
+                    waiting.append(dependent)
+        return False
 
-    async def _unblock(self, vertex: Vertex, dependent: Vertex) -> None:
-        """Two that wait for each other would wait for ever: one gives way."""
-        if vertex.uid < dependent.uid:
-            await self._drop_references(dependent, [o for o in dependent.owners if o.uid == vertex.uid])
+    async def _give_way(self, vertex: Vertex) -> None:
+        """Let its owners go before it."""
+        freed = [{"uid": owner.uid, "blockOwnerDeletion": False} for owner in vertex.owners]
+        patch = {"metadata": {"uid": vertex.uid, "ownerReferences": freed}}
+        try:
+            await self.client.patch(vertex.resource.type, _name(vertex), patch, vertex.namespace)
+        except NotFound:
+            pass
 
     async def _let_go(self, vertex: Vertex) -> None:
         references = [OwnerReference(uid=vertex.uid)]
@@ -307,6 +320,11 @@ class GarbageCollector(Controller):
             )
             message = f'ownerRef {named} does not exist in namespace "{vertex.namespace or ""}"'
             self.events.warning(obj, "OwnerRefInvalidNamespace", message)
+
+
+def _blocks(dependent: Vertex, uid: str) -> bool:
+    """Whether an owner that goes in the foreground waits for it."""
+    return any(owner.uid == uid and owner.block_owner_deletion for owner in dependent.owners)
 
 
 def _name(vertex: Vertex) -> str:

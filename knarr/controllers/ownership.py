@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from knarr.api.errors import Invalid, NotFound
-from knarr.api.meta.owners import controller_of, owner_reference
+from knarr.api.meta.owners import controller_of, owner_reference, selector_for
 from knarr.api.selectors import Selector
 from knarr.client.client import Client
+from knarr.client.informer import Informer, key_of
 
 T = TypeVar("T")
 
@@ -26,6 +27,27 @@ def owner_index(obj: Any) -> tuple[str]:
 
 def orphans(namespace: str) -> str:
     return f"orphans:{namespace}"
+
+
+def owner_keys(
+    owners: Informer[Any], selector: Callable[[Any], Selector | None] = lambda owner: selector_for(owner.spec.selector)
+) -> Callable[[Any], str | list[str] | None]:
+    """Which keys a change of an object wakes: its controller's, if that is of the kind of `owners`; without one, those
+    of all in its namespace whose `selector` it matches."""
+
+    def keys(obj: Any) -> str | list[str] | None:
+        reference, namespace, labels = controller_of(obj), obj.metadata.namespace, obj.metadata.labels
+        if reference:
+            return f"{namespace}/{reference.name}" if reference.kind == owners.kind.__name__ else None
+        if not labels:
+            return None
+        return [
+            key_of(owner)
+            for owner in owners.all(namespace)
+            if owner.spec and (wanted := selector(owner)) and wanted.matches(labels)
+        ]
+
+    return keys
 
 
 async def claim(

@@ -7,7 +7,7 @@ created is tried once, not 500 times.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,20 +16,19 @@ from knarr.api.core.pod_state import is_active, is_ready, is_terminal
 from knarr.api.core.v1 import Pod
 from knarr.api.errors import APIError, NotFound
 from knarr.api.meta.owners import controller_of, selector_for
+from knarr.api.selectors import Selector
 from knarr.api.types import replace
 from knarr.client.controller import Controller, is_namespace_terminating
-from knarr.client.informer import key_of
+from knarr.client.informer import Informer, key_of
 from knarr.clock import utc
 from knarr.controllers import pods as of_pods
-from knarr.controllers.ownership import claim, orphans, owner_index
-from knarr.controllers.together import together
+from knarr.controllers.ownership import claim, orphans, owner_index, owner_keys
+from knarr.controllers.together import slow_start, together
 
 BURST_MAX = 500
 """Pods created or deleted by one look at a ReplicaSet."""
 HOLD_PER_POD_S = 20e-6
 """A look at n pods costs about n × 2 µs: so it takes no more than a tenth of the time."""
-SLOW_START = 1
-"""Size of the first batch; each that goes well doubles the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +40,26 @@ class Step:
 
 
 class ReplicaSets(Controller):
-    """apps/v1 ReplicaSet."""
+    """apps/v1 ReplicaSet; other kinds that are replicas of one template differ from it in what follows."""
 
     name = "replicaset-controller"
     min_interval_s = 0.02
+    kind: type[Any] = ReplicaSet
+
+    def selector(self, replica_set: Any) -> Selector | None:
+        return selector_for(replica_set.spec.selector)
+
+    def status(self, replica_set: Any, seen: Seen) -> Any:
+        return status_of(replica_set, seen, self.clock.time_s())
 
     def watch(self) -> None:
-        self.replica_sets = self.informer(ReplicaSet)
+        self.replica_sets: Informer[Any] = self.informer(self.kind)
         self.replica_sets.add_index("owner", owner_index)
         self.pods = self.informer(Pod)
         self.pods.add_index("owner", owner_index)
         self.pods.add_index("state", state_index)
         self.on(self.replica_sets, key_of)
-        self.on(self.pods, self._keys_of_pod)
+        self.on(self.pods, owner_keys(self.replica_sets, self.selector))
 
     async def reconcile(self, key: str) -> float | None:
         replica_set = self.replica_sets.get(key)
@@ -61,7 +67,7 @@ class ReplicaSets(Controller):
             return None
         uid = replica_set.metadata.uid or ""
         loose = filter(is_active, self.pods.by_index("owner", orphans(replica_set.metadata.namespace or "")))
-        selector = selector_for(replica_set.spec.selector)
+        selector = self.selector(replica_set)
         ready = await claim(self.client, replica_set, selector, self.pods.by_index("state", f"{uid} ready"), ())
         unready = await claim(self.client, replica_set, selector, self.pods.by_index("state", f"{uid} unready"), loose)
 
@@ -71,18 +77,17 @@ class ReplicaSets(Controller):
             failure = await self._carry_out(replica_set, step)
 
         self.queue.hold(key, HOLD_PER_POD_S * (len(ready) + len(unready)))
-        now_s = self.clock.time_s()
         terminating = self.pods.count("state", f"{uid} terminating")
-        status = status_of(replica_set, ready, unready, terminating, failure, now_s)
+        status = self.status(replica_set, Seen(ready, unready, terminating, failure))
         if status != replica_set.status:
             await self.client.update_status(replace(replica_set, status=status))
         if failure and not is_namespace_terminating(failure.error):
             raise failure.error
-        return next_availability_s(replica_set, ready, now_s)
+        return next_availability_s(replica_set, ready, self.clock.time_s())
 
-    async def _carry_out(self, replica_set: ReplicaSet, step: Step) -> Failure | None:
+    async def _carry_out(self, replica_set: Any, step: Step) -> Failure | None:
         if step.create:
-            error = await _slow_start(step.create, lambda: self._create_pod(replica_set))
+            error = await slow_start(step.create, lambda: self._create_pod(replica_set))
             return Failure("FailedCreate", error) if error else None
         if step.delete:
             errors = await together(self._delete_pod(replica_set, pod) for pod in step.delete)
@@ -90,9 +95,7 @@ class ReplicaSets(Controller):
             return Failure("FailedDelete", error) if error else None
         return None
 
-    async def _create_pod(self, replica_set: ReplicaSet) -> APIError | None:
-        assert replica_set.spec is not None
-        assert replica_set.spec.template is not None
+    async def _create_pod(self, replica_set: Any) -> APIError | None:
         try:
             pod = await self.client.create(of_pods.from_template(replica_set.spec.template, replica_set))
         except APIError as error:
@@ -102,7 +105,7 @@ class ReplicaSets(Controller):
         self.events.normal(replica_set, "SuccessfulCreate", f"Created pod: {pod.metadata.name}")
         return None
 
-    async def _delete_pod(self, replica_set: ReplicaSet, pod: Pod) -> APIError | None:
+    async def _delete_pod(self, replica_set: Any, pod: Pod) -> APIError | None:
         name = pod.metadata.name or ""
         try:
             await self.client.delete(Pod, name, pod.metadata.namespace, uid=pod.metadata.uid)
@@ -114,7 +117,7 @@ class ReplicaSets(Controller):
         self.events.normal(replica_set, "SuccessfulDelete", f"Deleted pod: {name}")
         return None
 
-    def _related(self, replica_set: ReplicaSet) -> Callable[[], Iterable[Pod]]:
+    def _related(self, replica_set: Any) -> Callable[[], Iterable[Pod]]:
         """The pods of all ReplicaSets of the same owner; asked for only when some must go."""
 
         def find() -> Iterable[Pod]:
@@ -124,21 +127,6 @@ class ReplicaSets(Controller):
                 yield from self.pods.by_index("owner", sibling.metadata.uid or "")
 
         return find
-
-    def _keys_of_pod(self, pod: Pod) -> str | list[str] | None:
-        reference = controller_of(pod)
-        namespace = pod.metadata.namespace
-        if reference:
-            return f"{namespace}/{reference.name}" if reference.kind == "ReplicaSet" else None
-        if not pod.metadata.labels:
-            return None
-        return [
-            key_of(replica_set)
-            for replica_set in self.replica_sets.all(namespace)
-            if replica_set.spec
-            and (selector := selector_for(replica_set.spec.selector))
-            and selector.matches(pod.metadata.labels)
-        ]
 
 
 def state_index(pod: Pod) -> tuple[str] | tuple[()]:
@@ -159,7 +147,17 @@ class Failure:
     error: APIError
 
 
-def plan(replica_set: ReplicaSet, active: Sequence[Pod], related: Callable[[], Iterable[Pod]], now_s: float) -> Step:
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The pods that are there, and what went wrong in changing them."""
+
+    ready: Sequence[Pod]
+    unready: Sequence[Pod]
+    terminating: int = 0
+    failure: Failure | None = None
+
+
+def plan(replica_set: Any, active: Sequence[Pod], related: Callable[[], Iterable[Pod]], now_s: float) -> Step:
     """How to come from the active pods to the wanted number."""
     missing = _wanted(replica_set) - len(active)
     if missing > 0:
@@ -169,34 +167,31 @@ def plan(replica_set: ReplicaSet, active: Sequence[Pod], related: Callable[[], I
     return Step()
 
 
-def status_of(
-    replica_set: ReplicaSet,
-    ready: Sequence[Pod],
-    unready: Sequence[Pod],
-    terminating: int,
-    failure: Failure | None,
-    now_s: float,
-) -> ReplicaSetStatus:
+def status_of(replica_set: ReplicaSet, seen: Seen, now_s: float) -> ReplicaSetStatus:
     """The status that these active pods make. Without a change it equals the old one."""
-    assert replica_set.spec is not None
+    counts = counts_of(replica_set, seen.ready, seen.unready, now_s)
+    conditions = conditions_of(replica_set, ReplicaSetCondition, seen.failure, now_s)
+    return ReplicaSetStatus(**counts, terminating_replicas=seen.terminating, conditions=conditions)
+
+
+def counts_of(replica_set: Any, ready: Sequence[Pod], unready: Sequence[Pod], now_s: float) -> dict[str, Any]:
+    """The numbers of a status."""
     template = replica_set.spec.template
     labels = template.metadata.labels if template and template.metadata else {}
     min_ready_s = replica_set.spec.min_ready_seconds or 0
     available = (
         len(ready) if not min_ready_s else sum(of_pods.available_in_s(pod, min_ready_s, now_s) == 0 for pod in ready)
     )
-    return ReplicaSetStatus(
-        replicas=len(ready) + len(unready),
-        fully_labeled_replicas=_fully_labeled(ready, labels) + _fully_labeled(unready, labels) or None,
-        ready_replicas=len(ready) or None,
-        available_replicas=available or None,
-        terminating_replicas=terminating,
-        observed_generation=replica_set.metadata.generation,
-        conditions=_conditions(replica_set, failure, now_s),
-    )
+    return {
+        "replicas": len(ready) + len(unready),
+        "fully_labeled_replicas": _fully_labeled(ready, labels) + _fully_labeled(unready, labels) or None,
+        "ready_replicas": len(ready) or None,
+        "available_replicas": available or None,
+        "observed_generation": replica_set.metadata.generation,
+    }
 
 
-def next_availability_s(replica_set: ReplicaSet, ready: Sequence[Pod], now_s: float) -> float | None:
+def next_availability_s(replica_set: Any, ready: Sequence[Pod], now_s: float) -> float | None:
     """Seconds until a ready pod becomes available, if one is to."""
     min_ready_s = (replica_set.spec.min_ready_seconds if replica_set.spec else None) or 0
     if not min_ready_s:
@@ -205,15 +200,15 @@ def next_availability_s(replica_set: ReplicaSet, ready: Sequence[Pod], now_s: fl
     return min((wait for wait in waits if wait), default=None)
 
 
-def _conditions(replica_set: ReplicaSet, failure: Failure | None, now_s: float) -> list[ReplicaSetCondition]:
+def conditions_of(replica_set: Any, kind: type[Any], failure: Failure | None, now_s: float) -> list[Any]:
     """A failure stays as it was first seen until it is over."""
-    old = replica_set.status.conditions if replica_set.status else []
+    old: list[Any] = replica_set.status.conditions if replica_set.status else []
     standing = any(condition.type == "ReplicaFailure" for condition in old)
     if failure is None or is_namespace_terminating(failure.error):
         return [condition for condition in old if condition.type != "ReplicaFailure"]
     if standing:
         return old
-    condition = ReplicaSetCondition(
+    condition = kind(
         type="ReplicaFailure",
         status="True",
         reason=failure.reason,
@@ -221,20 +216,6 @@ def _conditions(replica_set: ReplicaSet, failure: Failure | None, now_s: float) 
         last_transition_time=utc(now_s),
     )
     return [*old, condition]
-
-
-async def _slow_start(count: int, create: Callable[[], Coroutine[Any, Any, APIError | None]]) -> APIError | None:
-    """Call `create` `count` times, in batches that double while all goes well; the first error ends it."""
-    left, batch = count, SLOW_START
-    while left:
-        size = min(left, batch)
-        errors = await together(create() for _ in range(size))
-        error = next(filter(None, errors), None)
-        if error:
-            return error
-        left -= size
-        batch *= 2
-    return None
 
 
 def _fully_labeled(pods: Sequence[Pod], labels: Mapping[str, str]) -> int:
@@ -250,7 +231,7 @@ def _fully_labeled(pods: Sequence[Pod], labels: Mapping[str, str]) -> int:
     return count
 
 
-def _wanted(replica_set: ReplicaSet) -> int:
+def _wanted(replica_set: Any) -> int:
     """Absent means 1, as the API server fills it in."""
-    assert replica_set.spec is not None
-    return 1 if replica_set.spec.replicas is None else replica_set.spec.replicas
+    replicas: int | None = replica_set.spec.replicas
+    return 1 if replicas is None else replicas

@@ -73,8 +73,8 @@ def fenceposts(deployment: Deployment) -> tuple[int, int]:
     assert deployment.spec is not None
     rolling = deployment.spec.strategy.rolling_update if deployment.spec.strategy else None
     replicas = wanted(deployment)
-    surge = _part("25%" if rolling is None else rolling.max_surge, replicas, up=True)
-    unavailable = _part("25%" if rolling is None else rolling.max_unavailable, replicas, up=False)
+    surge = part_of("25%" if rolling is None else rolling.max_surge, replicas, up=True)
+    unavailable = part_of("25%" if rolling is None else rolling.max_unavailable, replicas, up=False)
     return (surge, unavailable) if surge or unavailable else (0, 1)
 
 
@@ -241,7 +241,7 @@ def _number(replica_set: ReplicaSet, annotation: str) -> int | None:
     return int(written) if written.isascii() and written.isdigit() else None
 
 
-def _part(written: IntOrString | None, whole: int, *, up: bool) -> int:
+def part_of(written: IntOrString | None, whole: int, *, up: bool) -> int:
     """A number, or a percentage of `whole`."""
     if written is None:
         return 0

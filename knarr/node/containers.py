@@ -32,6 +32,9 @@ def sandbox_config(pod: Pod, attempt: int, config: NodeConfig) -> SandboxConfig:
         log_directory=str(config.log_folder(namespace, name, uid)),
         cgroup_parent=cgroup_parent(pod),
         host_network=bool(spec.host_network),
+        host_pid=bool(spec.host_pid),
+        host_ipc=bool(spec.host_ipc),
+        share_processes=bool(spec.share_process_namespace),
         labels={**metadata.labels, NAME_LABEL: name, NAMESPACE_LABEL: namespace, UID_LABEL: uid},
         sysctls={sysctl.name: sysctl.value for sysctl in sysctls},
         port_mappings=port_mappings(pod),
@@ -70,8 +73,9 @@ def container_config(
     variables: Mapping[str, str],
     mounts: Sequence[Mount],
     node_memory_bytes: int,
+    target_id: str = "",
 ) -> ContainerConfig:
-    """What the runtime is asked to create."""
+    """What the runtime is asked to create. `target_id`: the running container whose processes it is to see."""
     assert pod.spec
     return ContainerConfig(
         name=container.name,
@@ -88,6 +92,7 @@ def container_config(
         stdin=bool(container.stdin),
         stdin_once=bool(container.stdin_once),
         oom_score_adj=oom_score_adj(pod.spec, container, node_memory_bytes),
+        target_id=target_id,
     )
 
 

@@ -44,6 +44,8 @@ class Plan:
     """A new sandbox is needed first."""
     start: str = ""
     """The container to start."""
+    ephemeral: list[str] = field(default_factory=list)
+    """Ephemeral containers to start: they wait for nobody."""
     kill: dict[str, str] = field(default_factory=dict)
     """Containers to end, and why."""
     wait_until_s: dict[str, float] = field(default_factory=dict)
@@ -62,12 +64,21 @@ def plan(spec: PodSpec, seen: Mapping[str, Seen], *, has_sandbox: bool, now_s: f
         if one.kill and running(one) and not one.busy:
             steps.kill[container.name] = one.kill
     wanted = _to_start(spec, seen)
-    under_way = any(one.busy and not running(one) for one in seen.values())
+    ordered = [container.name for container in (*spec.init_containers, *spec.containers)]
+    under_way = any(seen[name].busy and not running(seen[name]) for name in ordered)
     for name in wanted:
         if seen[name].not_before_s > now_s:
             steps.wait_until_s[name] = seen[name].not_before_s
         elif not steps.start and not under_way:
             steps.start = name
+    for name in (added.name for added in spec.ephemeral_containers):
+        one = seen[name]
+        if one.busy or (one.newest is not None and one.newest.state is not ContainerState.CREATED):
+            continue
+        if one.not_before_s > now_s:
+            steps.wait_until_s[name] = one.not_before_s
+        else:
+            steps.ephemeral.append(name)
     return steps
 
 

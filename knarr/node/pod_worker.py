@@ -21,6 +21,7 @@ from knarr.node import pod_files
 from knarr.node.back_off import BackOff, shown
 from knarr.node.containers import sandbox_config
 from knarr.node.environment import ConfigurationError
+from knarr.node.ephemeral import all_containers, field_path
 from knarr.node.node_services import NodeServices
 from knarr.node.plan import Plan, Seen, done, plan, restarts
 from knarr.node.pod_health import PodHealth
@@ -54,8 +55,11 @@ class PodWorker:
         self._node = node
         self._clock = node.clock
         self._status = pod.status or PodStatus()
+        known = self._status
         self._before = {
-            status.name: status for status in (*self._status.init_container_statuses, *self._status.container_statuses)
+            status.name: status
+            for group in (known.init_container_statuses, known.container_statuses, known.ephemeral_container_statuses)
+            for status in group
         }
         self._writer = StatusWriter(node.client, node.clock, pod)
         self._changed = asyncio.Event()
@@ -73,6 +77,8 @@ class PodWorker:
         self._busy: set[str] = set()
         self._making: asyncio.Task[None] | None = None
         self._starting: asyncio.Task[None] | None = None
+        self._adding: dict[str, asyncio.Task[None]] = {}
+        """Starts of ephemeral containers, the last of each."""
         self._publishing: asyncio.Task[None] | None = None
         self._published = False
         self._publish_again = False
@@ -96,6 +102,8 @@ class PodWorker:
         self._writer.found(pod)
         if before.metadata.labels != pod.metadata.labels or before.metadata.annotations != pod.metadata.annotations:
             self._publish_again = True
+        if before.spec != pod.spec:
+            self._node.references.hold(pod)
         self._changed.set()
 
     def vanish(self) -> None:
@@ -153,7 +161,7 @@ class PodWorker:
                 writer = group.create_task(self._writer.run(), name=f"status {self._name}")
                 await self._work()
                 self._health.close()
-                for task in (writer, self._starting, self._making, self._publishing):
+                for task in (writer, self._starting, self._making, self._publishing, *self._adding.values()):
                     if task is not None:
                         task.cancel()
         finally:
@@ -233,6 +241,10 @@ class PodWorker:
         if steps.start and self._sandbox is not None:
             self._busy.add(steps.start)
             self._starting = self._spawn(self._start(steps.start, self._sandbox))
+        for name in steps.ephemeral:
+            if self._sandbox is not None:
+                self._busy.add(name)
+                self._adding[name] = self._spawn(self._start(name, self._sandbox))
         self._note_back_offs(steps, seen, now_s)
         self._sweep()
         times_s = [*steps.wait_until_s.values(), *([deadline_s] if deadline_s else [])]
@@ -245,7 +257,7 @@ class PodWorker:
 
     def _seen(self) -> dict[str, Seen]:
         spec, answer = self._spec, {}
-        for container in (*spec.init_containers, *spec.containers):
+        for container in all_containers(spec):
             name = container.name
             newest = self._newest(name)
             here = newest is not None and self._sandbox is not None and newest.sandbox_id == self._sandbox.id
@@ -534,7 +546,7 @@ class PodWorker:
 
     async def _stop_beginnings(self) -> None:
         """Nothing more is started; what can't be broken off is waited for."""
-        for task in (self._starting, self._publishing):
+        for task in (self._starting, self._publishing, *self._adding.values()):
             if task is not None and not task.done():
                 task.cancel()
                 await asyncio.wait([task])
@@ -593,7 +605,7 @@ class PodWorker:
         if self._is_terminal() and not self._runs and self._ended:
             return  # it was over before this agent came; there is nothing to add
         spec = self._spec
-        observed = {container.name: self._observe(container) for container in (*spec.init_containers, *spec.containers)}
+        observed = {container.name: self._observe(container) for container in all_containers(spec)}
         terminal = self._is_terminal()
         base = types.replace(self._status, conditions=self._conditions())
         status = pod_status(
@@ -650,10 +662,7 @@ class PodWorker:
         self._tell(kind, reason, message, container)
 
     def _tell(self, kind: str, reason: str, message: str, container: str = "") -> None:
-        path = ""
-        if container:
-            inits = {each.name for each in self._spec.init_containers}
-            path = f"spec.{'initContainers' if container in inits else 'containers'}{{{container}}}"
+        path = field_path(self._spec, container) if container else ""
         record = self._node.events.normal if kind == "Normal" else self._node.events.warning
         record(self.pod, reason, message, field_path=path)
 
@@ -665,8 +674,7 @@ class PodWorker:
         return Stopping(self._node, self._health, self._address(), self._tell)
 
     def _container(self, name: str) -> Container | None:
-        every = (*self._spec.init_containers, *self._spec.containers)
-        return next((container for container in every if container.name == name), None)
+        return next((container for container in all_containers(self._spec) if container.name == name), None)
 
     def _ips(self) -> tuple[str, ...]:
         if self._spec.host_network:

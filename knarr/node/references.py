@@ -14,6 +14,7 @@ from knarr.api.core.v1 import ConfigMap, Container, Pod, Secret, VolumeProjectio
 from knarr.client.client import Client
 from knarr.client.informer import Informer
 from knarr.clock import Clock
+from knarr.node.ephemeral import all_containers
 
 Reference = tuple[type[Any], str, str]
 """Kind, namespace, name."""
@@ -104,7 +105,7 @@ def referred(pod: Pod) -> set[Reference]:
             secrets.add(volume.secret.secret_name)
         for source in volume.projected.sources if volume.projected is not None else ():
             _of_projection(source, config_maps, secrets)
-    for container in (*spec.init_containers, *spec.containers):
+    for container in all_containers(spec):
         _of_container(container, config_maps, secrets)
     namespace = pod.metadata.namespace or ""
     return {(ConfigMap, namespace, name) for name in config_maps if name} | {

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from knarr.api import types
 from knarr.api.core.v1 import (
     Container,
     ContainerState,
@@ -26,6 +27,7 @@ from knarr.api.core.v1 import (
     VolumeMountStatus,
 )
 from knarr.clock import utc
+from knarr.node.ephemeral import ephemeral_containers
 from knarr.node.resources import is_sidecar, qos_class
 from knarr.node.runtime import contract
 
@@ -85,6 +87,7 @@ def pod_status(
     spec = pod.spec
     assert spec
     inits = [_container_status(spec, container, observed[container.name]) for container in spec.init_containers]
+    added = [_added_status(spec, container, observed[container.name]) for container in ephemeral_containers(spec)]
     mains = [_container_status(spec, container, observed[container.name]) for container in spec.containers]
     phase = pod_phase(spec, inits, mains, over=over, ended=ending is not None)
     conditions = _conditions(pod, before, phase, inits, mains, has_sandbox=has_sandbox, now_s=now_s)
@@ -96,7 +99,7 @@ def pod_status(
         conditions=conditions,
         container_statuses=mains,
         init_container_statuses=inits,
-        ephemeral_container_statuses=before.ephemeral_container_statuses,
+        ephemeral_container_statuses=added,
         host_ip=host_ip or None,
         host_ips=[HostIP(ip=host_ip)] if host_ip else [],
         pod_ip=addresses[0] if addresses else None,
@@ -164,6 +167,12 @@ def _container_status(spec: PodSpec, container: Container, one: Observed) -> Con
             for mount in container.volume_mounts
         ],
     )
+
+
+def _added_status(spec: PodSpec, container: Container, one: Observed) -> ContainerStatus:
+    """Of an ephemeral container: it has no probes, and nobody waits for it to be ready."""
+    status = _container_status(spec, container, one)
+    return types.replace(status, ready=False, started=None)
 
 
 def _last(one: Observed, run: contract.Container | None) -> ContainerState:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from knarr.api.core.v1 import Container, PodSpec
+from knarr.node.ephemeral import all_containers
 from knarr.node.node_services import NodeServices
 from knarr.node.pod_health import PodHealth, Tell
 from knarr.node.resources import is_sidecar
@@ -54,7 +55,7 @@ class Stopping:
 
     async def stop_all(self, spec: PodSpec, live: Mapping[str, contract.Container], grace_s: float) -> None:
         """End all at once; but a sidecar stays until those after it have ended."""
-        every = [each for each in (*spec.init_containers, *spec.containers) if each.name in live]
+        every = [each for each in all_containers(spec) if each.name in live]
         ended = {each.name: asyncio.Event() for each in every}
 
         async def stop(number: int, container: Container) -> None:

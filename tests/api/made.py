@@ -18,7 +18,11 @@ VERSIONS = {("autoscaling", "HorizontalPodAutoscaler"): "v2"}
 
 
 def resource(kind: str) -> Resource:
+    """By kind, or by kind and group where two groups have it: Event.events.k8s.io."""
+    kind, dot, group = kind.partition(".")
     for found in REGISTRY:
+        if dot and found.group != group:
+            continue
         if found.kind == kind and found.version == VERSIONS.get((found.group, kind), "v1"):
             return found
     raise KeyError(kind)

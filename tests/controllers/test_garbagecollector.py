@@ -113,6 +113,22 @@ def test_in_the_foreground_the_owner_goes_last() -> None:
     simulate(scenario)
 
 
+@pytest.mark.parametrize("size", [1, 2, 5])
+@pytest.mark.parametrize("all_at_once", [False, True])
+def test_a_circle_of_owners_that_wait_for_each_other_goes(size: int, all_at_once: bool) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        made = [await cluster.create(config_map(f"m{number}")) for number in range(size)]
+        for place, one in enumerate(made):
+            owner = owned_by(made[place - 1], block=True)
+            await cluster.patch(ConfigMap, one.metadata.name or "", {"metadata": {"ownerReferences": [owner]}})
+        await cluster.clock.sleep(1)
+        for one in made if all_at_once else made[:1]:
+            await cluster.client.delete(ConfigMap, one.metadata.name or "", "default", propagation_policy="Foreground")
+        await cluster.until(lambda: maps(cluster) == [], within_s=10)
+
+    simulate(scenario)
+
+
 def test_orphans_are_let_go_before_their_owner_goes() -> None:
     async def scenario(cluster: Cluster) -> None:
         await cluster.create(deployment(replicas=3))

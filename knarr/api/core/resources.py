@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from knarr.api.core import (
+    events,
     limit_ranges,
     persistent_volumes,
     pod_columns,
@@ -31,7 +32,7 @@ RESOURCES = (
         strategy=services.EndpointsStrategy(),
         columns=services.ENDPOINTS_COLUMNS,
     ),
-    served(v1.Event, "events", short_names=("ev",), strategy=simple.EventStrategy(), columns=simple.EVENT_COLUMNS),
+    served(v1.Event, "events", short_names=("ev",), strategy=events.EventStrategy(), columns=events.COLUMNS),
     served(
         v1.LimitRange,
         "limitranges",

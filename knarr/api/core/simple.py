@@ -1,9 +1,8 @@
-"""The plainer kinds of the core group: namespaces, nodes, config maps, secrets, service accounts, events."""
+"""The plainer kinds of the core group: namespaces, nodes, config maps, secrets, service accounts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -13,8 +12,6 @@ from knarr.api.core.amounts import default_amounts
 from knarr.api.core.v1 import (
     ConfigMap,
     DaemonEndpoint,
-    Event,
-    EventSource,
     Namespace,
     NamespaceSpec,
     NamespaceStatus,
@@ -253,88 +250,3 @@ SECRET_COLUMNS = (
     AGE,
 )
 SERVICE_ACCOUNT_COLUMNS = (Column("Secrets", lambda obj, now_s: len(obj.secrets), type="integer"), AGE)
-
-
-class EventStrategy(Strategy[Event]):
-    field_names = (
-        "involvedObject.kind",
-        "involvedObject.namespace",
-        "involvedObject.name",
-        "involvedObject.uid",
-        "involvedObject.apiVersion",
-        "involvedObject.resourceVersion",
-        "involvedObject.fieldPath",
-        "reason",
-        "reportingComponent",
-        "source",
-        "type",
-    )
-
-    def default(self, obj: Event) -> None:
-        if obj.source is None:
-            obj.source = EventSource()
-
-    def fields(self, obj: Event) -> Mapping[str, str]:
-        about = obj.involved_object
-        return {
-            "involvedObject.kind": about.kind or "",
-            "involvedObject.namespace": about.namespace or "",
-            "involvedObject.name": about.name or "",
-            "involvedObject.uid": about.uid or "",
-            "involvedObject.apiVersion": about.api_version or "",
-            "involvedObject.resourceVersion": about.resource_version or "",
-            "involvedObject.fieldPath": about.field_path or "",
-            "reason": obj.reason or "",
-            "reportingComponent": obj.reporting_component or "",
-            "source": (obj.source.component if obj.source else None) or obj.reporting_component or "",
-            "type": obj.type or "",
-        }
-
-
-def _moment(written: str | None) -> datetime | None:
-    """A MicroTime, read."""
-    try:
-        return datetime.fromisoformat(written) if written else None
-    except ValueError:
-        return None
-
-
-def _first_seen(event: Event, now_s: float) -> str:
-    return age(event.first_timestamp or _moment(event.event_time), now_s)
-
-
-def _last_seen(event: Event, now_s: float) -> str:
-    if event.series:
-        return age(_moment(event.series.last_observed_time), now_s)
-    return age(event.last_timestamp, now_s) if event.last_timestamp else _first_seen(event, now_s)
-
-
-def _event_object(event: Event, now_s: float) -> str:
-    about = event.involved_object
-    kind = (about.kind or "").lower()
-    return f"{kind}/{about.name}" if about.name else kind
-
-
-def _source(event: Event, now_s: float) -> str:
-    source = event.source or EventSource()
-    component = source.component or event.reporting_component
-    host = source.host or event.reporting_instance
-    return ", ".join(part for part in (component, host) if part)
-
-
-def _event_count(event: Event, now_s: float) -> int:
-    return (event.series.count if event.series else event.count or 1) or 0
-
-
-EVENT_COLUMNS = (
-    Column("Last Seen", _last_seen),
-    Column("Type", lambda event, now_s: event.type),
-    Column("Reason", lambda event, now_s: event.reason),
-    Column("Object", _event_object),
-    Column("Subobject", lambda event, now_s: event.involved_object.field_path or "", priority=1),
-    Column("Source", _source, priority=1),
-    Column("Message", lambda event, now_s: (event.message or "").strip()),
-    Column("First Seen", _first_seen, priority=1),
-    Column("Count", _event_count, priority=1),
-    Column("Name", lambda event, now_s: event.metadata.name, priority=1),
-)

@@ -16,7 +16,7 @@ class Event(Struct):
     deprecated_first_timestamp: Time | None = None
     deprecated_last_timestamp: Time | None = None
     deprecated_source: EventSource | None = None
-    event_time: MicroTime = always(MicroTime)
+    event_time: MicroTime | None = always(None)
     note: str | None = None
     reason: str | None = None
     regarding: ObjectReference | None = None
@@ -29,4 +29,4 @@ class Event(Struct):
 
 class EventSeries(Struct):
     count: Int32 = always(0)
-    last_observed_time: MicroTime = always(MicroTime)
+    last_observed_time: MicroTime | None = always(None)

@@ -28,6 +28,9 @@ _REMOVE_ROUNDS_MAX = 3
 class Usage:
     cpu_ns: int
     memory_bytes: int
+    """The working set."""
+    total_bytes: int = 0
+    rss_bytes: int = 0
 
 
 class ControlGroups:
@@ -74,6 +77,22 @@ class ControlGroups:
             self._set(path, "cpu", "cpu.cfs_quota_us", cpu_quota_us)
         self._set(path, "memory", "memory.limit_in_bytes", memory_limit_bytes)
 
+    def make(self, group: str) -> list[str]:
+        """Make a group without bounds of its own; answers where a process writes itself into it."""
+        path = self.path(group)
+        if self.is_v2:
+            self._create_v2(path)
+            return [os.path.join(self._mount_point, path.lstrip("/"), "cgroup.procs")]
+        folders = [self._folder(controller, path) for controller in ("cpu", "memory")]
+        for folder in folders:
+            os.makedirs(folder, exist_ok=True)
+        return [os.path.join(folder, "cgroup.procs") for folder in folders]
+
+    def kill(self, group: str) -> None:
+        """End all processes of a group, and of those below it."""
+        for tree in self._trees():
+            self._kill_below(tree + self.path(group))
+
     def remove(self, pod: str) -> None:
         """Remove a pod's group and all below it, killing what may still run there. Idempotent."""
         path = self.path(pod)
@@ -110,15 +129,17 @@ class ControlGroups:
         if self.is_v2:
             cpu = self._fields(path, "", "cpu.stat").get("usage_usec")
             used = self._number(path, "", "memory.current")
-            inactive = self._fields(path, "", "memory.stat").get("inactive_file", 0)
+            details = self._fields(path, "", "memory.stat")
+            inactive, rss = details.get("inactive_file", 0), details.get("anon", 0)
             cpu_ns = None if cpu is None else cpu * 1000
         else:
             cpu_ns = self._number(path, "cpuacct", "cpuacct.usage")
             used = self._number(path, "memory", "memory.usage_in_bytes")
-            inactive = self._fields(path, "memory", "memory.stat").get("total_inactive_file", 0)
+            details = self._fields(path, "memory", "memory.stat")
+            inactive, rss = details.get("total_inactive_file", 0), details.get("total_rss", 0)
         if cpu_ns is None or used is None:
             return None
-        return Usage(cpu_ns, max(0, used - inactive))
+        return Usage(cpu_ns, max(0, used - inactive), used, rss)
 
     def oom_kills(self, container: str) -> int:
         """How many processes of the group the kernel killed for want of memory."""

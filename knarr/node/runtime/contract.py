@@ -50,6 +50,11 @@ class SandboxConfig:
     cgroup_parent: str
     """Path of the pod's cgroup below the runtime's root, e.g. "burstable/pod<uid>"."""
     host_network: bool = False
+    host_pid: bool = False
+    """Its containers see the machine's processes."""
+    host_ipc: bool = False
+    share_processes: bool = False
+    """Its containers see each other's processes."""
     labels: Mapping[str, str] = field(default_factory=dict)
     sysctls: Mapping[str, str] = field(default_factory=dict)
     port_mappings: Sequence[PortMapping] = ()
@@ -136,6 +141,8 @@ class ContainerConfig:
     stdin: bool = False
     stdin_once: bool = False
     oom_score_adj: int | None = None
+    target_id: str = ""
+    """The container whose processes this one sees (an ephemeral container's target); empty for none."""
 
 
 class ContainerState(StrEnum):
@@ -178,6 +185,9 @@ class ContainerUsage:
     """CPU time used since its start."""
     memory_bytes: int
     """Working set: usage less inactive file pages."""
+    total_bytes: int = 0
+    """All memory that is counted as its, file pages included."""
+    rss_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

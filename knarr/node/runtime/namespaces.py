@@ -1,8 +1,8 @@
-"""The namespaces that the containers of a pod share: network, IPC and host name.
+"""The namespaces that the containers of a pod share: network, IPC and host name; processes where the pod asks for it.
 
 Upstream keeps them alive by a pause process in every pod. Here the kernel does: a namespace lives as long as
 something is bound to it, so each is bind-mounted on a file of the sandbox. That costs no process and no
-memory, and survives the agent.
+memory, and survives the agent. Only shared processes need a process that goes before all others: see pause.py.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 
-from knarr.node.runtime import kernel
+from knarr.node.runtime import kernel, pause
 
-NETWORK, IPC, UTS = "net", "ipc", "uts"
+NETWORK, IPC, UTS, PROCESSES = "net", "ipc", "uts", "pid"
 
 _KINDS = {NETWORK: kernel.CLONE_NEWNET, IPC: kernel.CLONE_NEWIPC, UTS: kernel.CLONE_NEWUTS}
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
+PAUSE_S_MAX = 10.0
+"""For the first of shared processes to be there; it takes some 20 ms."""
 _INTERFACE_REQUEST = struct.Struct("16sh14x")
 
 DEFAULT_SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
@@ -32,23 +36,42 @@ class SysctlNotNamespaced(ValueError):
     """The setting belongs to the whole machine; setting it in a pod would change every pod."""
 
 
-async def create(directory: str, *, hostname: str, host_network: bool, sysctls: Mapping[str, str]) -> None:
+async def create(
+    directory: str, *, hostname: str, host_network: bool, sysctls: Mapping[str, str], host_ipc: bool = False
+) -> None:
     """Make the namespaces and bind each to a file in `directory`."""
-    wanted = of_sandbox(host_network=host_network)
-    check_sysctls(sysctls, host_network=host_network)
+    wanted = of_sandbox(host_network=host_network, host_ipc=host_ipc)
+    check_sysctls(sysctls, host_network=host_network, host_ipc=host_ipc)
     await kernel.in_thread_of_its_own(lambda: _create(directory, wanted, hostname, sysctls))
 
 
-def of_sandbox(*, host_network: bool) -> tuple[str, ...]:
+def share_processes(directory: str, groups: Sequence[str]) -> None:
+    """Begin a process namespace for all containers of the pod, in these control groups (cgroup.procs). For threads."""
+    empty = os.path.join(directory, "empty")
+    os.mkdir(empty, 0o755)
+    # -I -S: only what the program itself names is imported; it stays for as long as the pod.
+    line, given = [sys.executable, "-I", "-S", pause.__file__], "\n".join((empty, *groups)).encode()
+    done = subprocess.run(
+        line, input=given, capture_output=True, timeout=PAUSE_S_MAX, start_new_session=True, check=False
+    )
+    if done.returncode or not done.stdout.strip().isdigit():
+        raise OSError(f"shared processes: {done.stderr.decode(errors='replace').strip()[-200:]}")
+    target = path(directory, PROCESSES)
+    os.close(os.open(target, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o444))
+    kernel.mount(f"/proc/{int(done.stdout)}/ns/pid", target, None, kernel.MS_BIND)
+
+
+def of_sandbox(*, host_network: bool, host_ipc: bool = False) -> tuple[str, ...]:
     """The kinds that a pod has of its own; with the machine's network it also bears the machine's name."""
-    return (IPC,) if host_network else (NETWORK, IPC, UTS)
+    return (*(() if host_network else (NETWORK, UTS)), *(() if host_ipc else (IPC,)))
 
 
-def check_sysctls(sysctls: Mapping[str, str], *, host_network: bool) -> None:
+def check_sysctls(sysctls: Mapping[str, str], *, host_network: bool, host_ipc: bool = False) -> None:
     """Refuse settings that would reach beyond the pod."""
     for name in sysctls:
         network = name.startswith(_NETWORK_SYSCTL) and not host_network
-        if not (network or name.startswith(_IPC_SYSCTLS)) or ".." in name or "/" in name:
+        ipc = name.startswith(_IPC_SYSCTLS) and not host_ipc
+        if not (network or ipc) or ".." in name or "/" in name:
             raise SysctlNotNamespaced(f"sysctl {name!r} is not separate for each pod")
 
 
@@ -59,12 +82,12 @@ def path(directory: str, kind: str) -> str:
 def present(directory: str) -> tuple[str, ...]:
     """Which namespaces are bound in `directory`; none after the machine restarted."""
     device = os.stat(directory).st_dev if os.path.isdir(directory) else None
-    return tuple(kind for kind in _KINDS if device is not None and _bound(path(directory, kind), device))
+    return tuple(kind for kind in (*_KINDS, PROCESSES) if device is not None and _bound(path(directory, kind), device))
 
 
 def release(directory: str) -> None:
     """Unbind them; the kernel removes each namespace with its last process. Idempotent."""
-    for kind in _KINDS:
+    for kind in (*_KINDS, PROCESSES):
         target = path(directory, kind)
         if os.path.exists(target):
             while kernel.unmount(target):

@@ -166,11 +166,15 @@ class OciRuntime:
                     folder,
                     hostname=config.hostname,
                     host_network=config.host_network,
+                    host_ipc=config.host_ipc,
                     sysctls=config.sysctls,
                 ),
                 asyncio.to_thread(sandbox_folder.mount_shared_memory, folder),
                 asyncio.to_thread(self._bound_pod, config),
             )
+            if config.share_processes:
+                groups = self._cgroups.make(_first_process_group(record))
+                await asyncio.to_thread(namespaces.share_processes, folder, groups)
             if not config.host_network:
                 # hostPort: whoever makes the rules reads config.port_mappings and ips from `sandboxes()`.
                 record.ips = await self._network.attach(record.id, self._network_namespace(record) or "")
@@ -196,6 +200,8 @@ class OciRuntime:
             record.phase = SandboxPhase.STOPPED
             await asyncio.gather(*(self._kill(held) for held in self._of_sandbox(sandbox_id)))
             await self._detach(record)
+            if record.config.share_processes:
+                await asyncio.to_thread(self._cgroups.remove, _first_process_group(record))
             await asyncio.to_thread(namespaces.release, self._sandbox_path(sandbox_id))
             await asyncio.to_thread(records.write, self._sandbox_path(sandbox_id), record)
 
@@ -218,6 +224,8 @@ class OciRuntime:
     async def _free_sandbox(self, record: SandboxRecord) -> None:
         """Leave nothing of a sandbox whose containers are gone."""
         await self._detach(record)
+        if record.config.share_processes:
+            await asyncio.to_thread(self._cgroups.remove, _first_process_group(record))
         await asyncio.to_thread(sandbox_folder.remove, self._sandbox_path(record.id))
         parents = {other.config.cgroup_parent for other in self._sandboxes.values() if other.id != record.id}
         if record.config.cgroup_parent not in parents:
@@ -282,10 +290,19 @@ class OciRuntime:
     ) -> None:
         assert self._host is not None
         place = sandbox_folder.place(
-            self._sandbox_path(sandbox.id), sandbox, record.config.name, self._cgroups.path(record.cgroup)
+            self._sandbox_path(sandbox.id),
+            sandbox,
+            record.config.name,
+            self._cgroups.path(record.cgroup),
+            self._processes_of(record.config.target_id) if record.config.target_id else None,
         )
         layers = self._images.layer_paths(record.chain)
         container_folder.create(self._container_path(record.id), record, layers, settings, place, self._host)
+
+    def _processes_of(self, container_id: str) -> str | None:
+        """The process namespace of a container that runs. RuntimeFailure when it doesn't."""
+        process = self._running(container_id).record.process
+        return f"/proc/{process.pid}/ns/pid" if process is not None else None
 
     async def start_container(self, container_id: str) -> None:
         await self._to_its_end(self._start_container(container_id))
@@ -444,10 +461,18 @@ class OciRuntime:
         self._exits_changed.set()
 
     def _fill_in_exit(self, record: ContainerRecord) -> None:
+        if self._shares_processes(record):
+            # The kernel ended the others with the first only where the namespace was the container's own.
+            self._cgroups.kill(record.cgroup)
         found = container_folder.read_exit(self._path("exits", record.id), record, self._boot_id)
         record.exit_code, record.message = found.code, found.message
         record.finished_at_s = found.at_s if found.at_s is not None else self._clock.time_s()
         record.oom_killed = found.code != 0 and self._cgroups.oom_kills(record.cgroup) > 0
+
+    def _shares_processes(self, record: ContainerRecord) -> bool:
+        sandbox = self._sandboxes.get(record.sandbox_id)
+        config = sandbox.config if sandbox is not None else None
+        return bool(record.config.target_id) or (config is not None and (config.share_processes or config.host_pid))
 
     # -- inside of containers
 
@@ -479,7 +504,7 @@ class OciRuntime:
         used = await asyncio.to_thread(self._cgroups.usage, held.record.cgroup)
         if used is None:
             return None
-        return ContainerUsage(self._clock.time_s(), used.cpu_ns, used.memory_bytes)
+        return ContainerUsage(self._clock.time_s(), used.cpu_ns, used.memory_bytes, used.total_bytes, used.rss_bytes)
 
     # -- images
 
@@ -564,7 +589,10 @@ class OciRuntime:
         return sandboxes, containers
 
     def _whole(self, sandbox: SandboxRecord) -> bool:
-        expected = set(namespaces.of_sandbox(host_network=sandbox.config.host_network))
+        config = sandbox.config
+        expected = set(namespaces.of_sandbox(host_network=config.host_network, host_ipc=config.host_ipc))
+        if config.share_processes:
+            expected.add(namespaces.PROCESSES)
         present = set(namespaces.present(self._sandbox_path(sandbox.id)))
         return sandbox.boot_id == self._boot_id and expected <= present
 
@@ -633,6 +661,11 @@ class OciRuntime:
         self._under_way.discard(task)
         if not task.cancelled():
             task.exception()  # the one who asked has it, if still there
+
+
+def _first_process_group(record: SandboxRecord) -> str:
+    """The control group of the process that keeps a pod's shared processes."""
+    return f"{record.config.cgroup_parent}/{record.id}"
 
 
 async def _all(*work: Awaitable[object]) -> None:

@@ -11,6 +11,7 @@ from knarr.node.runtime.spec import Place
 
 SHARED_MEMORY_BYTES = 64 << 20
 """Size of /dev/shm, as Docker's and containerd's."""
+HOST_SHARED_MEMORY = "/dev/shm"
 _SHARED_MEMORY, _HOSTNAME = "shm", "hostname"
 
 
@@ -30,17 +31,25 @@ def mount_shared_memory(folder: str) -> None:
     kernel.mount("shm", target, "tmpfs", flags, f"mode=1777,size={SHARED_MEMORY_BYTES}")
 
 
-def place(folder: str, record: SandboxRecord, container_name: str, cgroups_path: str) -> Place:
-    """What the sandbox gives to one of its containers."""
+def place(
+    folder: str, record: SandboxRecord, container_name: str, cgroups_path: str, processes: str | None = None
+) -> Place:
+    """What the sandbox gives to one of its containers. `processes`: of another process, whose namespace it joins."""
     config = record.config
-    shared = {"ipc": namespaces.path(folder, namespaces.IPC)}
+    shared = {}
+    if not config.host_ipc:
+        shared["ipc"] = namespaces.path(folder, namespaces.IPC)
+    if processes is not None:
+        shared["pid"] = processes
+    elif config.share_processes:
+        shared["pid"] = namespaces.path(folder, namespaces.PROCESSES)
     if not config.host_network:
         shared["network"] = namespaces.path(folder, namespaces.NETWORK)
         shared["uts"] = namespaces.path(folder, namespaces.UTS)
     return Place(
         config.hostname,
         shared,
-        os.path.join(folder, _SHARED_MEMORY),
+        HOST_SHARED_MEMORY if config.host_ipc else os.path.join(folder, _SHARED_MEMORY),
         os.path.join(folder, _HOSTNAME),
         cgroups_path,
         {
@@ -49,6 +58,7 @@ def place(folder: str, record: SandboxRecord, container_name: str, cgroups_path:
             "io.kubernetes.pod.uid": config.pod_uid,
             "io.kubernetes.container.name": container_name,
         },
+        own_processes=not config.host_pid and "pid" not in shared,
     )
 
 

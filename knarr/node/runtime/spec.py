@@ -71,11 +71,13 @@ class Place:
 
     hostname: str
     namespaces: Mapping[str, str]
-    """Kind of namespace (OCI's names: network, ipc, uts) to its path; those not named are the host's."""
+    """Kind of namespace (OCI's names: network, ipc, uts, pid) to its path; those not named are the host's."""
     shm: str
     hostname_file: str
     cgroups_path: str
     annotations: Mapping[str, str]
+    own_processes: bool = True
+    """It has a process namespace to itself."""
 
 
 def build(config: ContainerConfig, settings: ImageSettings, user: User, place: Place, host: Host) -> dict[str, Any]:
@@ -252,7 +254,7 @@ def _process(config: ContainerConfig, settings: ImageSettings, user: User, place
 
 
 def _namespaces(place: Place, host: Host) -> list[dict[str, str]]:
-    new = [{"type": "pid"}, {"type": "mount"}]
+    new = [*([{"type": "pid"}] if place.own_processes else []), {"type": "mount"}]
     if host.cgroup_v2:
         new.append({"type": "cgroup"})
     return new + [{"type": kind, "path": path} for kind, path in place.namespaces.items()]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from knarr.api.core.v1 import Node, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, PreferredSchedulingTerm
+from knarr.api.core.node_affinity import matches, term_matches
+from knarr.api.core.v1 import PodSpec, PreferredSchedulingTerm
 from knarr.scheduler.cache import NodeInfo, PodInfo
 from knarr.scheduler.framework import Plugin, Refusal, by_most
 
@@ -42,40 +43,3 @@ def asks(spec: PodSpec) -> bool:
     """Whether the pod cares at all."""
     affinity = spec.affinity and spec.affinity.node_affinity
     return bool(spec.node_selector or (affinity and affinity.required_during_scheduling_ignored_during_execution))
-
-
-def matches(spec: PodSpec, node: Node) -> bool:
-    """nodeSelector and required affinity must both hold; of the affinity's terms, one."""
-    if not spec.node_selector.items() <= node.metadata.labels.items():
-        return False
-    affinity = spec.affinity and spec.affinity.node_affinity
-    required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
-    return required is None or any(term_matches(term, node) for term in required.node_selector_terms)
-
-
-def term_matches(term: NodeSelectorTerm, node: Node) -> bool:
-    """All its expressions must hold; an empty term matches nothing."""
-    if not term.match_expressions and not term.match_fields:
-        return False
-    return all(_holds(one, node.metadata.labels.get(one.key)) for one in term.match_expressions) and all(
-        _holds(one, node.metadata.name if one.key == "metadata.name" else None) for one in term.match_fields
-    )
-
-
-def _holds(requirement: NodeSelectorRequirement, value: str | None) -> bool:
-    match requirement.operator:
-        case "In":
-            return value is not None and value in requirement.values
-        case "NotIn":
-            return value is None or value not in requirement.values
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-        case "Gt" | "Lt" if value is not None and requirement.values:
-            try:
-                left, right = int(value), int(requirement.values[0])
-            except ValueError:
-                return False
-            return left > right if requirement.operator == "Gt" else left < right
-    return False

@@ -12,13 +12,13 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from knarr.api.core.node_affinity import matches
 from knarr.api.core.taints import tolerates
 from knarr.api.core.v1 import Pod, PodSpec, TopologySpreadConstraint
 from knarr.api.meta.owners import selector_for
 from knarr.api.selectors import Operator, Requirement, Selector
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
 from knarr.scheduler.framework import SCORE_MAX, Plugin, Refusal
-from knarr.scheduler.plugins import node_affinity
 
 HOSTNAME = "kubernetes.io/hostname"
 ZONE = "topology.kubernetes.io/zone"
@@ -219,7 +219,7 @@ def _selector(constraint: TopologySpreadConstraint, pod: Pod) -> Selector:
 def _is_eligible(constraint: TopologySpreadConstraint, spec: PodSpec, node: NodeInfo) -> bool:
     """Nodes that the pod can't go to for other reasons don't make a domain (KEP-3094)."""
     assert node.node is not None
-    if constraint.node_affinity_policy != "Ignore" and not node_affinity.matches(spec, node.node):
+    if constraint.node_affinity_policy != "Ignore" and not matches(spec, node.node):
         return False
     if constraint.node_taints_policy == "Honor":
         return all(any(tolerates(t, taint) for t in spec.tolerations) for taint in node.hard_taints)

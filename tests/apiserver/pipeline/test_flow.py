@@ -9,7 +9,9 @@ import pytest
 
 from knarr.apiserver import flow
 from knarr.apiserver.flow import Flow, duration_s
+from knarr.apiserver.metrics import Metrics
 from knarr.client.transport import Answer, Request, User
+from knarr.clock import SystemClock
 from tests.apiserver.pipeline.door import ADMINISTRATOR, CONFIG_MAPS, Door, config_map
 
 
@@ -67,6 +69,20 @@ async def test_a_request_that_takes_too_long_ends_with_a_timeout(door: Door, mon
     assert b'"reason":"Timeout"' in answer.body
     monkeypatch.setattr(flow, "TIMEOUT_S", 0.01)
     assert (await door.server.handle_from_outside(outside("GET", f"{CONFIG_MAPS}/a"))).status == 504
+
+
+async def test_a_request_without_a_limit_of_its_own_ends_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "LOOK_EVERY_S", 0.01)
+    clock = SystemClock()
+    monkeypatch.setattr(clock, "monotonic_s", lambda: now_s)
+    now_s = 100.0
+    limits = Flow(Metrics(), clock)
+    forever = asyncio.ensure_future(limits.within(60.0, asyncio.Event().wait()))
+    assert await limits.within(60.0, asyncio.sleep(0.03, "in time")) == "in time"
+    assert not forever.done()
+    now_s = 161.0
+    with pytest.raises(TimeoutError):
+        await forever
 
 
 async def test_a_timeout_that_is_no_duration_is_a_bad_request(door: Door) -> None:
@@ -149,4 +165,19 @@ async def test_health_is_told_check_by_check(door: Door) -> None:
     assert await health(door, "/readyz", verbose="") == (
         200,
         "[+]ping ok\n[+]log ok\n[+]started ok\nreadyz check passed\n",
+    )
+
+
+async def test_each_check_has_a_path_that_tells_what_is_wrong(door: Door) -> None:
+    assert await health(door, "/readyz/started") == (500, "internal server error: not yet\n")
+    assert await health(door, "/readyz/ping", verbose="") == (200, "ok")
+
+
+async def test_checks_that_cannot_be_excluded_are_named(door: Door) -> None:
+    answer = await door.server.handle_from_outside(
+        Request("GET", "/livez", {"verbose": "false"}, repeated={"exclude": ["b", "a", "log"]})
+    )
+    assert answer.body.decode() == (
+        "[+]ping ok\n[+]log excluded: ok\n"
+        'warn: some health checks cannot be excluded: no matches for "a","b"\nlivez check passed\n'
     )
