@@ -183,7 +183,7 @@ class APIServer:
             raise answers.not_served()
         if len(request.body) > BODY_MAX_BYTES:
             raise TooLarge(f"Request entity too large: limit is {BODY_MAX_BYTES}")
-        call = Call(request, user, resource, self.registry.kept(resource), path)
+        call = Call(request, user, resource, self.registry.kept(resource), path, self.registry.versions(resource))
         if path.subresource:
             return await self._subresource(call)
         if path.name:
