@@ -18,6 +18,7 @@ from knarr.controllers.csr_cleaner import CertificateCleaner
 from knarr.controllers.csr_signing import CertificateSigning
 from knarr.controllers.daemonset import DaemonSets
 from knarr.controllers.deployment import Deployments
+from knarr.controllers.disruption import DisruptionBudgets
 from knarr.controllers.endpoints import EndpointsOfServices
 from knarr.controllers.endpointslice import EndpointSlices
 from knarr.controllers.garbagecollector import GarbageCollector
@@ -40,6 +41,7 @@ ALL: tuple[type[Controller], ...] = (
     ReplicaSets,
     StatefulSets,
     DaemonSets,
+    DisruptionBudgets,
     ReplicationControllers,
     EndpointSlices,
     EndpointsOfServices,
