@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -46,7 +46,8 @@ class Kubectl:
             async with asyncio.timeout(COMMAND_S):
                 yield process.stdout
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):  # it has ended by itself
+                process.kill()
             await process.communicate()
 
     async def run(self, *command: str, stdin: str = "", code: int = 0, editor: str = "") -> str:
