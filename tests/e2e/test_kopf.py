@@ -1,4 +1,4 @@
-"""An operator written with kopf, on kinds that are built in: handlers, finalizers, children, events, its own progress."""
+"""An operator written with kopf, on kinds that are built in: handlers, finalizers, children, events."""
 
 from __future__ import annotations
 
