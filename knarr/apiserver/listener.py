@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
+import re
 import ssl
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
@@ -43,7 +44,8 @@ HEADERS_MAX_S = 32.0
 BODY_MAX_S = 60.0
 """How long it may take to send the body."""
 GZIP_MIN_BYTES = 128 << 10
-"""Answers from this size on are compressed for those who accept it (KEP-156)."""
+"""Longer answers are compressed for those who accept it (KEP-156)."""
+NO_WEIGHT = re.compile(r"q\s*=\s*0(\.0{0,3})?")
 DRAINED_FROM_BYTES = 64 << 10
 """An answer of this size is waited for until the client has taken most of it."""
 SHUTDOWN_S = 2.0
@@ -108,9 +110,9 @@ class Listener:
             return await self._stream(incoming, answer, answer.stream)
         if incoming.method == "HEAD":
             answer.body = b""
-        elif len(answer.body) >= GZIP_MIN_BYTES and "gzip" in incoming.headers.get("accept-encoding", ""):
+        elif len(answer.body) > GZIP_MIN_BYTES and _takes_gzip(incoming.headers.get("accept-encoding", "")):
             answer.body = await asyncio.to_thread(gzip.compress, answer.body, 1)
-            answer.headers["content-encoding"] = "gzip"
+            answer.headers |= {"content-encoding": "gzip", "vary": "Accept-Encoding"}
         if answer.headers == JSON_HEADERS and not answer.warnings and incoming.keep_alive:
             return await _written(answer, incoming)
         return _plain(answer)
@@ -125,7 +127,7 @@ class Listener:
                 raise BadRequest(f"the query of the request can't be read: {error}") from None
             for name, value in pairs:
                 repeated.setdefault(name, []).append(value)
-        query = {name: values[-1] for name, values in repeated.items()}
+        query = {name: values[0] for name, values in repeated.items()}
         body = b""
         if incoming.body_exists:
             try:
@@ -145,7 +147,8 @@ class Listener:
     async def _stream(
         self, incoming: web.BaseRequest, answer: Answer, chunks: AsyncIterator[bytes]
     ) -> web.StreamResponse:
-        response = web.StreamResponse(status=answer.status, headers=answer.headers)
+        headers = {**answer.headers, **(answer.flow.headers if answer.flow else {})}
+        response = web.StreamResponse(status=answer.status, headers=headers)
         response.enable_chunked_encoding()
 
         async def carry() -> None:
@@ -179,7 +182,7 @@ class Listener:
             return _plain(failure(BadRequest("Upgrade request required: this must be a WebSocket")))
         await response.prepare(incoming)
         try:
-            await self._until_closed(_served(upgrade, _WebSocket(response)))
+            await self._until_closed(_served(upgrade, _WebSocket(response, text=upgrade.text)))
         except ConnectionError:
             pass  # The client has gone.
         finally:
@@ -285,12 +288,16 @@ def _join_impersonated(headers: dict[str, str], incoming: web.BaseRequest) -> No
 class _WebSocket:
     """See knarr.client.transport.Socket."""
 
-    def __init__(self, response: web.WebSocketResponse) -> None:
+    def __init__(self, response: web.WebSocketResponse, *, text: bool = False) -> None:
         self._response = response
+        self._text = text
         self.subprotocol = response.ws_protocol or ""
 
     async def send(self, data: bytes) -> None:
-        await self._response.send_bytes(data)
+        if self._text:
+            await self._response.send_str(data.decode())
+        else:
+            await self._response.send_bytes(data)
 
     async def receive(self) -> bytes | None:
         message = await self._response.receive()
@@ -302,6 +309,15 @@ class _WebSocket:
 
     async def close(self) -> None:
         await self._response.close()
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Whether an Accept-Encoding names gzip, and not with the weight 0 (RFC 9110, section 12.5.3)."""
+    for clause in accepted.split(","):
+        coding, *parameters = (part.strip() for part in clause.lower().split(";"))
+        if coding == "gzip":
+            return not any(NO_WEIGHT.fullmatch(each) for each in parameters)
+    return False
 
 
 class _Written(web.Response):
@@ -321,7 +337,9 @@ async def _written(answer: Answer, incoming: web.BaseRequest) -> web.StreamRespo
     transport = incoming.transport
     if incoming.version == HttpVersion11 and transport is not None:
         size = len(answer.body)
-        head = JSON_HEAD % (answer.status, PHRASES.get(answer.status, b""), size, rfc822_formatted_time().encode())
+        flow = answer.flow.lines if answer.flow else b""
+        phrase, now = PHRASES.get(answer.status, b""), rfc822_formatted_time().encode()
+        head = JSON_HEAD % (answer.status, phrase, size, flow, now)
         if size < DRAINED_FROM_BYTES:
             transport.write(head + answer.body)
         else:
@@ -332,7 +350,7 @@ async def _written(answer: Answer, incoming: web.BaseRequest) -> web.StreamRespo
     return _plain(answer)
 
 
-JSON_HEAD = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\ndate: %b\r\n\r\n"
+JSON_HEAD = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%bdate: %b\r\n\r\n"
 PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 WRITTEN = _Written()
 
@@ -343,6 +361,8 @@ def _plain(answer: Answer) -> web.Response:
         text = "".join(each if each.isprintable() else " " for each in warning)
         text = text.replace("\\", "\\\\").replace('"', '\\"')
         response.headers.add("Warning", f'299 - "{text}"')
+    if answer.flow:
+        response.headers.update(answer.flow.headers)
     return response
 
 
