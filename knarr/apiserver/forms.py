@@ -33,7 +33,8 @@ class Accepted:
 
     form: Form = Form.OBJECT
     yaml: bool = False
-    aggregated_discovery: bool = False
+    aggregated_discovery: str = ""
+    """The version of apidiscovery.k8s.io that is asked for."""
 
 
 @lru_cache(maxsize=ACCEPTS_CACHED_MAX)
@@ -56,8 +57,8 @@ def accepted(accept: str, *, tables: bool = True) -> Accepted:
             if as_kind in ("PartialObjectMetadata", "PartialObjectMetadataList"):
                 return Accepted(Form.METADATA)
             if as_kind == "APIGroupDiscoveryList":
-                if values.get("v") == "v2":
-                    return Accepted(aggregated_discovery=True)
+                if (asked := values.get("v", "")) in ("v2", "v2beta1"):
+                    return Accepted(aggregated_discovery=asked)
                 continue
             return Accepted()
         if media == "application/yaml" and not as_kind:

@@ -108,6 +108,8 @@ class Listener:
             return await self._stream(incoming, answer, answer.stream)
         if incoming.method == "HEAD":
             answer.body = b""
+        elif "content-encoding" in answer.headers:
+            pass  # Compressed already.
         elif len(answer.body) >= GZIP_MIN_BYTES and "gzip" in incoming.headers.get("accept-encoding", ""):
             answer.body = await asyncio.to_thread(gzip.compress, answer.body, 1)
             answer.headers["content-encoding"] = "gzip"
