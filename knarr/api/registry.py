@@ -12,6 +12,8 @@ from knarr.api.coordination.resources import RESOURCES as COORDINATION
 from knarr.api.core.resources import RESOURCES as CORE
 from knarr.api.discovery.resources import RESOURCES as DISCOVERY
 from knarr.api.events.resources import RESOURCES as EVENTS
+from knarr.api.flowcontrol.resources import RESOURCES as FLOWCONTROL
+from knarr.api.metrics.resources import RESOURCES as METRICS
 from knarr.api.networking.resources import RESOURCES as NETWORKING
 from knarr.api.node.resources import RESOURCES as NODE
 from knarr.api.policy.resources import RESOURCES as POLICY
@@ -36,6 +38,7 @@ def built_in() -> Registry:
             *COORDINATION,
             *DISCOVERY,
             *EVENTS,
+            *FLOWCONTROL,
             *NETWORKING,
             *NODE,
             *POLICY,
@@ -45,3 +48,8 @@ def built_in() -> Registry:
             *STORAGE,
         )
     )
+
+
+def with_metrics() -> Registry:
+    """The built-in kinds, and those that say what nodes and pods use: upstream's clusters have them from an add-on."""
+    return Registry((*built_in(), *METRICS))

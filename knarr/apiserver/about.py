@@ -128,7 +128,7 @@ class About:
         if known(request, digest):
             return Answer(304, headers)
         headers["content-type"] = media_type
-        compressed = "gzip" in request.headers.get("accept-encoding", "")
+        compressed = forms.takes_gzip(request.headers.get("accept-encoding", ""))
         if compressed:
             headers["content-encoding"] = "gzip"
         form = place, media_type, compressed
@@ -141,8 +141,8 @@ class About:
 
 def chosen(accept: str, media_types: dict[str, str]) -> str:
     """The media type to answer with: the first that is asked for and can be had. Raises NotAcceptable."""
-    for clause in accept.split(",") if accept else ("*/*",):
-        if found := media_types.get(clause.partition(";")[0].strip()):
+    for clause in forms.clauses(accept or "*/*"):
+        if found := media_types.get(clause.media):
             return found
     offered = ", ".join(sorted(set(media_types.values())))
     raise NotAcceptable(f"only the following media types are accepted: {offered}")

@@ -43,16 +43,20 @@ def media_type(call: Call) -> str:
     return call.request.headers.get("content-type", "").partition(";")[0].strip()
 
 
-def applied_of(call: Call) -> tuple[dict[str, Any], list[str]]:
-    """The configuration in the body of an apply, and warnings. Raises BadRequest, Invalid."""
+def applied_of(call: Call, version: str = "", kind: type[Any] | None = None) -> tuple[dict[str, Any], list[str]]:
+    """The configuration in the body of an apply, and warnings; of the resource's own kind, or another's (a Scale).
+
+    Raises BadRequest, Invalid.
+    """
     if not call.query.get("fieldManager"):
         cause = required("fieldManager", "is required for apply patch")
         raise Invalid.of("meta.k8s.io", "PatchOptions", "", [cause])
     body, resource, path = call.request.body, call.resource, call.path
-    config = plain_json(body) if body[:1] == b"{" else plain_yaml(body)
+    is_json = body.lstrip()[:1] == b"{"
+    config = plain_json(body) if is_json else plain_yaml(body)
     if not isinstance(config, dict):
         raise BadRequest("error decoding YAML: the body of an apply must be an object")
-    wanted = (resource.group_version, resource.kind)
+    wanted = (version, kind.__name__) if kind else (resource.group_version, resource.kind)
     if (config.get("apiVersion"), config.get("kind")) != wanted:
         raise BadRequest(
             f"Incorrect version specified in apply patch. Specified patch version: {config.get('apiVersion')}, "
@@ -61,15 +65,15 @@ def applied_of(call: Call) -> tuple[dict[str, Any], list[str]]:
     metadata = config.get("metadata")
     if not isinstance(metadata, dict):
         metadata = {}
-    config = config | {"metadata": metadata | {"name": metadata.get("name") or path.name}}
-    if config["metadata"]["name"] != path.name:
+    config["metadata"] = metadata
+    if metadata.get("name") and metadata["name"] != path.name:
         raise BadRequest(
-            f"the name of the object ({metadata.get('name')}) does not match the name on the URL ({path.name})"
+            f"the name of the object ({metadata['name']}) does not match the name on the URL ({path.name})"
         )
-    if metadata.get("managedFields"):
+    if metadata.get("managedFields") is not None:
         raise BadRequest("metadata.managedFields must be nil")
     # Read as a whole object too: what is unknown, or stands twice, is told as for any other body.
-    _, warnings = decode(resource.type, body, yaml_body=body[:1] != b"{", validation=call.validation)
+    _, warnings = decode(kind or resource.type, body, yaml_body=not is_json, validation=call.validation)
     return config, warnings
 
 

@@ -19,11 +19,12 @@ import msgspec
 
 from knarr.api.core.v1 import Node, Pod, Service, ServiceAccount
 from knarr.api.errors import APIError, InternalError, TooLarge
+from knarr.api.metrics.v1beta1 import NodeMetrics, PodMetrics
 from knarr.api.resources import Registry
 from knarr.apiserver import answers, bodies, discovery, forms
 from knarr.apiserver.about import About
 from knarr.apiserver.access import Access, AccessSettings
-from knarr.apiserver.action import action_of
+from knarr.apiserver.action import Action, action_of
 from knarr.apiserver.addresses import ServiceAddresses
 from knarr.apiserver.admission import Admission, built_in
 from knarr.apiserver.answers import failure
@@ -39,6 +40,7 @@ from knarr.apiserver.requests import ResourcePath, flag, resource_path, with_wat
 from knarr.apiserver.service_tokens import Tokens
 from knarr.apiserver.subresources import Subresources
 from knarr.apiserver.token_requests import TokenRequests
+from knarr.apiserver.usage import UsageKinds
 from knarr.apiserver.writes import Writes
 from knarr.client.nodes import NodeBackend
 from knarr.client.transport import Answer, Request, User
@@ -53,10 +55,13 @@ BODY_MAX_BYTES = 3 << 20
 CONNECTING = ("attach", "exec", "portforward", "proxy")
 """Subresources that are a connection: admission is asked about the operation CONNECT."""
 
-Placed = Callable[[Request, User, ResourcePath | None], Place]
+Placed = Callable[[Request, User, ResourcePath | None, Action], Place]
 """placed(request, user, path): the place that a request has while it is worked on (see knarr.apiserver.flow)."""
 Review = Callable[[Call, Any], Awaitable[Any]]
 """review(call, obj): what a POST of a kind that is never kept is answered (TokenReview, SubjectAccessReview)."""
+
+Asked = Callable[[Call], Awaitable[list[bytes]]]
+"""asked(call): the objects that a GET of a kind that is never kept is about (PodMetrics); raises NotFound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ class APIServer:
         self.tokens = tokens
         self.clock = clock
         self.metrics = Metrics()
-        self.flow = Flow(self.metrics, clock)
+        self.flow = Flow(self.metrics, store, clock)
         self.access = Access(store, registry, clock, settings.access, tokens)
         addresses = ServiceAddresses(store, clock, settings.service_cidr, settings.node_ports)
         self.objects = Objects(
@@ -103,7 +108,7 @@ class APIServer:
         self.reads = Reads(store, self.objects, clock)
         self.writes = Writes(store, self.objects, self.reads, clock)
         self.subresources = Subresources(registry, self.objects, self.writes, clock, lambda: self.nodes)
-        self.proxy = Proxy(registry, self.objects, clock)
+        self.proxy = Proxy(registry, self.objects, clock, lambda: self.nodes)
         token_requests = TokenRequests(
             registry, self.objects, clock, tokens, self.access.admission.node_restriction.validate
         )
@@ -116,6 +121,8 @@ class APIServer:
             (Pod, "eviction"): self.evictions.evict,
         }
         self.reviews: dict[type[Any], Review] = dict(self.access.reviews)
+        usage = UsageKinds(registry, store, clock, lambda: self.nodes)
+        self.asked: dict[type[Any], Asked] = {NodeMetrics: usage.found, PodMetrics: usage.found}
         self.health = Health()
         self.health.readiness["started"] = lambda: None if self.ready else "not yet"
         self.ready = False
@@ -147,7 +154,7 @@ class APIServer:
         try:
             return await work
         except APIError as error:
-            return failure(error)
+            return failure(error, request)
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             return failure(InternalError(f"Internal error occurred in {request.method} {request.path}; see the log"))
@@ -158,9 +165,17 @@ class APIServer:
         if path is None and (answer := self._public(request)):
             await self.access.authorizer.authorize(user, action)
             return answer
-        with placed(request, user, path):
-            await self.access.authorizer.authorize(user, action)
-            return await self._dispatch(request, user, path)
+        if placed is not _anybody and not self.flow.follower.fresh():
+            await self.flow.follower.catch_up()
+        place = placed(request, user, path, action)
+        try:
+            with place:
+                await self.access.authorizer.authorize(user, action)
+                answer = await self._dispatch(request, user, path)
+        except APIError as error:
+            answer = failure(error, request)
+        answer.flow = place.headers
+        return answer
 
     async def _dispatch(self, request: Request, user: User, path: ResourcePath | None) -> Answer:
         if path is None:
@@ -172,7 +187,7 @@ class APIServer:
             raise answers.not_served()
         if len(request.body) > BODY_MAX_BYTES:
             raise TooLarge(f"Request entity too large: limit is {BODY_MAX_BYTES}")
-        call = Call(request, user, resource, self.registry.kept(resource), path)
+        call = Call(request, user, resource, self.registry.kept(resource), path, self.registry.versions(resource))
         if path.subresource:
             return await self._subresource(call)
         if path.name:
@@ -183,6 +198,7 @@ class APIServer:
         """Let go of what the server holds besides its store."""
         self.ready = False
         await self.access.close()
+        await self.flow.follower.close()
         await self.proxy.close()
 
     async def _objects_by_resource(self) -> dict[tuple[str, str], int]:
@@ -218,6 +234,11 @@ class APIServer:
 
     async def _collection(self, call: Call) -> Answer:
         match call.request.method:
+            case "GET" | "HEAD" if asked := self.asked.get(call.resource.type):
+                if flag(call.query, "watch"):
+                    raise answers.method_not_allowed()
+                accepted = forms.accepted(call.request.headers.get("accept", ""))
+                return self.reads.listed(call, await asked(call), {}, accepted)
             case "GET" | "HEAD" if "list" in call.resource.verbs:
                 if flag(call.query, "watch"):
                     return await self.reads.watch(call)
@@ -232,6 +253,8 @@ class APIServer:
 
     async def _one(self, call: Call) -> Answer:
         match call.request.method:
+            case "GET" | "HEAD" if asked := self.asked.get(call.resource.type):
+                return answers.shown(call, (await asked(call))[0], self.clock)
             case "GET" | "HEAD" if "get" in call.resource.verbs:
                 if flag(call.query, "watch"):
                     return await self.reads.watch(call)
@@ -257,13 +280,13 @@ class APIServer:
         accepted = forms.accepted(call.request.headers.get("accept", ""), tables=False)
         obj, warnings = bodies.object_of(call, call.resource.type)
         value = msgspec.json.encode(await self.reviews[call.resource.type](call, obj))
-        value = forms.shown(call.resource, value, accepted.form, self.clock.time_s(), "None")
+        value = forms.shown(call.resource, value, accepted, self.clock.time_s(), "None")
         answer = answers.encoded(value, call.request, accepted)
         answer.status, answer.warnings = 201, warnings
         return answer
 
 
-def _anybody(request: Request, user: User, path: ResourcePath | None) -> Place:
+def _anybody(request: Request, user: User, path: ResourcePath | None, action: Action) -> Place:
     """No limit: for the parts of this process."""
     return NO_PLACE
 

@@ -24,6 +24,7 @@ from knarr.node import log_rotation, pod_files
 from knarr.node.config import NodeConfig
 from knarr.node.environment import MASTER_SERVICE
 from knarr.node.handlers import Handlers, HollowHandlers, HostHandlers
+from knarr.node.measurements import Measurements
 from knarr.node.node_object import NodeObject
 from knarr.node.node_services import HostPorts, NodeServices
 from knarr.node.pod_worker import PodWorker
@@ -66,6 +67,7 @@ class NodeAgent:
         self._pods: Informer[Pod] = Informer(client, Pod, clock, field_selector=f"spec.nodeName={config.name}")
         self._services = self._informers.of(Service)
         self._object = NodeObject(client, clock, runtime, config)
+        self.measurements = Measurements(runtime, clock, hollow=config.hollow)
         self._events = EventRecorder(client, clock, "kubelet", config.name)
         self._references = References(client, clock, self._references_changed)
         tokens = Tokens(client, clock)
@@ -114,6 +116,7 @@ class NodeAgent:
                 group.create_task(self._relist(), name="relist")
                 if not self.config.hollow:
                     group.create_task(log_rotation.run(self._runtime, self._clock), name="log rotation")
+                    group.create_task(self.measurements.run(), name="measurements")
                 self.ready.set()
         finally:
             await self._node.handlers.close()
@@ -121,6 +124,11 @@ class NodeAgent:
     def worker(self, uid: str) -> PodWorker | None:
         """The worker of a pod, for logs and streams."""
         return self._workers.get(uid)
+
+    @property
+    def pods(self) -> list[Pod]:
+        """The pods that are given to this node."""
+        return list(self._pods.all())
 
     @property
     def pods_held(self) -> int:

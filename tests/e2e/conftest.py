@@ -37,6 +37,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Cluster:
     """One `knarr up` on a folder, ports and address ranges of its own."""
 
+    listen_host = "127.0.0.1"
+    """Pods reach the API server only where it listens on more than this machine's own address."""
+
     def __init__(self, folder: Path, proxy_mode: str = "nftables") -> None:
         self.data = folder / "data"
         self.kubeconfig = folder / "kubeconfig"
@@ -62,7 +65,7 @@ class Cluster:
 
     def up(self) -> int:
         """Start in the background; answers the process's id."""
-        done = self.knarr("up", "--detach", "--listen", f"127.0.0.1:{self.port}", *self.flags)
+        done = self.knarr("up", "--detach", "--listen", f"{self.listen_host}:{self.port}", *self.flags)
         found = re.search(r"as process (\d+)", done.stdout + done.stderr)
         assert found, done.stdout + done.stderr
         listening = re.search(r"https://127\.0\.0\.1:(\d+)", self.kubeconfig.read_text())

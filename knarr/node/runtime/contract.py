@@ -185,6 +185,9 @@ class ContainerUsage:
     """CPU time used since its start."""
     memory_bytes: int
     """Working set: usage less inactive file pages."""
+    total_bytes: int = 0
+    """All memory that is counted as its, file pages included."""
+    rss_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -504,7 +504,7 @@ class OciRuntime:
         used = await asyncio.to_thread(self._cgroups.usage, held.record.cgroup)
         if used is None:
             return None
-        return ContainerUsage(self._clock.time_s(), used.cpu_ns, used.memory_bytes)
+        return ContainerUsage(self._clock.time_s(), used.cpu_ns, used.memory_bytes, used.total_bytes, used.rss_bytes)
 
     # -- images
 

@@ -8,6 +8,8 @@ root. A container starts at once and runs for ever, unless told otherwise, by la
     sim.knarr.dev/start-failure: "why"  it can't be started
     sim.knarr.dev/ready: "false"        commands in it (exec probes) fail
     sim.knarr.dev/stop-s: "3"           it takes so long to end after SIGTERM
+    sim.knarr.dev/cpu: "250m"           it seems to use so much CPU (0 without this label) …
+    sim.knarr.dev/memory: "64Mi"        … and memory (1Mi)
 
 or by a `behaviour` function. Every image can be had, but for those whose name contains `does-not-exist` or whose
 tag is `missing`. The object is the node's state: an agent that is started anew with the same object finds its
@@ -25,6 +27,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
+from knarr.api.quantity import milli, whole
 from knarr.clock import Clock
 from knarr.node.runtime import archives, references
 from knarr.node.runtime.contract import (
@@ -79,6 +82,8 @@ def from_labels(sandbox: SandboxConfig, container: ContainerConfig) -> Behaviour
             start_failure=labels.get("start-failure", ""),
             ready=labels.get("ready", "true") != "false",
             stop_s=float(labels.get("stop-s", "0")),
+            cpu_cores=milli(labels.get("cpu", "0")) / 1000,
+            memory_bytes=whole(labels.get("memory", "1Mi")),
         )
     except ValueError as error:
         raise RuntimeFailure("CreateContainerError", f"label {LABEL}…: {error}") from error
@@ -300,7 +305,8 @@ class SimRuntime:
             return None
         now, behaviour = self._clock.time_s(), self._behaviours[container_id]
         ran_s = now - (container.started_at_s or now)
-        return ContainerUsage(now, int(ran_s * behaviour.cpu_cores * 1e9), behaviour.memory_bytes)
+        memory = behaviour.memory_bytes
+        return ContainerUsage(now, int(ran_s * behaviour.cpu_cores * 1e9), memory, memory, memory)
 
     # -- images
 
