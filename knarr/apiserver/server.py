@@ -198,6 +198,7 @@ class APIServer:
         """Let go of what the server holds besides its store."""
         self.ready = False
         await self.access.close()
+        await self.reads.close()
         await self.flow.follower.close()
         await self.proxy.close()
 
