@@ -191,7 +191,7 @@ def flattened(value: Any, paths: Flat, prefix: tuple[str, ...] = ()) -> Flat:
 POD = ("f:spec", "f:template", "f:spec", "f:containers")
 NAMES = tuple(f'k:{{"name":"{name}"}}' for name in "xyz")
 KINDS = [
-    Kind(ConfigMap, tuple(("f:data", f"f:{name}") for name in "pqrs") + (("f:metadata", "f:labels", "f:l"),)),
+    Kind(ConfigMap, (*tuple(("f:data", f"f:{name}") for name in "pqrs"), ("f:metadata", "f:labels", "f:l"))),
     Kind(
         Deployment,
         (
@@ -206,17 +206,22 @@ KINDS = [
     ),
     Kind(
         Service,
-        tuple(
-            ("f:spec", "f:ports", f'k:{{"port":{port},"protocol":"TCP"}}', f"f:{name}")
-            for port in (80, 9000)
-            for name in ("name", "targetPort")
-        )
-        + (("f:spec", "f:type"),),
+        (
+            *tuple(
+                ("f:spec", "f:ports", f'k:{{"port":{port},"protocol":"TCP"}}', f"f:{name}")
+                for port in (80, 9000)
+                for name in ("name", "targetPort")
+            ),
+            ("f:spec", "f:type"),
+        ),
     ),
     Kind(
         Pod,
-        tuple(("f:metadata", "f:finalizers", f'v:"e.com/{name}"') for name in "pqr")
-        + (("f:spec", "f:tolerations"), ("f:spec", "f:hostname")),
+        (
+            *tuple(("f:metadata", "f:finalizers", f'v:"e.com/{name}"') for name in "pqr"),
+            ("f:spec", "f:tolerations"),
+            ("f:spec", "f:hostname"),
+        ),
     ),
 ]
 
