@@ -11,8 +11,6 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -152,37 +150,8 @@ _KEY_END = re.compile(rb'(?:(?<!\\)|\\\\)"\s*:')
 """A quote that nothing escapes (an even number of backslashes escapes itself), and a colon."""
 
 
-def fields_twice(body: bytes) -> list[str]:
-    """The duplicate fields of any JSON, with their paths. Raises BadRequest."""
-    if _has_all_keys(plain_json(body), body):
-        return []
-    data, texts = _with_keys(body)
-    return list(dict.fromkeys(_named_twice(data, "", texts)))[:FAULTS_MAX]
-
-
-def _named_twice(data: Any, path: str, texts: Mapping[int, tuple[Any, list[str]]]) -> Iterator[str]:
-    """The depth of `data` was checked."""
-    prefix = f"{path}." if path else ""
-    times = Counter(texts[id(data)][1] if id(data) in texts else ())
-    yield from (f'duplicate field "{prefix}{name}"' for name in times if times[name] > 1)
-    if isinstance(data, dict):
-        for name, value in data.items():
-            yield from _named_twice(value, prefix + name, texts)
-    elif isinstance(data, list):
-        for index, value in enumerate(data):
-            yield from _named_twice(value, f"{path}[{index}]", texts)
-
-
 def _unwanted_fields(kind: type[Any], body: bytes) -> list[str]:
     """Unknown and duplicate fields, in the order of the text."""
-    data, texts = _with_keys(body)
-    faults: list[str] = []
-    _prune(kind, data, "", faults, {key: names for key, (_, names) in texts.items()})
-    return faults
-
-
-def _with_keys(body: bytes) -> tuple[Any, dict[int, tuple[Any, list[str]]]]:
-    """JSON as plain data; and of each object with a name that stands twice, by its id, the names as they stand."""
     texts: dict[int, tuple[Any, list[str]]] = {}
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -192,7 +161,39 @@ def _with_keys(body: bytes) -> tuple[Any, dict[int, tuple[Any, list[str]]]]:
             texts[id(made)] = made, [name for name, _ in items]
         return made
 
-    return json.loads(body, object_pairs_hook=pairs), texts
+    data = json.loads(body, object_pairs_hook=pairs)
+    faults: list[str] = []
+    _prune(kind, data, "", faults, {key: names for key, (_, names) in texts.items()})
+    return faults
+
+
+def duplicate_fields(data: Any, body: bytes) -> list[str]:
+    """Fields that stand twice in any JSON, `data` when decoded (a patch): `duplicate field "spec.a[0].b"`."""
+    if _has_all_keys(data, body):
+        return []
+    faults: list[str] = []
+    repeated: dict[int, tuple[Any, list[str]]] = {}
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(items)
+        if len(made) < len(items):
+            last = {name: place for place, (name, _) in enumerate(items)}
+            twice = dict.fromkeys(name for place, (name, _) in enumerate(items) if last[name] != place)
+            repeated[id(made)] = made, list(twice)
+        return made
+
+    level: list[tuple[str, Any]] = [("", json.loads(body, object_pairs_hook=pairs))]
+    while level:
+        following: list[tuple[str, Any]] = []
+        for path, part in level:
+            if isinstance(part, dict):
+                prefix = f"{path}." if path else ""
+                faults += [f'duplicate field "{prefix}{name}"' for name in repeated.get(id(part), (part, []))[1]]
+                following += [(prefix + name, value) for name, value in part.items()]
+            elif isinstance(part, list):
+                following += [(f"{path}[{place}]", value) for place, value in enumerate(part)]
+        level = following
+    return faults[:FAULTS_MAX]
 
 
 def _unwelcome(kind: type[Any], faults: list[str], validation: str) -> list[str]:

@@ -12,6 +12,7 @@ from knarr.api.coordination.resources import RESOURCES as COORDINATION
 from knarr.api.core.resources import RESOURCES as CORE
 from knarr.api.discovery.resources import RESOURCES as DISCOVERY
 from knarr.api.events.resources import RESOURCES as EVENTS
+from knarr.api.flowcontrol.resources import RESOURCES as FLOWCONTROL
 from knarr.api.metrics.resources import RESOURCES as METRICS
 from knarr.api.networking.resources import RESOURCES as NETWORKING
 from knarr.api.node.resources import RESOURCES as NODE
@@ -37,6 +38,7 @@ def built_in() -> Registry:
             *COORDINATION,
             *DISCOVERY,
             *EVENTS,
+            *FLOWCONTROL,
             *NETWORKING,
             *NODE,
             *POLICY,

@@ -1,6 +1,7 @@
 """How much the door takes on at once: limits on requests in flight, a time limit for each, and the count of both.
 
-Reads and writes have a limit each (upstream's --max-requests-inflight). What is over it gets 429 and when to come back,
+All requests together have a limit (the sum of upstream's --max-requests-inflight and --max-mutating-requests-inflight),
+of which each priority level has a share (see knarr.apiserver.priority). What is over it gets 429 and when to come back,
 but for administrators, who must be able to mend an overloaded server. Watches, logs and what else lasts as long as its
 client likes take no place. Only requests from outside pass here: the parts of this process don't compete with users.
 """
@@ -14,23 +15,24 @@ from types import TracebackType
 from typing import TypeVar
 
 from knarr.api.errors import APIError, BadRequest, Timeout, TooManyRequests
+from knarr.apiserver.action import Action
 from knarr.apiserver.metrics import Metrics
+from knarr.apiserver.priority import Level, Priorities
 from knarr.apiserver.requests import ResourcePath, flag
-from knarr.client.transport import Request, User
-from knarr.clock import Clock, SystemClock
+from knarr.client.transport import FlowHeaders, Request, User
+from knarr.clock import Clock
+from knarr.store.contract import Store
 
 T = TypeVar("T")
 
-READS_MAX, WRITES_MAX = 400, 200
-"""In flight at once; upstream's defaults."""
+IN_FLIGHT_MAX = 600
+"""At once, of all levels: upstream's 400 reads and 200 writes."""
 TIMEOUT_S = 60.0
 """For a request that doesn't last by nature; a client may ask for less with ?timeout."""
 LOOK_EVERY_S = 1.0
 """How often requests are looked through for those that take too long."""
 OWN_TIMER_BELOW_S = 10.0
 """A shorter limit is kept to the moment, by a timer of its own. One for each request cost a tenth of a GET."""
-RETRY_AFTER_S = 1
-PRIVILEGED = "system:masters"
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 LASTING = frozenset({"attach", "exec", "log", "portforward", "proxy"})
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
@@ -40,27 +42,27 @@ UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0,
 class Flow:
     """The requests of one server that are in flight."""
 
-    def __init__(
-        self, metrics: Metrics, clock: Clock | None = None, *, reads_max: int = READS_MAX, writes_max: int = WRITES_MAX
-    ) -> None:
-        self._reads = Places("readOnly", reads_max)
-        self._writes = Places("mutating", writes_max)
+    def __init__(self, metrics: Metrics, store: Store, clock: Clock, in_flight_max: int = IN_FLIGHT_MAX) -> None:
+        self._reads, self._writes = Count("readOnly"), Count("mutating")
         self._metrics = metrics
-        self._clock = clock or SystemClock()
+        self._clock = clock
         self._ends_s: dict[asyncio.Timeout, float] = {}
         self._looking = False
-        for places in (self._reads, self._writes):
-            metrics.in_flight(places.kind, places.count)
+        self._priorities = Priorities(store, in_flight_max)
+        self.follower = self._priorities.follower
+        """Is to be fresh before a place is asked for."""
+        for kind in (self._reads, self._writes):
+            metrics.in_flight(kind.name, kind.now)
 
-    def place(self, request: Request, user: User, path: ResourcePath | None) -> Place:
-        """A place to hold while the request is worked on (`with`). Raises TooManyRequests when there is none."""
+    def place(self, request: Request, user: User, path: ResourcePath | None, action: Action) -> Place:
+        """A place to hold while the request is worked on: to enter it (`with`) raises TooManyRequests when there is
+        none."""
         if lasting(request, path):
-            return NO_PLACE
-        places = self._reads if request.method in READING else self._writes
-        if places.taken >= places.limit and PRIVILEGED not in user.groups:
-            self._metrics.refused(places.kind)
-            raise TooManyRequests("too many requests, please try again later", retry_after_s=RETRY_AFTER_S)
-        return places
+            watching = action.verb == "watch"
+            return Place(self._priorities.of(user, action).headers) if watching else NO_PLACE
+        flow = self._priorities.of(user, action)
+        count = self._reads if request.method in READING else self._writes
+        return LevelPlace(flow.headers, flow.level, count, self._metrics)
 
     async def within(self, limit_s: float | None, work: Awaitable[T]) -> T:
         """What `work` answers. Raises TimeoutError when it takes longer."""
@@ -93,8 +95,26 @@ class Flow:
             self._look_later()
 
 
+class Count:
+    """How many requests of a kind are in flight."""
+
+    __slots__ = ("name", "taken")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.taken = 0
+
+    def now(self) -> int:
+        return self.taken
+
+
 class Place:
     """Held by `with`; this one is no place at all."""
+
+    __slots__ = ("headers",)
+
+    def __init__(self, headers: FlowHeaders | None = None) -> None:
+        self.headers = headers
 
     def __enter__(self) -> None: ...
 
@@ -106,24 +126,31 @@ class Place:
 NO_PLACE = Place()
 
 
-class Places(Place):
-    """All places of a kind: to enter is to take one."""
+class LevelPlace(Place):
+    """A place of a priority level."""
 
-    def __init__(self, kind: str, limit: int) -> None:
-        self.kind = kind
-        self.limit = limit
-        self.taken = 0
+    __slots__ = ("_count", "_held", "_level", "_metrics")
 
-    def count(self) -> int:
-        return self.taken
+    def __init__(self, headers: FlowHeaders | None, level: Level, count: Count, metrics: Metrics) -> None:
+        self.headers = headers
+        self._level = level
+        self._count = count
+        self._metrics = metrics
 
     def __enter__(self) -> None:
-        self.taken += 1
+        try:
+            self._held = self._level.take()
+        except TooManyRequests:
+            self._metrics.refused(self._count.name)
+            raise
+        self._count.taken += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.taken -= 1
+        self._count.taken -= 1
+        if self._held:
+            self._level.give_back()
 
 
 def lasting(request: Request, path: ResourcePath | None) -> bool:

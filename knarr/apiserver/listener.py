@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
-import re
 import ssl
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
@@ -27,6 +26,7 @@ from knarr.apiserver import impersonate
 from knarr.apiserver.answers import JSON_HEADERS, failure
 from knarr.apiserver.authenticate import user_of_certificate
 from knarr.apiserver.flow import timed_out
+from knarr.apiserver.forms import takes_gzip
 from knarr.apiserver.server import BODY_MAX_BYTES, APIServer
 from knarr.client.transport import Answer, Request, Upgrade, User
 from knarr.pki import KeyPair
@@ -45,9 +45,10 @@ BODY_MAX_S = 60.0
 """How long it may take to send the body."""
 GZIP_MIN_BYTES = 128 << 10
 """Longer answers are compressed for those who accept it (KEP-156)."""
-NO_WEIGHT = re.compile(r"q\s*=\s*0(\.0{0,3})?")
 DRAINED_FROM_BYTES = 64 << 10
 """An answer of this size is waited for until the client has taken most of it."""
+STALLED_MAX_S = 60.0
+"""How long a watch waits for a client that does not read; then the connection is closed."""
 SHUTDOWN_S = 2.0
 """How long running requests may take to end when the server stops."""
 MESSAGE_MAX_BYTES = 4 << 20
@@ -110,9 +111,12 @@ class Listener:
             return await self._stream(incoming, answer, answer.stream)
         if incoming.method == "HEAD":
             answer.body = b""
-        elif len(answer.body) > GZIP_MIN_BYTES and _takes_gzip(incoming.headers.get("accept-encoding", "")):
+        elif "content-encoding" in answer.headers:
+            pass  # Compressed already.
+        elif len(answer.body) > GZIP_MIN_BYTES and takes_gzip(incoming.headers.get("accept-encoding", "")):
             answer.body = await asyncio.to_thread(gzip.compress, answer.body, 1)
-            answer.headers |= {"content-encoding": "gzip", "vary": "Accept-Encoding"}
+            vary = filter(None, (answer.headers.get("vary"), "Accept-Encoding"))
+            answer.headers |= {"content-encoding": "gzip", "vary": ", ".join(vary)}
         if answer.headers == JSON_HEADERS and not answer.warnings and incoming.keep_alive:
             return await _written(answer, incoming)
         return _plain(answer)
@@ -130,8 +134,10 @@ class Listener:
         query = {name: values[0] for name, values in repeated.items()}
         body = b""
         if incoming.body_exists:
+            # Mostly the body is here already: to arm a timer then would cost more than to read it.
+            limit_s = None if incoming.content.is_eof() else BODY_MAX_S
             try:
-                async with self._clock.timeout(BODY_MAX_S):
+                async with self._clock.timeout(limit_s):
                     body = await incoming.read()
             except TimeoutError:
                 raise timed_out() from None
@@ -147,13 +153,14 @@ class Listener:
     async def _stream(
         self, incoming: web.BaseRequest, answer: Answer, chunks: AsyncIterator[bytes]
     ) -> web.StreamResponse:
-        response = web.StreamResponse(status=answer.status, headers=answer.headers)
+        headers = {**answer.headers, **(answer.flow.headers if answer.flow else {})}
+        response = web.StreamResponse(status=answer.status, headers=headers)
         response.enable_chunked_encoding()
 
         async def carry() -> None:
             async with aclosing(cast(Any, chunks)):
                 async for chunk in chunks:
-                    await response.write(chunk)
+                    await self._write_chunk(incoming, chunk)
 
         try:
             await response.prepare(incoming)
@@ -162,6 +169,21 @@ class Listener:
         except ConnectionError:
             pass  # The client has gone.
         return response
+
+    async def _write_chunk(self, incoming: web.BaseRequest, chunk: bytes) -> None:
+        """In one piece. Raises ConnectionError when the client has gone, or has not read for long."""
+        transport = incoming.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has gone")
+        transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        if not incoming.protocol.writing_paused:
+            return
+        try:
+            async with self._clock.timeout(STALLED_MAX_S if "watch" in incoming.query else None):
+                await incoming.writer.drain()
+        except TimeoutError:
+            transport.abort()
+            raise ConnectionResetError(f"the client has read nothing for {STALLED_MAX_S} s") from None
 
     async def _until_closed(self, work: Coroutine[Any, Any, None]) -> None:
         """Work to its end, or until `close` ends it: the client then sees an orderly end of what it was sent."""
@@ -310,15 +332,6 @@ class _WebSocket:
         await self._response.close()
 
 
-def _takes_gzip(accepted: str) -> bool:
-    """Whether an Accept-Encoding names gzip, and not with the weight 0 (RFC 9110, section 12.5.3)."""
-    for clause in accepted.split(","):
-        coding, *parameters = (part.strip() for part in clause.lower().split(";"))
-        if coding == "gzip":
-            return not any(NO_WEIGHT.fullmatch(each) for each in parameters)
-    return False
-
-
 class _Written(web.Response):
     """An answer that is on its way already."""
 
@@ -336,7 +349,9 @@ async def _written(answer: Answer, incoming: web.BaseRequest) -> web.StreamRespo
     transport = incoming.transport
     if incoming.version == HttpVersion11 and transport is not None:
         size = len(answer.body)
-        head = JSON_HEAD % (answer.status, PHRASES.get(answer.status, b""), size, rfc822_formatted_time().encode())
+        flow = answer.flow.lines if answer.flow else b""
+        phrase, now = PHRASES.get(answer.status, b""), rfc822_formatted_time().encode()
+        head = JSON_HEAD % (answer.status, phrase, size, flow, now)
         if size < DRAINED_FROM_BYTES:
             transport.write(head + answer.body)
         else:
@@ -347,7 +362,7 @@ async def _written(answer: Answer, incoming: web.BaseRequest) -> web.StreamRespo
     return _plain(answer)
 
 
-JSON_HEAD = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\ndate: %b\r\n\r\n"
+JSON_HEAD = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%bdate: %b\r\n\r\n"
 PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 WRITTEN = _Written()
 
@@ -358,6 +373,8 @@ def _plain(answer: Answer) -> web.Response:
         text = "".join(each if each.isprintable() else " " for each in warning)
         text = text.replace("\\", "\\\\").replace('"', '\\"')
         response.headers.add("Warning", f'299 - "{text}"')
+    if answer.flow:
+        response.headers.update(answer.flow.headers)
     return response
 
 

@@ -21,9 +21,10 @@ from knarr.api.core.v1 import Node, Pod, Service, ServiceAccount
 from knarr.api.errors import APIError, InternalError, TooLarge
 from knarr.api.metrics.v1beta1 import NodeMetrics, PodMetrics
 from knarr.api.resources import Registry
-from knarr.apiserver import answers, bodies, discovery, forms, openapi, openapi_protobuf
+from knarr.apiserver import answers, bodies, discovery, forms
+from knarr.apiserver.about import About
 from knarr.apiserver.access import Access, AccessSettings
-from knarr.apiserver.action import action_of
+from knarr.apiserver.action import Action, action_of
 from knarr.apiserver.addresses import ServiceAddresses
 from knarr.apiserver.admission import Admission, built_in
 from knarr.apiserver.answers import failure
@@ -35,7 +36,7 @@ from knarr.apiserver.metrics import Metrics, Series, series_of
 from knarr.apiserver.objects import Objects
 from knarr.apiserver.proxy import Proxy
 from knarr.apiserver.reads import Reads
-from knarr.apiserver.requests import ResourcePath, flag, resource_path
+from knarr.apiserver.requests import ResourcePath, flag, resource_path, with_watch_as_parameter
 from knarr.apiserver.service_tokens import Tokens
 from knarr.apiserver.subresources import Subresources
 from knarr.apiserver.token_requests import TokenRequests
@@ -54,7 +55,7 @@ BODY_MAX_BYTES = 3 << 20
 CONNECTING = ("attach", "exec", "portforward", "proxy")
 """Subresources that are a connection: admission is asked about the operation CONNECT."""
 
-Placed = Callable[[Request, User, ResourcePath | None], Place]
+Placed = Callable[[Request, User, ResourcePath | None, Action], Place]
 """placed(request, user, path): the place that a request has while it is worked on (see knarr.apiserver.flow)."""
 Review = Callable[[Call, Any], Awaitable[Any]]
 """review(call, obj): what a POST of a kind that is never kept is answered (TokenReview, SubjectAccessReview)."""
@@ -94,7 +95,7 @@ class APIServer:
         self.tokens = tokens
         self.clock = clock
         self.metrics = Metrics()
-        self.flow = Flow(self.metrics, clock)
+        self.flow = Flow(self.metrics, store, clock)
         self.access = Access(store, registry, clock, settings.access, tokens)
         addresses = ServiceAddresses(store, clock, settings.service_cidr, settings.node_ports)
         self.objects = Objects(
@@ -103,6 +104,7 @@ class APIServer:
             Admission(built_in.plugins(store, clock, addresses, [self.access.admission])),
         )
         self.objects.companions[Service] = addresses.companions
+        self.about = About(registry, clock, settings.address, self.access.issuer_document)
         self.reads = Reads(store, self.objects, clock)
         self.writes = Writes(store, self.objects, self.reads, clock)
         self.subresources = Subresources(registry, self.objects, self.writes, clock, lambda: self.nodes)
@@ -128,10 +130,12 @@ class APIServer:
 
     async def handle(self, request: Request) -> Answer:
         """The answer to a request of a part of this process; never raises."""
+        request = with_watch_as_parameter(request)
         return await self._answered(request, self._answer(request, resource_path(request.path), _anybody))
 
     async def handle_from_outside(self, request: Request) -> Answer:
         """The answer to a request that came over the network: limited in number and time, and counted. Never raises."""
+        request = with_watch_as_parameter(request)
         path = resource_path(request.path)
         start_s = self.clock.monotonic_s()
         try:
@@ -161,21 +165,29 @@ class APIServer:
         if path is None and (answer := self._public(request)):
             await self.access.authorizer.authorize(user, action)
             return answer
-        with placed(request, user, path):
-            await self.access.authorizer.authorize(user, action)
-            return await self._dispatch(request, user, path)
+        if placed is not _anybody and not self.flow.follower.fresh():
+            await self.flow.follower.catch_up()
+        place = placed(request, user, path, action)
+        try:
+            with place:
+                await self.access.authorizer.authorize(user, action)
+                answer = await self._dispatch(request, user, path)
+        except APIError as error:
+            answer = failure(error, request)
+        answer.flow = place.headers
+        return answer
 
     async def _dispatch(self, request: Request, user: User, path: ResourcePath | None) -> Answer:
         if path is None:
             if request.path == "/metrics":
                 return self.metrics.answer(await self._objects_by_resource())
-            return self._about(request)
+            return await self.about.answer(request)
         resource = self.registry.by_plural(path.group, path.version, path.plural)
         if resource is None or (path.namespace and not resource.namespaced):
             raise answers.not_served()
         if len(request.body) > BODY_MAX_BYTES:
             raise TooLarge(f"Request entity too large: limit is {BODY_MAX_BYTES}")
-        call = Call(request, user, resource, self.registry.kept(resource), path)
+        call = Call(request, user, resource, self.registry.kept(resource), path, self.registry.versions(resource))
         if path.subresource:
             return await self._subresource(call)
         if path.name:
@@ -186,6 +198,8 @@ class APIServer:
         """Let go of what the server holds besides its store."""
         self.ready = False
         await self.access.close()
+        await self.reads.close()
+        await self.flow.follower.close()
         await self.proxy.close()
 
     async def _objects_by_resource(self) -> dict[tuple[str, str], int]:
@@ -218,42 +232,6 @@ class APIServer:
         if request.path.rstrip("/") == "/version" and request.method in ("GET", "HEAD"):
             return answers.plain(discovery.version(), request)
         return self.health.answer(request)
-
-    def _about(self, request: Request) -> Answer:
-        """Discovery and OpenAPI."""
-        if request.method not in ("GET", "HEAD"):
-            raise answers.method_not_allowed()
-        parts = request.path.strip("/").split("/")
-        found = self.access.issuer_document(request.path)
-        match parts:
-            case ["api"] | ["apis"] if forms.accepted(request.headers.get("accept", "")).aggregated_discovery:
-                answer = answers.plain(discovery.aggregated(self.registry, core=parts == ["api"]), request)
-                answer.headers["content-type"] = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
-                return answer
-            case ["api"]:
-                found = discovery.core_versions(self.settings.address)
-            case ["api", version]:
-                found = discovery.resources(self.registry, "", version)
-            case ["apis"]:
-                found = discovery.groups(self.registry)
-            case ["apis", group]:
-                found = discovery.group(self.registry, group)
-            case ["apis", group, version]:
-                found = discovery.resources(self.registry, group, version)
-            case ["openapi", "v2"]:
-                found = openapi.swagger(self.registry)
-                if any(media in request.headers.get("accept", "") for media in openapi_protobuf.MEDIA_TYPES):
-                    content = {"content-type": openapi_protobuf.MEDIA_TYPE}
-                    return Answer(200, content, openapi_protobuf.encoded(found))
-            case ["openapi", "v3"]:
-                found = openapi.index(self.registry)
-            case ["openapi", "v3", *place]:
-                found = openapi.document(self.registry, "/".join(place))
-            case [""]:
-                found = {"paths": discovery.paths(self.registry)}
-        if found is None:
-            raise answers.not_served()
-        return answers.plain(found, request)
 
     async def _collection(self, call: Call) -> Answer:
         match call.request.method:
@@ -309,7 +287,7 @@ class APIServer:
         return answer
 
 
-def _anybody(request: Request, user: User, path: ResourcePath | None) -> Place:
+def _anybody(request: Request, user: User, path: ResourcePath | None, action: Action) -> Place:
     """No limit: for the parts of this process."""
     return NO_PLACE
 

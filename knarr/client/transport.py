@@ -38,6 +38,23 @@ class Request:
     """All values of parameters that may be repeated (command)."""
 
 
+@dataclass(frozen=True, slots=True)
+class FlowHeaders:
+    """By which flow schema and priority level a request was let in: headers of its answer (KEP-1040)."""
+
+    headers: Mapping[str, str]
+    lines: bytes
+    """The same, as they are written."""
+
+    @classmethod
+    def of(cls, schema_uid: str, level_uid: str) -> FlowHeaders:
+        headers = {
+            "X-Kubernetes-PF-FlowSchema-UID": schema_uid,
+            "X-Kubernetes-PF-PriorityLevel-UID": level_uid,
+        }
+        return cls(headers, "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode())
+
+
 @dataclass(slots=True)
 class Answer:
     """One answer. Either `body` or `stream` is used."""
@@ -51,6 +68,7 @@ class Answer:
     """Chunks as they come; the receiver must exhaust or aclose() it."""
     upgrade: Upgrade | None = None
     """With status 101: the caller makes the connection a WebSocket and hands it over."""
+    flow: FlowHeaders | None = None
 
 
 class Socket(Protocol):
