@@ -22,6 +22,7 @@ ALIASES = b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
 )
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 THERE = ((CONFIG_MAPS, config_map("a", x="1")),)
+REJECTED = "the server rejected our request due to an error in our request"
 TOO_LARGE = "Request entity too large: limit is 3145728"
 UNREADABLE = [
     (1, "3 MiB and a byte", b" " * ((3 << 20) + 1), JSON, 413, TOO_LARGE),
@@ -121,9 +122,12 @@ async def test_numbers_that_are_none(door: Door, case: Case) -> None:
     ),
     *(
         Case(7, f"{body[:40]!r} as a JSON patch", "PATCH", ONE, body, media=JSON_PATCH, there=THERE)
-        for body in (b'{"op":"add"}', b"[1]", b'[{"op":"fly","path":"/a"}]', b'[{"op":"add"}]', b'[{"path":"/a"}]',
-                     b'[{"op":"add","path":"/data/x"}]', b'[{"op":"add","path":"data","value":1}]',
-                     b'[{"op":"move","path":"/data/x"}]')
+        for body in (b'{"op":"add"}', b"[1]", b'[{"op":1,"path":"/a"}]')
+    ),
+    *(
+        Case(7, f"{body[:40]!r} as a JSON patch", "PATCH", ONE, body, 422, REJECTED, media=JSON_PATCH, there=THERE)
+        for body in (b'[{"op":"fly","path":"/a"}]', b'[{"op":"add"}]', b'[{"path":"/a"}]',
+                     b'[{"op":"add","path":"data","value":1}]', b'[{"op":"move","path":"/data/x"}]')
     ),
     *(
         Case(7, f"an array as {name}", "PATCH", ONE, b'[{"op":"add"}]', media=media, there=THERE,
@@ -138,13 +142,13 @@ async def test_numbers_that_are_none(door: Door, case: Case) -> None:
          r"Request entity too large: The allowed maximum operations in a JSON patch is 10000, got 10001",
          media=JSON_PATCH, there=THERE),
     Case(6, "a test that fails", "PATCH", ONE, [{"op": "replace", "path": "/data/x", "value": "2"},
-         {"op": "test", "path": "/data/x", "value": "3"}], 422, "the server rejected our request.*",
+         {"op": "test", "path": "/data/x", "value": "3"}], 422, REJECTED,
          media=JSON_PATCH, there=THERE),
-    Case(6, "a test of what is not there", "PATCH", ONE, [{"op": "test", "path": "/data/y", "value": None}], 422,
-         "the server rejected our request.*", media=JSON_PATCH, there=THERE),
+    Case(6, "a test of what is not there", "PATCH", ONE, [{"op": "test", "path": "/data/y", "value": "1"}], 422,
+         REJECTED, media=JSON_PATCH, there=THERE),
     Case(6, "a copy that doubles itself", "PATCH", ONE,
          [{"op": "copy", "from": "/data", "path": f"/data/d{number}"} for number in range(40)], 422,
-         "the copy operations of the JSON patch make the object too large", media=JSON_PATCH, there=THERE),
+         REJECTED, media=JSON_PATCH, there=THERE),
     Case(6, "a path that is not there", "PATCH", ONE, [{"op": "remove", "path": "/data/y"}], 422,
          media=JSON_PATCH, there=THERE),
     Case(6, "an index too far", "PATCH", ONE, [{"op": "add", "path": "/metadata/managedFields/9", "value": {}}], 422,
