@@ -47,7 +47,7 @@ def validate_job_status(job: Job) -> Iterable[Cause]:
     if is_finished(status):
         if status.active:
             yield invalid("status.active", status.active, "active>0 is invalid for finished job")
-        if status.start_time is None:
+        if status.start_time is None and not spec.suspend:
             yield required("status.startTime", "startTime is required for finished job")
         if uncounted.failed or uncounted.succeeded:
             detail = "uncountedTerminatedPods needs to be empty for finished job"
@@ -73,7 +73,8 @@ def validate_job_status_change(job: Job, old: Job) -> Iterable[Cause]:
     if status.completion_time and before.completion_time and status.completion_time != before.completion_time:
         yield invalid("status.completionTime", status.completion_time, "completionTime cannot be mutated")
     suspended = bool(job.spec and job.spec.suspend)
-    if before.start_time and status.start_time != before.start_time and not suspended:
+    resumed = condition_is_true(before, "Suspended") and not condition_is_true(status, "Suspended")
+    if before.start_time and status.start_time != before.start_time and not (suspended or resumed):
         yield required("status.startTime", "startTime cannot be removed for unsuspended job")
     met = condition_is_true(status, "SuccessCriteriaMet")
     if condition_is_true(before, "SuccessCriteriaMet") and not met:
