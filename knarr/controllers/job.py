@@ -15,9 +15,10 @@ from knarr.api.batch.job_status import is_finished
 from knarr.api.batch.v1 import Job, JobCondition, JobStatus
 from knarr.api.core.pod_state import is_ready, is_terminal, phase
 from knarr.api.core.v1 import Pod
-from knarr.api.errors import APIError, NotFound
+from knarr.api.errors import APIError, Conflict, NotFound
 from knarr.api.meta.owners import selector_for
 from knarr.api.types import replace
+from knarr.client.client import Client
 from knarr.client.controller import Controller, is_namespace_terminating
 from knarr.client.informer import key_of
 from knarr.controllers.job_pods import TRACKING, Backoff, is_tracked, new_pod
@@ -162,13 +163,16 @@ class Jobs(Controller):
         return Change(deleted=deleted, error=next(filter(None, errors), None))
 
     async def _delete_pod(self, job: Job, pod: Pod, uncounted: bool) -> APIError | None:
-        name = pod.metadata.name or ""
+        """Only as it is seen: one that has ended meanwhile is not to be deleted but counted, as what it has become."""
+        name, version = pod.metadata.name or "", pod.metadata.resource_version
         try:
             if uncounted and is_tracked(pod):
-                await remove_finalizer(self.client, pod)
-            await self.client.delete(Pod, name, pod.metadata.namespace, uid=pod.metadata.uid)
+                version = await remove_finalizer(self.client, pod, version)
+            await self.client.delete(Pod, name, pod.metadata.namespace, uid=pod.metadata.uid, resource_version=version)
         except NotFound:
             return None
+        except Conflict as error:
+            return error
         except APIError as error:
             self.events.warning(job, "FailedDelete", f"Error deleting: {error}")
             return error
@@ -243,10 +247,12 @@ def is_managed_elsewhere(job: Job) -> bool:
     return job.spec is not None and job.spec.managed_by not in (None, CONTROLLER_NAME)
 
 
-async def remove_finalizer(client: Any, pod: Pod) -> None:
-    """Raises NotFound, and Conflict when there is another pod of that name."""
-    patch = {"metadata": {"uid": pod.metadata.uid, "$deleteFromPrimitiveList/finalizers": [TRACKING]}}
-    await client.patch(Pod, pod.metadata.name or "", patch, pod.metadata.namespace)
+async def remove_finalizer(client: Client, pod: Pod, version: str | None = None) -> str | None:
+    """The version of the pod without it. Raises NotFound, and Conflict for another pod, or another `version` of it."""
+    metadata: dict[str, Any] = {"uid": pod.metadata.uid, "$deleteFromPrimitiveList/finalizers": [TRACKING]}
+    patch = {"metadata": metadata | ({"resourceVersion": version} if version else {})}
+    patched = await client.patch(Pod, pod.metadata.name or "", patch, pod.metadata.namespace)
+    return patched.metadata.resource_version
 
 
 def _with_counts(seen: Seen, status: JobStatus, change: Change) -> JobStatus:

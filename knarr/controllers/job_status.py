@@ -182,8 +182,10 @@ def why_it_is_complete(seen: Seen, active: int, now_s: float) -> JobCondition | 
 
 
 def until_deadline_s(spec: JobSpec, status: JobStatus, now_s: float) -> float | None:
-    """Seconds until the Job has been active for too long; None if that can't be."""
-    if spec.active_deadline_seconds is None or status.start_time is None or spec.suspend:
+    """Seconds until the Job has been active for too long; None if that can't be. One that is about to be resumed begins
+    anew."""
+    suspended = spec.suspend or _true_condition(status, "Suspended")
+    if spec.active_deadline_seconds is None or status.start_time is None or suspended:
         return None
     return status.start_time.timestamp() + spec.active_deadline_seconds - now_s
 

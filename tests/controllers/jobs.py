@@ -68,7 +68,9 @@ def indexes(pods: Iterable[Pod]) -> list[int]:
     return sorted(map(index, pods))
 
 
-async def end(cluster: Cluster, pod: Pod, exit_code: int = 0, *, conditions: Iterable[str] = (), phase: str = "") -> None:
+async def end(
+    cluster: Cluster, pod: Pod, exit_code: int = 0, *, conditions: Iterable[str] = (), phase: str = ""
+) -> None:
     """What the node would say of a pod whose container has ended."""
     now = utc(cluster.clock.time_s())
     terminated = {"exitCode": exit_code, "finishedAt": now, "startedAt": now}

@@ -67,8 +67,9 @@ def validate_job_status_change(job: Job, old: Job) -> Iterable[Cause]:
             yield _conditions(f"cannot disable the terminal {kind}=True condition")
     if (status.failed or 0) < (before.failed or 0):
         yield invalid("status.failed", status.failed or 0, "cannot decrease the failed counter")
-    same_completions = (job.spec or JobSpec()).completions == (old.spec or JobSpec()).completions
-    if (status.succeeded or 0) < (before.succeeded or 0) and same_completions:
+    spec = job.spec or JobSpec()
+    scalable = is_indexed(spec) and spec.completions == spec.parallelism
+    if (status.succeeded or 0) < (before.succeeded or 0) and not scalable:
         yield invalid("status.succeeded", status.succeeded or 0, "cannot decrease the succeeded counter")
     if status.completion_time and before.completion_time and status.completion_time != before.completion_time:
         yield invalid("status.completionTime", status.completion_time, "completionTime cannot be mutated")
