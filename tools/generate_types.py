@@ -65,7 +65,7 @@ ZEROS = {
     "bool": "False",
     "float": "0.0",
     "bytes": 'b""',
-    "RawObject": "dict",
+    "RawObject": "None",
 }
 ZEROS |= {"Quantity": '"0"', "IntOrString": "0"}
 HEAD = ("api_version", "kind", "metadata")

@@ -180,6 +180,7 @@ class Registry:
         self._by_plural: dict[tuple[str, str, str], Resource] = {}
         self._by_kind: dict[tuple[str, str, str], Resource] = {}
         self._by_type: dict[type[Any], Resource] = {}
+        self._versions: dict[type[Any], dict[str, Resource]] = {}
         for resource in resources:
             self.add(resource)
 
@@ -190,6 +191,8 @@ class Registry:
         self._by_plural[key] = resource
         self._by_kind[resource.group, resource.version, resource.kind] = resource
         self._by_type[resource.type] = resource
+        kept_as = resource.conversion.kept_as if resource.conversion else resource.type
+        self._versions.setdefault(kept_as, {})[resource.group_version] = resource
 
     def __iter__(self) -> Iterator[Resource]:
         return iter(self._by_plural.values())
@@ -203,6 +206,10 @@ class Registry:
     def of(self, kind: type[Any]) -> Resource:
         """The resource that a type is served as. KeyError when it is not served."""
         return self._by_type[kind]
+
+    def versions(self, resource: Resource) -> Mapping[str, Resource]:
+        """The versions in which a kind is served, by name (apps/v1)."""
+        return self._versions[resource.conversion.kept_as if resource.conversion else resource.type]
 
     def kept(self, resource: Resource) -> Resource:
         """The resource as which a resource's objects are in the store: itself, but for versions that are converted."""

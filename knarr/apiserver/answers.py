@@ -11,16 +11,19 @@ from knarr.api.errors import APIError, Cause, MethodNotAllowed, NotFound
 from knarr.apiserver import forms
 from knarr.apiserver.calls import Call
 from knarr.apiserver.forms import Form
-from knarr.apiserver.requests import flag
 from knarr.client.transport import Answer, Request
 from knarr.clock import Clock
 
+TRUE = ("1", "t", "T", "true", "TRUE", "True")
+FOR_PERSONS = ("curl", "Wget", "Mozilla/5.0")
 JSON_HEADERS = {"content-type": "application/json"}
 
 
-def failure(error: APIError) -> Answer:
+def failure(error: APIError, request: Request | None = None) -> Answer:
     """The answer that an error is."""
     answer = Answer(error.code, dict(JSON_HEADERS), msgspec.json.encode(error.status()))
+    if request:
+        pretty(answer, request)
     if error.retry_after_s is not None:
         answer.headers["retry-after"] = str(error.retry_after_s)
     return answer
@@ -34,10 +37,10 @@ def plain(data: Any, request: Request, status: int = 200) -> Answer:
 def shown(call: Call, value: bytes, clock: Clock, status: int = 200, warnings: list[str] | None = None) -> Answer:
     """An object, kept as `value`, in the form that the client asked for."""
     accepted = forms.accepted(call.request.headers.get("accept", ""))
+    forms.check(accepted, call.query)
     value = call.presented(value)
     if accepted.form is not Form.OBJECT:
-        include = call.query.get("includeObject", "Metadata")
-        value = forms.shown(call.resource, value, accepted.form, clock.time_s(), include)
+        value = forms.shown(call.resource, value, accepted, clock.time_s(), call.query.get("includeObject", ""))
     answer = encoded(value, call.request, accepted, status)
     if warnings:
         answer.warnings = warnings
@@ -54,7 +57,9 @@ def encoded(body: bytes, request: Request, accepted: forms.Accepted | None = Non
 
 
 def pretty(answer: Answer, request: Request) -> Answer:
-    if flag(request.query, "pretty"):
+    """Indented when the client says so, or is one that a person sits at (as upstream decides it)."""
+    asked = request.query.get("pretty", "")
+    if asked in TRUE or (not asked and request.headers.get("user-agent", "").startswith(FOR_PERSONS)):
         answer.body = msgspec.json.format(answer.body, indent=2)
     return answer
 

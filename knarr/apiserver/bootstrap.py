@@ -17,6 +17,8 @@ from knarr.api.core.v1 import (
 from knarr.api.discovery.v1 import Endpoint, EndpointConditions, EndpointSlice
 from knarr.api.discovery.v1 import EndpointPort as SlicePort
 from knarr.api.errors import AlreadyExists, NotFound
+from knarr.api.flowcontrol.defaults import LEVELS, SCHEMAS
+from knarr.api.flowcontrol.v1 import FlowSchema, PriorityLevelConfiguration
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.scheduling.resources import DESCRIPTIONS, SYSTEM
 from knarr.api.scheduling.v1 import PriorityClass
@@ -32,6 +34,8 @@ async def bootstrap(client: Client, service_cidr: str, cluster_dns: str, address
         await _ensure(client, Namespace(metadata=ObjectMeta(name=name)))
     await reconcile_roles(client)
     await priority_classes(client)
+    for each in (*LEVELS, *SCHEMAS):
+        await _ensure(client, each)
     first = str(ipaddress.ip_network(service_cidr)[1])
     labels = {"component": "apiserver", "provider": "kubernetes"}
     metadata = ObjectMeta(name="kubernetes", namespace="default", labels=labels)
@@ -86,7 +90,10 @@ async def _publish(client: Client, address: str, port: int) -> None:
 
 
 async def _ensure(
-    client: Client, obj: Namespace | PriorityClass | Service | Endpoints | EndpointSlice, *, replace: bool = False
+    client: Client,
+    obj: Namespace | PriorityClass | Service | Endpoints | EndpointSlice | FlowSchema | PriorityLevelConfiguration,
+    *,
+    replace: bool = False,
 ) -> None:
     metadata = obj.metadata
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import msgspec
@@ -30,6 +30,8 @@ class Call:
     kept: Resource
     """As it is in the store: the same, but for a version that is converted."""
     path: ResourcePath
+    versions: Mapping[str, Resource] = field(default_factory=dict)
+    """All in which the kind is served, by name."""
 
     @property
     def query(self) -> Mapping[str, str]:
@@ -58,7 +60,8 @@ class Call:
         if name and (fault := manager_fault(name)):
             raise Invalid.of("meta.k8s.io", "PatchOptions", "", [invalid("fieldManager", name, fault)])
         name = name or _program(self.request.headers.get("user-agent", ""))
-        return Manager(name, operation, self.kept.group_version, subresource or self.path.subresource)
+        version = self.resource.group_version
+        return Manager(name, operation, version, subresource or self.path.subresource, self.versions)
 
     def presented(self, value: bytes) -> bytes:
         """An object's bytes in the version that the client asked for."""

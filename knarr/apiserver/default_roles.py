@@ -20,8 +20,9 @@ AGGREGATED_TO = {
     "system:aggregate-to-admin": "admin",
     "system:aggregate-to-edit": "edit",
     "system:aggregate-to-view": "view",
+    "system:aggregated-metrics-reader": "admin edit view",
 }
-"""A role → the label that it has."""
+"""A role → the labels that it has."""
 
 
 def rule(verbs: str, groups: str, resources: str, names: str = "") -> PolicyRule:
@@ -112,6 +113,8 @@ CLUSTER_ROLES: dict[str, tuple[PolicyRule, ...]] = {
         rule(ALL, "coordination.k8s.io", "leases"),
         rule(WRITE, "resource.k8s.io", "resourceclaims resourceclaimtemplates"),
     ),
+    # Of upstream's add-on that serves the group.
+    "system:aggregated-metrics-reader": (rule(READ, "metrics.k8s.io", "nodes pods"),),
     "system:aggregate-to-view": (
         rule(
             READ,

@@ -1,27 +1,38 @@
 """How much the door takes on at once: limits on requests in flight, a time limit for each, and the count of both.
 
-Reads and writes have a limit each (upstream's --max-requests-inflight). What is over it gets 429 and when to come back,
+All requests together have a limit (the sum of upstream's --max-requests-inflight and --max-mutating-requests-inflight),
+of which each priority level has a share (see knarr.apiserver.priority). What is over it gets 429 and when to come back,
 but for administrators, who must be able to mend an overloaded server. Watches, logs and what else lasts as long as its
 client likes take no place. Only requests from outside pass here: the parts of this process don't compete with users.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable
+from types import TracebackType
+from typing import TypeVar
 
 from knarr.api.errors import APIError, BadRequest, Timeout, TooManyRequests
+from knarr.apiserver.action import Action
 from knarr.apiserver.metrics import Metrics
+from knarr.apiserver.priority import Level, Priorities
 from knarr.apiserver.requests import ResourcePath, flag
-from knarr.client.transport import Request, User
+from knarr.client.transport import FlowHeaders, Request, User
+from knarr.clock import Clock
+from knarr.store.contract import Store
 
-READS_MAX, WRITES_MAX = 400, 200
-"""In flight at once; upstream's defaults."""
+T = TypeVar("T")
+
+IN_FLIGHT_MAX = 600
+"""At once, of all levels: upstream's 400 reads and 200 writes."""
 TIMEOUT_S = 60.0
 """For a request that doesn't last by nature; a client may ask for less with ?timeout."""
-RETRY_AFTER_S = 1
-PRIVILEGED = "system:masters"
+LOOK_EVERY_S = 1.0
+"""How often requests are looked through for those that take too long."""
+OWN_TIMER_BELOW_S = 10.0
+"""A shorter limit is kept to the moment, by a timer of its own. One for each request cost a tenth of a GET."""
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 LASTING = frozenset({"attach", "exec", "log", "portforward", "proxy"})
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
@@ -31,28 +42,115 @@ UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0,
 class Flow:
     """The requests of one server that are in flight."""
 
-    def __init__(self, metrics: Metrics, *, reads_max: int = READS_MAX, writes_max: int = WRITES_MAX) -> None:
-        self._limits = {"readOnly": reads_max, "mutating": writes_max}
-        self._now = {"readOnly": 0, "mutating": 0}
+    def __init__(self, metrics: Metrics, store: Store, clock: Clock, in_flight_max: int = IN_FLIGHT_MAX) -> None:
+        self._reads, self._writes = Count("readOnly"), Count("mutating")
+        self._metrics = metrics
+        self._clock = clock
+        self._ends_s: dict[asyncio.Timeout, float] = {}
+        self._looking = False
+        self._priorities = Priorities(store, in_flight_max)
+        self.follower = self._priorities.follower
+        """Is to be fresh before a place is asked for."""
+        for kind in (self._reads, self._writes):
+            metrics.in_flight(kind.name, kind.now)
+
+    def place(self, request: Request, user: User, path: ResourcePath | None, action: Action) -> Place:
+        """A place to hold while the request is worked on: to enter it (`with`) raises TooManyRequests when there is
+        none."""
+        if lasting(request, path):
+            watching = action.verb == "watch"
+            return Place(self._priorities.of(user, action).headers) if watching else NO_PLACE
+        flow = self._priorities.of(user, action)
+        count = self._reads if request.method in READING else self._writes
+        return LevelPlace(flow.headers, flow.level, count, self._metrics)
+
+    async def within(self, limit_s: float | None, work: Awaitable[T]) -> T:
+        """What `work` answers. Raises TimeoutError when it takes longer."""
+        if limit_s is None:
+            return await work
+        if limit_s < OWN_TIMER_BELOW_S:
+            async with self._clock.timeout(limit_s):
+                return await work
+        async with self._clock.timeout(None) as limit:
+            self._ends_s[limit] = self._clock.monotonic_s() + limit_s
+            if not self._looking:
+                self._look_later()
+            try:
+                return await work
+            finally:
+                del self._ends_s[limit]
+
+    def _look_later(self) -> None:
+        self._looking = True
+        asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
+
+    def _look(self) -> None:
+        """End what takes too long, and look again as long as there is anything to look at."""
+        self._looking = False
+        now_s, loop = self._clock.monotonic_s(), asyncio.get_running_loop()
+        for limit, end_s in self._ends_s.items():
+            if end_s <= now_s and not limit.expired():
+                limit.reschedule(loop.time())
+        if self._ends_s:
+            self._look_later()
+
+
+class Count:
+    """How many requests of a kind are in flight."""
+
+    __slots__ = ("name", "taken")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.taken = 0
+
+    def now(self) -> int:
+        return self.taken
+
+
+class Place:
+    """Held by `with`; this one is no place at all."""
+
+    __slots__ = ("headers",)
+
+    def __init__(self, headers: FlowHeaders | None = None) -> None:
+        self.headers = headers
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+NO_PLACE = Place()
+
+
+class LevelPlace(Place):
+    """A place of a priority level."""
+
+    __slots__ = ("_count", "_held", "_level", "_metrics")
+
+    def __init__(self, headers: FlowHeaders | None, level: Level, count: Count, metrics: Metrics) -> None:
+        self.headers = headers
+        self._level = level
+        self._count = count
         self._metrics = metrics
 
-    @contextmanager
-    def place(self, request: Request, user: User, path: ResourcePath | None) -> Iterator[None]:
-        """Hold a place while the request is worked on. Raises TooManyRequests when there is none."""
-        if lasting(request, path):
-            yield
-            return
-        kind = "readOnly" if request.method in READING else "mutating"
-        if self._now[kind] >= self._limits[kind] and PRIVILEGED not in user.groups:
-            self._metrics.refused(kind)
-            raise TooManyRequests("too many requests, please try again later", retry_after_s=RETRY_AFTER_S)
-        self._now[kind] += 1
-        self._metrics.in_flight(kind, self._now[kind])
+    def __enter__(self) -> None:
         try:
-            yield
-        finally:
-            self._now[kind] -= 1
-            self._metrics.in_flight(kind, self._now[kind])
+            self._held = self._level.take()
+        except TooManyRequests:
+            self._metrics.refused(self._count.name)
+            raise
+        self._count.taken += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._count.taken -= 1
+        if self._held:
+            self._level.give_back()
 
 
 def lasting(request: Request, path: ResourcePath | None) -> bool:
@@ -83,4 +181,4 @@ def duration_s(text: str) -> float | None:
 
 
 def timed_out() -> APIError:
-    return Timeout("request did not complete within requested timeout - context deadline exceeded")
+    return Timeout("Timeout: request did not complete within requested timeout - context deadline exceeded")

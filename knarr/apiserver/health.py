@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from knarr.apiserver.requests import flag
 from knarr.client.transport import Answer, Request
 
 PLAIN = {"content-type": "text/plain; charset=utf-8", "x-content-type-options": "nosniff"}
@@ -26,12 +25,8 @@ class Health:
             return None
         checks = self.checks | self.readiness if endpoint == "readyz" else self.checks
         if name:
-            checks = {found: check for found, check in checks.items() if found == name}
-            if not checks:
-                return Answer(404, dict(PLAIN), b"404 page not found\n")
-            excluded: set[str] = set()
-        else:
-            excluded = _excluded(request)
+            return self._single(name, checks)
+        excluded = _excluded(request)
         lines: list[str] = []
         failed = False
         for found, check in checks.items():
@@ -43,18 +38,24 @@ class Health:
                 # What is wrong may tell of the inside: it goes to the log of whoever set the check, not to anybody.
                 lines.append(f"[-]{found} failed: reason withheld")
                 failed = True
-        lines += [
-            f'warn: some health checks cannot be excluded: no matches for "{name}"'
-            for name in sorted(excluded - checks.keys())
-        ]
+        if unknown := sorted(excluded - checks.keys()):
+            listed = ",".join(f'"{name}"' for name in unknown)
+            lines.append(f"warn: some health checks cannot be excluded: no matches for {listed}")
         if failed:
             return Answer(500, dict(PLAIN), "\n".join([*lines, f"{endpoint} check failed", ""]).encode())
-        if name or not flag(request.query, "verbose"):
+        if "verbose" not in request.query:
             return Answer(200, dict(PLAIN), b"ok")
         return Answer(200, dict(PLAIN), "\n".join([*lines, f"{endpoint} check passed", ""]).encode())
 
+    def _single(self, name: str, checks: Mapping[str, Callable[[], str | None]]) -> Answer:
+        """One check has a path of its own; who may read that is told what is wrong."""
+        if name not in checks:
+            return Answer(404, dict(PLAIN), b"404 page not found\n")
+        if fault := checks[name]():
+            return Answer(500, dict(PLAIN), f"internal server error: {fault}\n".encode())
+        return Answer(200, dict(PLAIN), b"ok")
+
 
 def _excluded(request: Request) -> set[str]:
-    repeated: Mapping[str, list[str]] = request.repeated
-    values = repeated.get("exclude") or [request.query.get("exclude", "")]
-    return {name for value in values for name in value.split(",") if name}
+    values = request.repeated.get("exclude") or [request.query.get("exclude", "")]
+    return {value for value in values if value}

@@ -12,18 +12,21 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
+from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import parse_qsl, unquote
 
-from aiohttp import WSMsgType, web
+from aiohttp import HttpVersion11, WSMsgType, web
+from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from knarr.api.errors import APIError, BadRequest, TooLarge
 from knarr.apiserver import impersonate
-from knarr.apiserver.answers import failure
+from knarr.apiserver.answers import JSON_HEADERS, failure
 from knarr.apiserver.authenticate import user_of_certificate
 from knarr.apiserver.flow import timed_out
+from knarr.apiserver.forms import takes_gzip
 from knarr.apiserver.server import BODY_MAX_BYTES, APIServer
 from knarr.client.transport import Answer, Request, Upgrade, User
 from knarr.pki import KeyPair
@@ -41,7 +44,9 @@ HEADERS_MAX_S = 32.0
 BODY_MAX_S = 60.0
 """How long it may take to send the body."""
 GZIP_MIN_BYTES = 128 << 10
-"""Answers from this size on are compressed for those who accept it (KEP-156)."""
+"""Longer answers are compressed for those who accept it (KEP-156)."""
+DRAINED_FROM_BYTES = 64 << 10
+"""An answer of this size is waited for until the client has taken most of it."""
 SHUTDOWN_S = 2.0
 """How long running requests may take to end when the server stops."""
 MESSAGE_MAX_BYTES = 4 << 20
@@ -104,9 +109,14 @@ class Listener:
             return await self._stream(incoming, answer, answer.stream)
         if incoming.method == "HEAD":
             answer.body = b""
-        elif len(answer.body) >= GZIP_MIN_BYTES and "gzip" in incoming.headers.get("accept-encoding", ""):
+        elif "content-encoding" in answer.headers:
+            pass  # Compressed already.
+        elif len(answer.body) > GZIP_MIN_BYTES and takes_gzip(incoming.headers.get("accept-encoding", "")):
             answer.body = await asyncio.to_thread(gzip.compress, answer.body, 1)
-            answer.headers["content-encoding"] = "gzip"
+            vary = filter(None, (answer.headers.get("vary"), "Accept-Encoding"))
+            answer.headers |= {"content-encoding": "gzip", "vary": ", ".join(vary)}
+        if answer.headers == JSON_HEADERS and not answer.warnings and incoming.keep_alive:
+            return await _written(answer, incoming)
         return _plain(answer)
 
     async def _read(self, incoming: web.BaseRequest) -> Request:
@@ -119,7 +129,7 @@ class Listener:
                 raise BadRequest(f"the query of the request can't be read: {error}") from None
             for name, value in pairs:
                 repeated.setdefault(name, []).append(value)
-        query = {name: values[-1] for name, values in repeated.items()}
+        query = {name: values[0] for name, values in repeated.items()}
         body = b""
         if incoming.body_exists:
             try:
@@ -139,7 +149,8 @@ class Listener:
     async def _stream(
         self, incoming: web.BaseRequest, answer: Answer, chunks: AsyncIterator[bytes]
     ) -> web.StreamResponse:
-        response = web.StreamResponse(status=answer.status, headers=answer.headers)
+        headers = {**answer.headers, **(answer.flow.headers if answer.flow else {})}
+        response = web.StreamResponse(status=answer.status, headers=headers)
         response.enable_chunked_encoding()
 
         async def carry() -> None:
@@ -173,7 +184,7 @@ class Listener:
             return _plain(failure(BadRequest("Upgrade request required: this must be a WebSocket")))
         await response.prepare(incoming)
         try:
-            await self._until_closed(_served(upgrade, _WebSocket(response)))
+            await self._until_closed(_served(upgrade, _WebSocket(response, text=upgrade.text)))
         except ConnectionError:
             pass  # The client has gone.
         finally:
@@ -279,12 +290,16 @@ def _join_impersonated(headers: dict[str, str], incoming: web.BaseRequest) -> No
 class _WebSocket:
     """See knarr.client.transport.Socket."""
 
-    def __init__(self, response: web.WebSocketResponse) -> None:
+    def __init__(self, response: web.WebSocketResponse, *, text: bool = False) -> None:
         self._response = response
+        self._text = text
         self.subprotocol = response.ws_protocol or ""
 
     async def send(self, data: bytes) -> None:
-        await self._response.send_bytes(data)
+        if self._text:
+            await self._response.send_str(data.decode())
+        else:
+            await self._response.send_bytes(data)
 
     async def receive(self) -> bytes | None:
         message = await self._response.receive()
@@ -298,11 +313,49 @@ class _WebSocket:
         await self._response.close()
 
 
+class _Written(web.Response):
+    """An answer that is on its way already."""
+
+    async def prepare(self, request: web.BaseRequest) -> None: ...
+
+    async def write_eof(self, data: bytes = b"") -> None: ...
+
+    @property
+    def keep_alive(self) -> bool:
+        return True
+
+
+async def _written(answer: Answer, incoming: web.BaseRequest) -> web.StreamResponse:
+    """Write an answer as nearly all are, in one piece: that is a tenth of the cost of a GET less than aiohttp's way."""
+    transport = incoming.transport
+    if incoming.version == HttpVersion11 and transport is not None:
+        size = len(answer.body)
+        flow = answer.flow.lines if answer.flow else b""
+        phrase, now = PHRASES.get(answer.status, b""), rfc822_formatted_time().encode()
+        head = JSON_HEAD % (answer.status, phrase, size, flow, now)
+        if size < DRAINED_FROM_BYTES:
+            transport.write(head + answer.body)
+        else:
+            transport.write(head)
+            transport.write(answer.body)
+            await incoming.writer.drain()
+        return WRITTEN
+    return _plain(answer)
+
+
+JSON_HEAD = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%bdate: %b\r\n\r\n"
+PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+WRITTEN = _Written()
+
+
 def _plain(answer: Answer) -> web.Response:
     response = web.Response(status=answer.status, body=answer.body, headers=answer.headers)
     for warning in answer.warnings:
-        text = warning.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+        text = "".join(each if each.isprintable() else " " for each in warning)
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
         response.headers.add("Warning", f'299 - "{text}"')
+    if answer.flow:
+        response.headers.update(answer.flow.headers)
     return response
 
 

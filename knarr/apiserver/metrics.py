@@ -5,7 +5,7 @@ https://kubernetes.io/docs/reference/instrumentation/metrics/ tells what each na
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -90,8 +90,9 @@ class Metrics:
         verb, _, *rest = series
         self._lasting.labels(verb, *rest).inc(change)
 
-    def in_flight(self, kind: str, count: int) -> None:
-        self._in_flight[kind].set(count)
+    def in_flight(self, kind: str, count: Callable[[], int]) -> None:
+        """`count` says how many there are, when somebody reads."""
+        self._in_flight[kind].set_function(count)
 
     def refused(self, kind: str) -> None:
         self._refused[kind].inc()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from knarr.api.core.v1 import Pod
 from knarr.api.errors import BadRequest, ServiceUnavailable
-from knarr.client.nodes import LogOptions, NodeBackend, Streams
+from knarr.client.nodes import LogOptions, NodeBackend, NodePage, NodeUsage, Streams
 
 
 class Nodes:
@@ -28,10 +28,19 @@ class Nodes:
     async def port_forward(self, pod: Pod, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await self._of(pod).port_forward(pod, port)
 
+    async def usage(self, node: str) -> NodeUsage:
+        return await self._named(node).usage(node)
+
+    async def page(self, node: str, path: str) -> NodePage:
+        return await self._named(node).page(node, path)
+
     def _of(self, pod: Pod) -> NodeBackend:
         node = pod.spec.node_name if pod.spec else None
         if not node:
             raise BadRequest(f"pod {pod.metadata.name} does not have a host assigned")
+        return self._named(node)
+
+    def _named(self, node: str) -> NodeBackend:
         if node not in self._backends:
             raise ServiceUnavailable(f"node {node} can't be reached from this API server")
         return self._backends[node]

@@ -123,7 +123,8 @@ class Objects:
         strategy.prepare_for_create(obj)
         if manager:
             metadata.managed_fields = []
-            metadata.managed_fields = ownership.created(manager, resource, _plain(obj), self._clock.time_s())
+            data = ownership.in_version(_plain(obj), resource, manager.versions.get(manager.api_version, resource))
+            metadata.managed_fields = ownership.created(manager, resource, data, self._clock.time_s())
         attributes = Attributes("CREATE", resource, namespace, obj, None, user, dry_run=dry_run)
         await self._admission.mutate(attributes)
         _refuse(
@@ -143,7 +144,11 @@ class Objects:
                 taken = metadata.name
                 metadata.name = self._generate_name(metadata.generate_name)
                 strategy.renamed(obj, taken)
-        raise AlreadyExists.of(resource.group, resource.plural, metadata.name)
+        refused = AlreadyExists.of(resource.group, resource.plural, metadata.name)
+        if generated:
+            refused.message += ", the server was not able to generate a unique name for the object"
+            refused.retry_after_s = 1
+        raise refused
 
     async def update(
         self,
@@ -278,6 +283,10 @@ class Objects:
         warnings = [*strategy.warnings(obj, old), *attributes.warnings]
         if finished(resource, obj):
             return Stored(await self._erase(resource, obj, record, dry_run), False, warnings)
+        if ownership.only_time_differs(metadata.managed_fields, old.metadata.managed_fields):
+            tracked, metadata.managed_fields = metadata.managed_fields, old.metadata.managed_fields
+            if _unstamped(obj) != _unstamped(old):
+                metadata.managed_fields = tracked
         if _unstamped(obj) == _unstamped(old):
             return Stored(record.value, False, warnings)
         value = await self._commit(resource, obj, old, record.revision, dry_run, attributes.commit)
@@ -286,10 +295,12 @@ class Objects:
     def _track(self, resource: Resource, obj: Any, old: Any, record: Record, manager: Manager) -> None:
         """Let `manager` own what changes. A client may also change managedFields itself, or have them begin anew."""
         sent, metadata, before = obj.metadata.managed_fields, obj.metadata, old.metadata.managed_fields
-        known = before if manager.subresource or not sent else [] if ownership.is_reset(sent) else sent
-        if known is sent and sent != before:
-            ownership.check(sent, resource, metadata.name)
+        known = before
+        if sent and sent != before and not manager.subresource:
+            known = [] if ownership.is_reset(sent) else sent if ownership.readable(sent) else before
         metadata.managed_fields = []
+        if not known:
+            return
         data, old_data = _plain(obj), msgspec.json.decode(record.value)
         old_data["metadata"].pop("managedFields", None)
         entries = ownership.read(known)

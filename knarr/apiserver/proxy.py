@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -23,6 +23,7 @@ from knarr.api.errors import BadRequest, ServiceUnavailable
 from knarr.api.resources import Registry
 from knarr.apiserver.calls import Call
 from knarr.apiserver.objects import Objects
+from knarr.client.nodes import NodeBackend
 from knarr.client.transport import Answer
 from knarr.clock import Clock
 
@@ -72,10 +73,13 @@ class Target:
 class Proxy:
     """The handlers of the proxy subresource."""
 
-    def __init__(self, registry: Registry, objects: Objects, clock: Clock) -> None:
+    def __init__(
+        self, registry: Registry, objects: Objects, clock: Clock, nodes: Callable[[], NodeBackend | None] = lambda: None
+    ) -> None:
         self._registry = registry
         self._objects = objects
         self._clock = clock
+        self._nodes = nodes
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -103,6 +107,11 @@ class Proxy:
     async def node(self, call: Call) -> Answer:
         scheme, name, port = _named(call.path.name)
         node: Node = await self._objects.get(call.kept, "", name)
+        nodes = self._nodes()
+        if nodes is not None and port in ("", str(KUBELET_PORT)) and call.request.method in ("GET", "HEAD"):
+            # What upstream's kubelet serves at its port, our nodes answer themselves.
+            found = await nodes.page(name, call.path.rest)
+            return Answer(found.status, {"content-type": found.content_type}, found.body)
         addresses = node.status.addresses if node.status else []
         host = next((each.address for each in addresses if each.type == "InternalIP"), "")
         number = int(port) if port.isdecimal() else KUBELET_PORT

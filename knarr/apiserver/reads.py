@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from knarr.api.errors import BadRequest, Cause, Expired, Invalid, not_supported
+from knarr.api.errors import Expired
 from knarr.api.resources import Resource
 from knarr.apiserver import answers, forms
 from knarr.apiserver.calls import Call
 from knarr.apiserver.forms import Form
+from knarr.apiserver.labels import Labels
+from knarr.apiserver.list_options import INCONSISTENT, ListOptions, WatchOptions, continue_token, read_continue_token
 from knarr.apiserver.objects import Objects
-from knarr.apiserver.requests import number, revision_of
+from knarr.apiserver.requests import revision_of
 from knarr.apiserver.selection import Selection
-from knarr.apiserver.watch import FUTURE_WAIT_S, Watcher, WatchOptions, too_large
-from knarr.client.transport import Answer
+from knarr.apiserver.watch import FUTURE_WAIT_S, Watcher, over_socket, too_large
+from knarr.client.transport import Answer, Socket, Upgrade
 from knarr.clock import Clock
 from knarr.store.contract import Compacted, FutureRevision, Store
 
-PAGE_WITHOUT_LIMIT = 0
-INCONSISTENT = -1
-"""The revision in a continue token that goes on with whatever is there now."""
 CONTINUE_EXPIRED = (
     "The provided continue parameter is too old to display a consistent list result. Start a new list without the "
     "continue parameter, or use the continue token in this response to retrieve the remainder of the results. Going on "
@@ -38,6 +36,11 @@ class Reads:
         self._store = store
         self._objects = objects
         self._clock = clock
+        self._labels = Labels(store)
+
+    async def close(self) -> None:
+        """Let go of the indexes."""
+        await self._labels.close()
 
     async def get(self, call: Call) -> Answer:
         """One object. Raises NotFound."""
@@ -46,64 +49,45 @@ class Reads:
         return answers.shown(call, record.value, self._clock)
 
     async def list(self, call: Call) -> Answer:
-        query = call.query
-        selection = Selection.of(call.resource, call.kept, call.path.namespace, "", query)
-        limit = max(number(query, "limit") or 0, PAGE_WITHOUT_LIMIT)
-        revision, after, token = await self._list_from(query)
         accepted = forms.accepted(call.request.headers.get("accept", ""))
+        forms.check(accepted, call.query, many=True)
+        options = ListOptions.of(call.query)
+        selection = Selection.of(call.resource, call.kept, call.path.namespace, "", call.query)
+        revision, after = await self._list_from(options)
+        limit = options.limit
         try:
             found = await self._store.range(
                 selection.prefix, revision=revision, after=after, limit=limit if selection.everything else 0
             )
-        except Compacted as gone:
-            if not token:
-                raise Expired(f"The resourceVersion for the provided list is too old: {gone}") from None
+        except Compacted:
+            if not options.token:
+                raise Expired("The resourceVersion for the provided list is too old.") from None
             expired = Expired(CONTINUE_EXPIRED)
-            expired.continue_token = _continue_token(INCONSISTENT, after)
+            expired.continue_token = continue_token(INCONSISTENT, after)
             raise expired from None
         except FutureRevision as early:
             raise too_large(revision, early.current) from None
         records, more, remaining = list(found.records), found.more, found.remaining
         if not selection.everything:
-            records = [record for record in records if selection.holds(record.value)]
+            records = list(await self._labels.select(selection, records, found.revision))
             if limit and len(records) > limit:
+                # How many of those that follow are selected is not told, as upstream: nobody has counted them there.
                 records, more, remaining = records[:limit], True, 0
         metadata: dict[str, Any] = {"resourceVersion": str(found.revision)}
         if more:
-            metadata["continue"] = _continue_token(found.revision, records[-1].key)
+            metadata["continue"] = continue_token(found.revision, records[-1].key)
             if remaining:
                 metadata["remainingItemCount"] = remaining
         values = [record.value for record in records]
         return self.listed(call, values, metadata, accepted)
 
-    async def _list_from(self, query: Mapping[str, str]) -> tuple[int, str, bool]:
-        """Revision (0: now), key to go on after, and whether a continue token said so."""
-        revision = revision_of(query)
-        match = query.get("resourceVersionMatch", "")
-        if token := query.get("continue"):
-            if revision:
-                raise BadRequest("specifying resource version is not allowed when using continue")
-            since, after = _read_continue_token(token)
-            return (0 if since == INCONSISTENT else since), after, True
-        if match and revision is None:
-            cause = Cause(
-                "FieldValueForbidden",
-                "resourceVersionMatch",
-                "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
-            )
-            raise Invalid.of("meta.k8s.io", "ListOptions", "", [cause])
-        if match not in ("", "Exact", "NotOlderThan"):
-            cause = not_supported("resourceVersionMatch", match, ("Exact", "NotOlderThan"))
-            raise Invalid.of("meta.k8s.io", "ListOptions", "", [cause])
-        if match == "Exact" and revision == 0:
-            cause = Cause(
-                "FieldValueForbidden",
-                "resourceVersionMatch",
-                'Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"',
-            )
-            raise Invalid.of("meta.k8s.io", "ListOptions", "", [cause])
-        await self._reach(revision)
-        return (revision or 0) if match == "Exact" else 0, "", False
+    async def _list_from(self, options: ListOptions) -> tuple[int, str]:
+        """The revision to be shown (0: now), and the key to go on after."""
+        if options.token:
+            since, after = read_continue_token(options.token, self._store.revision)
+            return (0 if since == INCONSISTENT else since), after
+        await self._reach(options.revision)
+        return (options.revision or 0) if options.exact else 0, ""
 
     async def _reach(self, revision: int | None) -> None:
         """Wait a little for a revision that a client has seen elsewhere. Raises Timeout."""
@@ -116,12 +100,13 @@ class Reads:
         if resource.conversion:
             values = [call.presented(value) for value in values]
         if accepted.form is Form.TABLE:
-            include = call.query.get("includeObject", "Metadata")
-            body = forms.table(resource, values, self._clock.time_s(), include, metadata)
-            return answers.pretty(Answer(200, dict(answers.JSON_HEADERS), body), call.request)
+            include = call.query.get("includeObject", "")
+            body = forms.table(resource, values, self._clock.time_s(), include, metadata, version=accepted.version)
+            return answers.encoded(body, call.request, accepted)
         if accepted.form is Form.METADATA:
-            head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
-            items = [forms.metadata_only(value) for value in values]
+            version = f"meta.k8s.io/{accepted.version}"
+            head = {"kind": "PartialObjectMetadataList", "apiVersion": version, "metadata": metadata}
+            items = [forms.metadata_only(value, accepted.version) for value in values]
         else:
             head = {"kind": f"{resource.kind}List", "apiVersion": resource.group_version, "metadata": metadata}
             start = len(_type_prefix(resource))
@@ -136,28 +121,21 @@ class Reads:
         return answers.encoded(body, call.request, accepted)
 
     async def watch(self, call: Call) -> Answer:
+        """The changes of a selection; over a WebSocket when the client asks for one, a message an event."""
         query = call.query
-        accepted = forms.accepted(call.request.headers.get("accept", ""))
+        accepted = forms.accepted(call.request.headers.get("accept", ""), watching=True)
+        forms.check(accepted, query)
+        options = WatchOptions.of(query)
         selection = Selection.of(call.resource, call.kept, call.path.namespace, call.path.name, query)
-        options = WatchOptions.of(query, self._clock)
-        include = query.get("includeObject", "Metadata")
-        watcher = Watcher(self._store, self._clock, selection, options, accepted.form, include)
-        return Answer(200, dict(answers.JSON_HEADERS), stream=await watcher.stream())
+        watcher = Watcher(self._store, self._clock, selection, options, accepted, query.get("includeObject", ""))
+        stream = await watcher.stream()
+        if call.request.headers.get("upgrade", "").lower() != "websocket":
+            return Answer(200, dict(answers.JSON_HEADERS), stream=stream)
 
+        async def serve(socket: Socket) -> None:
+            await over_socket(stream, socket)
 
-def _continue_token(revision: int, key: str) -> str:
-    data = msgspec.json.encode({"v": "meta.k8s.io/v1", "rv": revision, "start": key})
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def _read_continue_token(token: str) -> tuple[int, str]:
-    try:
-        data = msgspec.json.decode(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-        if data["v"] == "meta.k8s.io/v1" and isinstance(data["rv"], int) and isinstance(data["start"], str):
-            return data["rv"], data["start"]
-    except (ValueError, KeyError, TypeError, msgspec.DecodeError):
-        pass
-    raise BadRequest("continue key is not valid")
+        return Answer(101, {}, upgrade=Upgrade((), serve, text=True))
 
 
 def _type_prefix(resource: Resource) -> bytes:

@@ -64,20 +64,22 @@ def default_objects() -> Iterator[Any]:
 
 def _cluster_role(name: str, rules: tuple[PolicyRule, ...]) -> ClusterRole:
     metadata = _metadata(name)
-    if label := defaults.AGGREGATED_TO.get(name):
+    for label in defaults.AGGREGATED_TO.get(name, "").split():
         metadata.labels[AGGREGATE + label] = "true"
     aggregation = None
-    if label := defaults.AGGREGATED.get(name):
-        aggregation = AggregationRule(cluster_role_selectors=[LabelSelector(match_labels={AGGREGATE + label: "true"})])
+    if collected := defaults.AGGREGATED.get(name):
+        aggregation = AggregationRule(
+            cluster_role_selectors=[LabelSelector(match_labels={AGGREGATE + collected: "true"})]
+        )
         # The aggregation loop keeps it so; the first answer shall not have to wait for it.
-        rules = tuple(_aggregated(label))
+        rules = tuple(_aggregated(collected))
     return ClusterRole(metadata=metadata, rules=list(rules), aggregation_rule=aggregation)
 
 
 def _aggregated(label: str) -> Iterator[PolicyRule]:
     """The rules that a label collects, in the order of the roles' names, each once."""
     seen: list[PolicyRule] = []
-    for name in sorted(name for name, given in defaults.AGGREGATED_TO.items() if given == label):
+    for name in sorted(name for name, given in defaults.AGGREGATED_TO.items() if label in given.split()):
         inner = defaults.AGGREGATED.get(name)
         for rule in _aggregated(inner) if inner else defaults.CLUSTER_ROLES[name]:
             if rule not in seen:

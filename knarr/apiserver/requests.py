@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from knarr.api.errors import BadRequest
+from knarr.api.errors import BadRequest, shown
+from knarr.client.transport import Request
 
 PATHS_CACHED_MAX = 8192
+NUMBER_LENGTH_MAX = 1000
+WHOLE = re.compile(r"[+-]?[0-9]+")
+DIGITS = re.compile(r"[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,18 @@ def resource_path(path: str) -> ResourcePath | None:
     return ResourcePath(group, version, parts[0], namespace, name, subresource, "/".join(parts[3:]))
 
 
+def with_watch_as_parameter(request: Request) -> Request:
+    """What is asked of /api/v1/watch/… and /apis/apps/v1/watch/…, deprecated paths, as the parameter asks for it."""
+    if "/watch/" not in request.path or request.method not in ("GET", "HEAD"):
+        return request
+    parts = request.path.split("/")
+    place = {"api": 3, "apis": 4}.get(parts[1])
+    if place is None or parts[place : place + 1] != ["watch"]:
+        return request
+    path = "/".join([*parts[:place], *parts[place + 1 :]])
+    return replace(request, path=path, query={**request.query, "watch": "true"})
+
+
 def flag(query: Mapping[str, str], name: str) -> bool:
     """A boolean parameter, as upstream reads it: present and not false."""
     value = query.get(name)
@@ -50,13 +67,11 @@ def flag(query: Mapping[str, str], name: str) -> bool:
 
 
 def number(query: Mapping[str, str], name: str) -> int | None:
-    """A whole-number parameter. Raises BadRequest."""
+    """A whole-number parameter of 64 bits. Raises BadRequest, as Go's parser says it."""
     value = query.get(name)
-    if value is None or value == "":
+    if value is None:
         return None
-    if not value.lstrip("-").isdecimal() or len(value) > 19:
-        raise BadRequest(f'{name}: invalid value "{value}": must be a whole number')
-    return int(value)
+    return _parsed(value, "ParseInt", -(2**63), 2**63 - 1)
 
 
 def revision_of(query: Mapping[str, str]) -> int | None:
@@ -64,6 +79,18 @@ def revision_of(query: Mapping[str, str]) -> int | None:
     value = query.get("resourceVersion", "")
     if value == "":
         return None
-    if not value.isdecimal() or len(value) > 19:
-        raise BadRequest(f'Invalid value: "{value}": resourceVersion must be a whole number')
-    return int(value)
+    try:
+        return _parsed(value, "ParseUint", 0, 2**64 - 1)
+    except BadRequest as fault:
+        detail = f"resourceVersion: Invalid value: {shown(value)}: {fault.message}"
+        raise BadRequest(f"invalid resource version: {detail}") from None
+
+
+def _parsed(value: str, parser: str, least: int, most: int) -> int:
+    if not (WHOLE if least < 0 else DIGITS).fullmatch(value):
+        raise BadRequest(f"strconv.{parser}: parsing {shown(value)}: invalid syntax")
+    # Python refuses to read thousands of digits; what is too long is too large anyway.
+    number = int(value) if len(value) <= NUMBER_LENGTH_MAX else most + 1
+    if not least <= number <= most:
+        raise BadRequest(f"strconv.{parser}: parsing {shown(value)}: value out of range")
+    return number

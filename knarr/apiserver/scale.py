@@ -12,6 +12,8 @@ from knarr.api.errors import BadRequest, Invalid, invalid
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.selectors import selector_of, selector_of_labels
 
+SCALE_VERSION = "autoscaling/v1"
+
 
 def scale_of(obj: Any) -> Scale:
     """The Scale of a workload."""

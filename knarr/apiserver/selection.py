@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from knarr.api.decode import decoder
-from knarr.api.errors import BadRequest
+from knarr.api.errors import BadRequest, shown
 from knarr.api.resources import Resource
 from knarr.api.selectors import FieldSelector, Operator, Selector, parse_field_selector, parse_selector
 from knarr.apiserver.calls import presented
@@ -57,7 +57,9 @@ class Selection:
         known = (*COMMON_FIELDS, *resource.strategy.field_names)
         for requirement in fields.requirements:
             if requirement.field not in known:
-                raise BadRequest(f'field label not supported: "{requirement.field}" (known are {", ".join(known)})')
+                raise BadRequest(_unknown(requirement.field, resource))
+        if name and fields.requirements and fields.exact("metadata.name") != name:
+            raise BadRequest("fieldSelector metadata.name doesn't match requested name")
         name = name or fields.exact("metadata.name") or ""
         namespace = namespace or fields.exact("metadata.namespace") or ""
         return cls(resource, kept, namespace, name, labels, fields, (*_of_labels(labels), *_of_fields(fields)))
@@ -75,6 +77,11 @@ class Selection:
     def everything(self) -> bool:
         """No object of the prefix is left out."""
         return not (self.labels.requirements or self.fields.requirements or self.name)
+
+    @property
+    def only_labels(self) -> bool:
+        """Labels alone decide."""
+        return not (self.fields.requirements or self.name)
 
     def holds(self, value: bytes, memo: dict[object, object] | None = None, side: str = "") -> bool:
         """Whether an object is selected. `memo` keeps what was decoded, for the next who asks (`side`: old or new)."""
@@ -99,6 +106,13 @@ class Selection:
         return common | dict(
             self.resource.strategy.fields(decoder(self.resource.type).decode(presented(self.resource, value)))
         )
+
+
+def _unknown(field: str, resource: Resource) -> str:
+    """Kinds with fields of their own say it in other words than those without."""
+    if resource.strategy.field_names:
+        return f"field label not supported: {field}"
+    return f'{shown(field)} is not a known field selector: only "metadata.name", "metadata.namespace"'
 
 
 def _of_labels(labels: Selector) -> Iterator[bytes]:

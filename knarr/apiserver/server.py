@@ -10,8 +10,8 @@ it: `Reads`, `Writes`, `Subresources`, or for kinds that are asked and never kep
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import AbstractContextManager, aclosing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -19,25 +19,28 @@ import msgspec
 
 from knarr.api.core.v1 import Node, Pod, Service, ServiceAccount
 from knarr.api.errors import APIError, InternalError, TooLarge
+from knarr.api.metrics.v1beta1 import NodeMetrics, PodMetrics
 from knarr.api.resources import Registry
-from knarr.apiserver import answers, bodies, discovery, forms, openapi, openapi_protobuf
+from knarr.apiserver import answers, bodies, discovery, forms
+from knarr.apiserver.about import About
 from knarr.apiserver.access import Access, AccessSettings
-from knarr.apiserver.action import action_of
+from knarr.apiserver.action import Action, action_of
 from knarr.apiserver.addresses import ServiceAddresses
 from knarr.apiserver.admission import Admission, built_in
 from knarr.apiserver.answers import failure
 from knarr.apiserver.calls import Call
 from knarr.apiserver.eviction import Evictions
-from knarr.apiserver.flow import Flow, time_limit_s, timed_out
+from knarr.apiserver.flow import NO_PLACE, Flow, Place, time_limit_s, timed_out
 from knarr.apiserver.health import Health
 from knarr.apiserver.metrics import Metrics, Series, series_of
 from knarr.apiserver.objects import Objects
 from knarr.apiserver.proxy import Proxy
 from knarr.apiserver.reads import Reads
-from knarr.apiserver.requests import ResourcePath, flag, resource_path
+from knarr.apiserver.requests import ResourcePath, flag, resource_path, with_watch_as_parameter
 from knarr.apiserver.service_tokens import Tokens
 from knarr.apiserver.subresources import Subresources
 from knarr.apiserver.token_requests import TokenRequests
+from knarr.apiserver.usage import UsageKinds
 from knarr.apiserver.writes import Writes
 from knarr.client.nodes import NodeBackend
 from knarr.client.transport import Answer, Request, User
@@ -52,10 +55,13 @@ BODY_MAX_BYTES = 3 << 20
 CONNECTING = ("attach", "exec", "portforward", "proxy")
 """Subresources that are a connection: admission is asked about the operation CONNECT."""
 
-Place = Callable[[Request, User, ResourcePath | None], AbstractContextManager[None]]
-"""place(request, user, path): holds a place for a request that is worked on (see knarr.apiserver.flow)."""
+Placed = Callable[[Request, User, ResourcePath | None, Action], Place]
+"""placed(request, user, path): the place that a request has while it is worked on (see knarr.apiserver.flow)."""
 Review = Callable[[Call, Any], Awaitable[Any]]
 """review(call, obj): what a POST of a kind that is never kept is answered (TokenReview, SubjectAccessReview)."""
+
+Asked = Callable[[Call], Awaitable[list[bytes]]]
+"""asked(call): the objects that a GET of a kind that is never kept is about (PodMetrics); raises NotFound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,7 @@ class APIServer:
         self.tokens = tokens
         self.clock = clock
         self.metrics = Metrics()
-        self.flow = Flow(self.metrics)
+        self.flow = Flow(self.metrics, store, clock)
         self.access = Access(store, registry, clock, settings.access, tokens)
         addresses = ServiceAddresses(store, clock, settings.service_cidr, settings.node_ports)
         self.objects = Objects(
@@ -98,10 +104,11 @@ class APIServer:
             Admission(built_in.plugins(store, clock, addresses, [self.access.admission])),
         )
         self.objects.companions[Service] = addresses.companions
+        self.about = About(registry, clock, settings.address, self.access.issuer_document)
         self.reads = Reads(store, self.objects, clock)
         self.writes = Writes(store, self.objects, self.reads, clock)
         self.subresources = Subresources(registry, self.objects, self.writes, clock, lambda: self.nodes)
-        self.proxy = Proxy(registry, self.objects, clock)
+        self.proxy = Proxy(registry, self.objects, clock, lambda: self.nodes)
         token_requests = TokenRequests(
             registry, self.objects, clock, tokens, self.access.admission.node_restriction.validate
         )
@@ -114,6 +121,8 @@ class APIServer:
             (Pod, "eviction"): self.evictions.evict,
         }
         self.reviews: dict[type[Any], Review] = dict(self.access.reviews)
+        usage = UsageKinds(registry, store, clock, lambda: self.nodes)
+        self.asked: dict[type[Any], Asked] = {NodeMetrics: usage.found, PodMetrics: usage.found}
         self.health = Health()
         self.health.readiness["started"] = lambda: None if self.ready else "not yet"
         self.ready = False
@@ -121,10 +130,12 @@ class APIServer:
 
     async def handle(self, request: Request) -> Answer:
         """The answer to a request of a part of this process; never raises."""
+        request = with_watch_as_parameter(request)
         return await self._answered(request, self._answer(request, resource_path(request.path), _anybody))
 
     async def handle_from_outside(self, request: Request) -> Answer:
         """The answer to a request that came over the network: limited in number and time, and counted. Never raises."""
+        request = with_watch_as_parameter(request)
         path = resource_path(request.path)
         start_s = self.clock.monotonic_s()
         try:
@@ -132,8 +143,8 @@ class APIServer:
         except APIError as error:
             return failure(error)
         try:
-            async with self.clock.timeout(limit_s):
-                answer = await self._answered(request, self._answer(request, path, self.flow.place))
+            work = self._answered(request, self._answer(request, path, self.flow.place))
+            answer = await self.flow.within(limit_s, work)
         except TimeoutError:
             answer = failure(timed_out())
         self._count(request, path, answer, None if limit_s is None else self.clock.monotonic_s() - start_s)
@@ -143,32 +154,40 @@ class APIServer:
         try:
             return await work
         except APIError as error:
-            return failure(error)
+            return failure(error, request)
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             return failure(InternalError(f"Internal error occurred in {request.method} {request.path}; see the log"))
 
-    async def _answer(self, request: Request, path: ResourcePath | None, place: Place) -> Answer:
+    async def _answer(self, request: Request, path: ResourcePath | None, placed: Placed) -> Answer:
         user = await self.access.user(request)
         action = action_of(request, path)
         if path is None and (answer := self._public(request)):
             await self.access.authorizer.authorize(user, action)
             return answer
-        with place(request, user, path):
-            await self.access.authorizer.authorize(user, action)
-            return await self._dispatch(request, user, path)
+        if placed is not _anybody and not self.flow.follower.fresh():
+            await self.flow.follower.catch_up()
+        place = placed(request, user, path, action)
+        try:
+            with place:
+                await self.access.authorizer.authorize(user, action)
+                answer = await self._dispatch(request, user, path)
+        except APIError as error:
+            answer = failure(error, request)
+        answer.flow = place.headers
+        return answer
 
     async def _dispatch(self, request: Request, user: User, path: ResourcePath | None) -> Answer:
         if path is None:
             if request.path == "/metrics":
                 return self.metrics.answer(await self._objects_by_resource())
-            return self._about(request)
+            return await self.about.answer(request)
         resource = self.registry.by_plural(path.group, path.version, path.plural)
         if resource is None or (path.namespace and not resource.namespaced):
             raise answers.not_served()
         if len(request.body) > BODY_MAX_BYTES:
             raise TooLarge(f"Request entity too large: limit is {BODY_MAX_BYTES}")
-        call = Call(request, user, resource, self.registry.kept(resource), path)
+        call = Call(request, user, resource, self.registry.kept(resource), path, self.registry.versions(resource))
         if path.subresource:
             return await self._subresource(call)
         if path.name:
@@ -179,6 +198,8 @@ class APIServer:
         """Let go of what the server holds besides its store."""
         self.ready = False
         await self.access.close()
+        await self.reads.close()
+        await self.flow.follower.close()
         await self.proxy.close()
 
     async def _objects_by_resource(self) -> dict[tuple[str, str], int]:
@@ -212,44 +233,13 @@ class APIServer:
             return answers.plain(discovery.version(), request)
         return self.health.answer(request)
 
-    def _about(self, request: Request) -> Answer:
-        """Discovery and OpenAPI."""
-        if request.method not in ("GET", "HEAD"):
-            raise answers.method_not_allowed()
-        parts = request.path.strip("/").split("/")
-        found = self.access.issuer_document(request.path)
-        match parts:
-            case ["api"] | ["apis"] if forms.accepted(request.headers.get("accept", "")).aggregated_discovery:
-                answer = answers.plain(discovery.aggregated(self.registry, core=parts == ["api"]), request)
-                answer.headers["content-type"] = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
-                return answer
-            case ["api"]:
-                found = discovery.core_versions(self.settings.address)
-            case ["api", version]:
-                found = discovery.resources(self.registry, "", version)
-            case ["apis"]:
-                found = discovery.groups(self.registry)
-            case ["apis", group]:
-                found = discovery.group(self.registry, group)
-            case ["apis", group, version]:
-                found = discovery.resources(self.registry, group, version)
-            case ["openapi", "v2"]:
-                found = openapi.swagger(self.registry)
-                if any(media in request.headers.get("accept", "") for media in openapi_protobuf.MEDIA_TYPES):
-                    content = {"content-type": openapi_protobuf.MEDIA_TYPE}
-                    return Answer(200, content, openapi_protobuf.encoded(found))
-            case ["openapi", "v3"]:
-                found = openapi.index(self.registry)
-            case ["openapi", "v3", *place]:
-                found = openapi.document(self.registry, "/".join(place))
-            case [""]:
-                found = {"paths": discovery.paths(self.registry)}
-        if found is None:
-            raise answers.not_served()
-        return answers.plain(found, request)
-
     async def _collection(self, call: Call) -> Answer:
         match call.request.method:
+            case "GET" | "HEAD" if asked := self.asked.get(call.resource.type):
+                if flag(call.query, "watch"):
+                    raise answers.method_not_allowed()
+                accepted = forms.accepted(call.request.headers.get("accept", ""))
+                return self.reads.listed(call, await asked(call), {}, accepted)
             case "GET" | "HEAD" if "list" in call.resource.verbs:
                 if flag(call.query, "watch"):
                     return await self.reads.watch(call)
@@ -264,6 +254,8 @@ class APIServer:
 
     async def _one(self, call: Call) -> Answer:
         match call.request.method:
+            case "GET" | "HEAD" if asked := self.asked.get(call.resource.type):
+                return answers.shown(call, (await asked(call))[0], self.clock)
             case "GET" | "HEAD" if "get" in call.resource.verbs:
                 if flag(call.query, "watch"):
                     return await self.reads.watch(call)
@@ -289,16 +281,15 @@ class APIServer:
         accepted = forms.accepted(call.request.headers.get("accept", ""), tables=False)
         obj, warnings = bodies.object_of(call, call.resource.type)
         value = msgspec.json.encode(await self.reviews[call.resource.type](call, obj))
-        value = forms.shown(call.resource, value, accepted.form, self.clock.time_s(), "None")
+        value = forms.shown(call.resource, value, accepted, self.clock.time_s(), "None")
         answer = answers.encoded(value, call.request, accepted)
         answer.status, answer.warnings = 201, warnings
         return answer
 
 
-@contextmanager
-def _anybody(request: Request, user: User, path: ResourcePath | None) -> Iterator[None]:
+def _anybody(request: Request, user: User, path: ResourcePath | None, action: Action) -> Place:
     """No limit: for the parts of this process."""
-    yield
+    return NO_PLACE
 
 
 class InProcessTransport:

@@ -20,9 +20,11 @@ from knarr.api.resources import Registry
 from knarr.apiserver import answers, bodies, pods, scale
 from knarr.apiserver.calls import Call
 from knarr.apiserver.objects import Objects
+from knarr.apiserver.ownership.managers import APPLY, applied, read, written
 from knarr.apiserver.port_forward import port_forward
-from knarr.apiserver.requests import ResourcePath
+from knarr.apiserver.requests import ResourcePath, flag
 from knarr.apiserver.writes import Writes
+from knarr.client.client import APPLY_PATCH
 from knarr.client.nodes import NodeBackend
 from knarr.client.transport import Answer
 from knarr.clock import Clock
@@ -69,17 +71,44 @@ class Subresources:
 
             def change(old: Any, value: bytes) -> Any:
                 return scale.with_scale(old, wanted)
+        elif call.request.method == "PATCH" and bodies.media_type(call) == APPLY_PATCH:
+            return await self._apply_scale(call)
         elif call.request.method == "PATCH":
-            apply = bodies.patch_of(call, Scale)
+            patch = bodies.patch_of(call, Scale)
 
             def change(old: Any, value: bytes) -> Any:
-                data = apply(msgspec.json.decode(msgspec.json.encode(scale.scale_of(old))))
-                return scale.with_scale(old, convert(Scale, data)[0])
+                return scale.with_scale(old, patch(msgspec.json.decode(msgspec.json.encode(scale.scale_of(old))))[0])
         else:
             raise answers.method_not_allowed()
         main = ResourcePath(path.group, path.version, path.plural, path.namespace, path.name, "")
         stored = await self._writes.change(replace(call, path=main), change, call.manager(subresource="scale"))
         return answers.encoded(scale.encoded(stored.value, resource.type), call.request)
+
+    async def _apply_scale(self, call: Call) -> Answer:
+        """Who applies a Scale owns the replicas of the object itself."""
+        wanted, warnings = bodies.applied_of(call, scale.SCALE_VERSION, Scale)
+        replicas = (wanted.get("spec") or {}).get("replicas")
+        config = {"spec": {"replicas": replicas}} if replicas is not None else {}
+        force, manager, now_s = flag(call.query, "force"), call.manager(APPLY), self._clock.time_s()
+
+        def change(old: Any, value: bytes) -> Any:
+            live, entries = msgspec.json.decode(value), read(old.metadata.managed_fields)
+            live["metadata"].pop("managedFields", None)
+            made = applied(
+                manager, call.kept, live, config, entries, force=force, now_s=now_s, using=scale.SCALE_VERSION
+            )
+            shown = msgspec.to_builtins(scale.scale_of(old))
+            shown["spec"] = {"replicas": made.data["spec"].get("replicas")}
+            shown["metadata"] = {"resourceVersion": wanted["metadata"].get("resourceVersion")}
+            changed = scale.with_scale(old, convert(Scale, shown, validation="Ignore")[0])
+            changed.metadata.managed_fields = written(made.entries)
+            return changed
+
+        main = replace(call, path=replace(call.path, subresource=""))
+        stored = await self._writes.change(main, change, None, repeated=True)
+        answer = answers.encoded(scale.encoded(stored.value, call.resource.type), call.request)
+        answer.warnings = warnings + stored.warnings
+        return answer
 
     async def _bind(self, call: Call) -> Answer:
         _only(call, "POST")

@@ -6,17 +6,20 @@ or DELETED. Bookmarks say how far a quiet watch has come. A watch that can't go 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Any, cast
 
 import msgspec
 
-from knarr.api.errors import APIError, Cause, Expired, Invalid, Timeout
+from knarr.api.errors import APIError, Cause, Expired, Timeout
 from knarr.apiserver import forms
 from knarr.apiserver.calls import presented
-from knarr.apiserver.forms import Form
-from knarr.apiserver.requests import flag, number, revision_of
+from knarr.apiserver.forms import Accepted, Form
+from knarr.apiserver.list_options import WatchOptions
 from knarr.apiserver.selection import Selection
+from knarr.client.transport import Socket
 from knarr.clock import Clock
 from knarr.store.contract import (
     Compacted,
@@ -37,73 +40,51 @@ FUTURE_WAIT_S = 3.0
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
 
-@dataclass(slots=True)
-class WatchOptions:
-    """What the query asks for."""
-
-    revision: int | None
-    bookmarks: bool
-    initial_events: bool
-    timeout_s: float
-
-    @classmethod
-    def of(cls, query: Mapping[str, str], clock: Clock) -> WatchOptions:
-        timeout_s = number(query, "timeoutSeconds")
-        initial = query.get("sendInitialEvents")
-        match = query.get("resourceVersionMatch")
-        if initial is not None and match != "NotOlderThan":
-            cause = Cause(
-                "FieldValueForbidden",
-                "resourceVersionMatch",
-                "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-            )
-            raise Invalid.of("meta.k8s.io", "ListOptions", "", [cause])
-        if initial is None and match:
-            cause = Cause(
-                "FieldValueForbidden", "resourceVersionMatch", "Forbidden: resourceVersionMatch is forbidden for watch"
-            )
-            raise Invalid.of("meta.k8s.io", "ListOptions", "", [cause])
-        return cls(
-            revision_of(query),
-            flag(query, "allowWatchBookmarks"),
-            initial is not None and initial.lower() == "true",
-            timeout_s or TIMEOUT_MIN_S * (1 + clock.random.random()),
-        )
-
-
 class Watcher:
     """One watch of one client."""
 
     def __init__(
-        self, store: Store, clock: Clock, selection: Selection, options: WatchOptions, form: Form, include: str
+        self,
+        store: Store,
+        clock: Clock,
+        selection: Selection,
+        options: WatchOptions,
+        accepted: Accepted,
+        include: str,
     ) -> None:
         self._store = store
         self._clock = clock
         self._selection = selection
         self._options = options
-        self._form = form
+        self._form = accepted.form
+        self._version = accepted.version
         self._include = include
+        self._headers = accepted.form is Form.TABLE
+        """Whether the columns of the table have still to be told: once a watch is enough."""
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Begin, so that faults are raised now; the answer yields chunks of whole lines."""
-        wanted = self._options.revision
+        wanted, initial_events = self._options.revision, self._options.initial_events
         initial: Sequence[bytes] = ()
         if wanted and wanted > self._store.revision and not await self._store.wait_for(wanted, FUTURE_WAIT_S):
             raise too_large(wanted, self._store.revision)
-        if not wanted or self._options.initial_events:
+        if initial_events or (initial_events is None and not wanted):
             listed = await self._store.range(self._selection.prefix)
             initial = [record.value for record in listed.records if self._selection.holds(record.value)]
             wanted = listed.revision
+        wanted = wanted or self._store.revision
         try:
             watch = self._store.watch(self._selection.prefix, after=wanted)
         except Compacted as gone:
-            return _single(_line("ERROR", msgspec.json.encode(_expired(gone).status())))
+            expired = Expired(f"too old resource version: {wanted} ({gone.oldest})")
+            return _single(_line("ERROR", msgspec.json.encode(expired.status())))
         except FutureRevision as early:
             raise too_large(wanted, early.current) from None
         return self._chunks(watch, initial, wanted)
 
     async def _chunks(self, watch: Watch, initial: Sequence[bytes], revision: int) -> AsyncIterator[bytes]:
-        deadline_s = self._clock.monotonic_s() + self._options.timeout_s
+        timeout_s = self._options.timeout_s or TIMEOUT_MIN_S * (1 + self._clock.random.random())
+        deadline_s = self._clock.monotonic_s() + timeout_s
         async with watch:
             if initial:
                 yield b"".join(self._line(Kind.ADDED, value) for value in initial)
@@ -143,7 +124,9 @@ class Watcher:
         return b""
 
     def _shared(self, event: Event) -> bytes:
-        key = (self._form, self._include, self._selection.resource.type)
+        if self._headers:
+            return self._line(event.kind, event.value)
+        key = (self._form, self._version, self._include, self._selection.resource.type)
         line = event.memo.get(key)
         if line is None:
             line = event.memo[key] = self._line(event.kind, event.value)
@@ -151,9 +134,15 @@ class Watcher:
         return line
 
     def _line(self, kind: Kind, value: bytes) -> bytes:
-        value = presented(self._selection.resource, value)
-        if self._form is not Form.OBJECT:
-            value = forms.shown(self._selection.resource, value, self._form, self._clock.time_s(), self._include)
+        resource = self._selection.resource
+        value = presented(resource, value)
+        if self._form is Form.TABLE:
+            headers, self._headers = self._headers, False
+            value = forms.table_of_one(
+                resource, value, self._clock.time_s(), self._include, version=self._version, headers=headers
+            )
+        elif self._form is Form.METADATA:
+            value = forms.metadata_only(value, self._version)
         return _line(kind, value)
 
     def _bookmark(self, revision: int, *, end: bool = False) -> bytes:
@@ -161,26 +150,48 @@ class Watcher:
         metadata: dict[str, object] = {"resourceVersion": str(revision), "creationTimestamp": None}
         if end:
             metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
-        kind, version = resource.kind, resource.group_version
+        bookmark = {"kind": resource.kind, "apiVersion": resource.group_version, "metadata": metadata}
         if self._form is Form.METADATA:
-            kind, version = "PartialObjectMetadata", "meta.k8s.io/v1"
+            bookmark |= {"kind": "PartialObjectMetadata", "apiVersion": f"meta.k8s.io/{self._version}"}
         elif self._form is Form.TABLE:
-            kind, version = "Table", "meta.k8s.io/v1"
-        bookmark = {"kind": kind, "apiVersion": version, "metadata": metadata}
+            headers, self._headers = self._headers, False
+            value = msgspec.json.encode(bookmark)
+            return _line(
+                "BOOKMARK",
+                forms.table_of_bookmark(resource, value, self._include, version=self._version, headers=headers),
+            )
         return _line("BOOKMARK", msgspec.json.encode(bookmark))
+
+
+async def over_socket(stream: AsyncIterator[bytes], socket: Socket) -> None:
+    """Carry a watch over a WebSocket, a message an event, until it ends or the client goes; nothing is read of it."""
+
+    async def carry() -> None:
+        async with aclosing(cast(Any, stream)):
+            async for chunk in stream:
+                for line in chunk.splitlines(keepends=True):
+                    await socket.send(line)
+
+    async def ignore() -> None:
+        while await socket.receive() is not None:
+            pass
+
+    tasks = [asyncio.ensure_future(work()) for work in (carry, ignore)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def too_large(wanted: int, current: int) -> APIError:
     """A revision from the future (504)."""
     return Timeout(
-        f"Too large resource version: {wanted}, current: {current}",
+        f"Timeout: Too large resource version: {wanted}, current: {current}",
         causes=[Cause("ResourceVersionTooLarge", "", "Too large resource version")],
         retry_after_s=1,
     )
-
-
-def _expired(gone: Compacted) -> Expired:
-    return Expired(f"too old resource version: {gone}")
 
 
 def _line(kind: str, value: bytes) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from knarr.api.decode import convert, decoder
-from knarr.api.errors import BadRequest, Cause, Conflict, Invalid, NotFound, invalid
+from knarr.api.errors import BadRequest, Cause, Conflict, Invalid, NotFound
 from knarr.apiserver import answers, bodies, forms
 from knarr.apiserver.calls import Call
 from knarr.apiserver.objects import MODIFIED, Objects, Stored
@@ -26,7 +26,7 @@ COLLISIONS_MAX = 20
 """A Service begins again this often when another takes the address meant for it."""
 
 
-GONE = "the object was named by its version or uid, and there is none"
+GONE = "the object was named by its version, and there is none"
 
 
 class Writes:
@@ -90,23 +90,15 @@ class Writes:
             raise Invalid.of("meta.k8s.io", "PatchOptions", "", [cause])
         resource = call.resource
         warnings: list[str] = []
-        validation = call.validation
-        apply = bodies.patch_of(call, resource.type)
+        patch = bodies.patch_of(call, resource.type)
 
         def change(old: Any, value: bytes) -> Any:
-            patched = apply(msgspec.json.decode(call.presented(value)))
-            if not isinstance(patched, dict):
-                raise BadRequest("the patched object is no object")
-            try:
-                obj, found = convert(resource.type, patched, validation=validation)
-            except BadRequest as error:
-                # What a patch makes of an object is the object's fault: 422, where a body would be a 400.
-                cause = Cause("FieldValueInvalid", "patch", f"Invalid value: {error.message}")
-                raise Invalid.of(resource.group, resource.kind, call.path.name, [cause]) from None
+            obj, found = patch(msgspec.json.decode(call.presented(value)))
             warnings[:] = found
-            if obj.metadata.name != old.metadata.name:
-                cause = invalid("metadata.name", obj.metadata.name, "field is immutable")
-                raise Invalid.of(resource.group, resource.kind, call.path.name, [cause])
+            if (name := obj.metadata.name) != call.path.name:
+                raise BadRequest(
+                    f"the name of the object ({name}) does not match the name on the URL ({call.path.name})"
+                )
             if obj.metadata.resource_version == old.metadata.resource_version and not _names_version(call.request.body):
                 obj.metadata.resource_version = None
             return _to_kept(call, obj, old)
@@ -117,16 +109,20 @@ class Writes:
         """Server-side apply. Raises Conflict when others own what would change, and what `patch` raises."""
         resource, path = call.resource, call.path
         config, warnings = bodies.applied_of(call)
+        metadata = config["metadata"]
         manager, force = call.manager(APPLY), flag(call.query, "force")
-        revision = config.get("metadata", {}).get("resourceVersion")
+        revision = metadata.get("resourceVersion")
 
         def result_on(live: dict[str, Any], entries: Entries, old: Any = None) -> Any:
             try:
-                made = applied(manager, resource, live, config, entries, force=force, now_s=self._clock.time_s())
+                made = applied(manager, call.kept, live, config, entries, force=force, now_s=self._clock.time_s())
             except Faulty as fault:
                 name = f"{path.namespace}/{path.name}; {resource.group_version}, Kind={resource.kind}"
                 raise BadRequest(f"failed to create typed patch object ({name}): {fault}") from None
-            obj, _ = convert(resource.type, made.data, validation="Ignore")
+            try:
+                obj = decoder(resource.type).decode(msgspec.json.encode(made.data))
+            except (msgspec.DecodeError, ValueError):
+                obj, _ = convert(resource.type, made.data, validation="Ignore")
             obj.metadata.managed_fields = written(made.entries)
             obj.metadata.resource_version = revision
             return _to_kept(call, obj, old)
@@ -141,7 +137,14 @@ class Writes:
         except NotFound:
             if path.subresource:
                 raise
-            if revision or config.get("metadata", {}).get("uid"):
+            if not metadata.get("name"):
+                raise BadRequest(
+                    f"the name of the object ({path.name} based on URL) was undeterminable: name must be provided"
+                ) from None
+            if uid := metadata.get("uid"):
+                gone = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                raise Conflict.of(resource.group, resource.plural, path.name, gone) from None
+            if revision:
                 raise Conflict.of(resource.group, resource.plural, path.name, GONE) from None
             made = result_on({}, {})
             stored = await self._objects.create(call.kept, path.namespace, made, call.user, dry_run=call.dry_run)

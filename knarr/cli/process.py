@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from knarr import __version__, pki
 from knarr.api.core.v1 import Node, ServiceAccount
-from knarr.api.registry import built_in
+from knarr.api.registry import with_metrics
 from knarr.apiserver.authenticate import Tokens
 from knarr.apiserver.bootstrap import bootstrap
 from knarr.apiserver.listener import Listener, tls_context
@@ -177,7 +177,7 @@ class Process:
         address = f"{config.advertise_address}:{config.listen_port}"
         settings = Settings(address, config.service_cidr, config.node_ports, access_settings(config, self.clock))
         tokens = Tokens(store, self.clock, key, issuer, [issuer])
-        self.server = APIServer(store, built_in(), self.clock, settings, tokens=tokens)
+        self.server = APIServer(store, with_metrics(), self.clock, settings, tokens=tokens)
         self._closing.append(("API server's connections", self.server.close))
         context = tls_context(self.pki.apiserver, self.pki.ca)
         listener = Listener(self.server, context, config.listen_host, config.listen_port)

@@ -46,6 +46,54 @@ class Streams(Protocol):
         """Let go; an exec'd process that still runs is killed, an attached container is not."""
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """CPU and memory that something has used, and uses."""
+
+    at_s: float
+    """When it was measured, in seconds since the epoch."""
+    window_s: float
+    """The time before that which `cpu_nano_cores` is about; 0: too short yet to say."""
+    cpu_nano_cores: int
+    cpu_ns: int
+    """All of its CPU time."""
+    working_set_bytes: int
+    """Memory, without what the kernel could take back at once."""
+    memory_bytes: int = 0
+    rss_bytes: int = 0
+    since_s: float = 0.0
+    """When it began."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodUsage:
+    """What a pod uses, by container; those that don't run are left out."""
+
+    namespace: str
+    name: str
+    uid: str
+    since_s: float
+    containers: dict[str, Usage]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUsage:
+    """What a node uses, and each of its pods."""
+
+    whole: Usage | None
+    """None: not measured yet."""
+    pods: tuple[PodUsage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodePage:
+    """What a node answers by HTTP."""
+
+    body: bytes
+    content_type: str = "text/plain"
+    status: int = 200
+
+
 class NodeBackend(Protocol):
     """The nodes, as the API server reaches them. Faults are those of knarr.api.errors."""
 
@@ -57,3 +105,8 @@ class NodeBackend(Protocol):
 
     async def port_forward(self, pod: Pod, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection to a port of the pod, from within its network namespace."""
+
+    async def usage(self, node: str) -> NodeUsage: ...
+
+    async def page(self, node: str, path: str) -> NodePage:
+        """What upstream's kubelet serves at a path: /healthz, /pods, /stats/summary, /metrics/resource."""

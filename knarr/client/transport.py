@@ -29,13 +29,30 @@ class Request:
     path: str
     """Decoded path, without the query."""
     query: Mapping[str, str] = field(default_factory=dict)
-    """The last value of each parameter."""
+    """The first value of each parameter."""
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     user: User | None = None
     """Set by whoever authenticated the caller: the TLS listener, or the assembly of the process for its own parts."""
     repeated: Mapping[str, list[str]] = field(default_factory=dict)
     """All values of parameters that may be repeated (command)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowHeaders:
+    """By which flow schema and priority level a request was let in: headers of its answer (KEP-1040)."""
+
+    headers: Mapping[str, str]
+    lines: bytes
+    """The same, as they are written."""
+
+    @classmethod
+    def of(cls, schema_uid: str, level_uid: str) -> FlowHeaders:
+        headers = {
+            "X-Kubernetes-PF-FlowSchema-UID": schema_uid,
+            "X-Kubernetes-PF-PriorityLevel-UID": level_uid,
+        }
+        return cls(headers, "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode())
 
 
 @dataclass(slots=True)
@@ -51,6 +68,7 @@ class Answer:
     """Chunks as they come; the receiver must exhaust or aclose() it."""
     upgrade: Upgrade | None = None
     """With status 101: the caller makes the connection a WebSocket and hands it over."""
+    flow: FlowHeaders | None = None
 
 
 class Socket(Protocol):
@@ -73,6 +91,8 @@ class Upgrade:
     subprotocols: tuple[str, ...]
     """Offered, best first."""
     serve: Callable[[Socket], Awaitable[None]]
+    text: bool = False
+    """Messages are text, not binary."""
 
 
 class Transport(Protocol):

@@ -18,9 +18,11 @@ from knarr.controllers.csr_cleaner import CertificateCleaner
 from knarr.controllers.csr_signing import CertificateSigning
 from knarr.controllers.daemonset import DaemonSets
 from knarr.controllers.deployment import Deployments
+from knarr.controllers.disruption import DisruptionBudgets
 from knarr.controllers.endpoints import EndpointsOfServices
 from knarr.controllers.endpointslice import EndpointSlices
 from knarr.controllers.garbagecollector import GarbageCollector
+from knarr.controllers.horizontalpodautoscaler import HorizontalPodAutoscalers
 from knarr.controllers.job import Jobs
 from knarr.controllers.job_orphans import JobOrphans
 from knarr.controllers.namespace import Namespaces
@@ -43,6 +45,8 @@ ALL: tuple[type[Controller], ...] = (
     ReplicaSets,
     StatefulSets,
     DaemonSets,
+    DisruptionBudgets,
+    HorizontalPodAutoscalers,
     ReplicationControllers,
     Jobs,
     JobOrphans,

@@ -14,8 +14,9 @@ import asyncio
 import logging
 from contextlib import suppress
 
+from knarr.api.core.pod_amounts import pod_requests
 from knarr.api.core.v1 import Pod, Service
-from knarr.api.quantity import whole
+from knarr.api.quantity import milli, whole
 from knarr.client.client import Client
 from knarr.client.events import EventRecorder
 from knarr.client.informer import Informer, Informers
@@ -24,6 +25,7 @@ from knarr.node import log_rotation, pod_files
 from knarr.node.config import NodeConfig
 from knarr.node.environment import MASTER_SERVICE
 from knarr.node.handlers import Handlers, HollowHandlers, HostHandlers
+from knarr.node.measurements import Measurements
 from knarr.node.node_object import NodeObject
 from knarr.node.node_services import HostPorts, NodeServices
 from knarr.node.pod_worker import PodWorker
@@ -66,6 +68,7 @@ class NodeAgent:
         self._pods: Informer[Pod] = Informer(client, Pod, clock, field_selector=f"spec.nodeName={config.name}")
         self._services = self._informers.of(Service)
         self._object = NodeObject(client, clock, runtime, config)
+        self.measurements = Measurements(runtime, clock, hollow=config.hollow)
         self._events = EventRecorder(client, clock, "kubelet", config.name)
         self._references = References(client, clock, self._references_changed)
         tokens = Tokens(client, clock)
@@ -86,6 +89,7 @@ class NodeAgent:
             host_ports,
             allocatable=self._object.capacity,
             memory_bytes=whole(self._object.capacity.get("memory", 1)),
+            requested=self._requested,
         )
         self._workers: dict[str, PodWorker] = {}
         self._owners: dict[str, str] = {}
@@ -114,6 +118,7 @@ class NodeAgent:
                 group.create_task(self._relist(), name="relist")
                 if not self.config.hollow:
                     group.create_task(log_rotation.run(self._runtime, self._clock), name="log rotation")
+                    group.create_task(self.measurements.run(), name="measurements")
                 self.ready.set()
         finally:
             await self._node.handlers.close()
@@ -121,6 +126,11 @@ class NodeAgent:
     def worker(self, uid: str) -> PodWorker | None:
         """The worker of a pod, for logs and streams."""
         return self._workers.get(uid)
+
+    @property
+    def pods(self) -> list[Pod]:
+        """The pods that are given to this node."""
+        return list(self._pods.all())
 
     @property
     def pods_held(self) -> int:
@@ -161,6 +171,8 @@ class NodeAgent:
                 worker = self._workers[worker.uid] = fresh
             else:
                 del self._workers[worker.uid]
+                for other in self._workers.values():
+                    other.room()
                 for container_id in [each for each, uid in self._owners.items() if uid == worker.uid]:
                     del self._owners[container_id]
                 return
@@ -229,6 +241,14 @@ class NodeAgent:
             await self._node.volumes.remove(uid)
         except (RuntimeFailure, OSError) as failure:
             log.warning("removing what is left of pod %s: %s", uid, failure)
+
+    def _requested(self, but: str) -> tuple[int, int]:
+        """What the pods here request that aren't over, but for one: thousandths of a core, bytes."""
+        specs = [each.pod.spec for uid, each in self._workers.items() if uid != but and not each.is_over]
+        requests = [pod_requests(spec) for spec in specs if spec is not None]
+        return sum(milli(each.get("cpu", 0)) for each in requests), sum(
+            whole(each.get("memory", 0)) for each in requests
+        )
 
     # -- what pods read
 

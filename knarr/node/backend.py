@@ -1,4 +1,4 @@
-"""What the API server asks of this node for people: logs, exec, attach, port-forward.
+"""What the API server asks of this node for people: logs, exec, attach, port-forward, what is used.
 
 Faults are those of the API, in upstream's words: they reach kubectl as they are.
 """
@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Sequence
 
 from knarr.api.core.v1 import ContainerStatus, Pod
 from knarr.api.errors import BadRequest, InternalError, NotFound
-from knarr.client.nodes import LogOptions, Streams
-from knarr.node import logs
+from knarr.client.nodes import LogOptions, NodePage, NodeUsage, Streams
+from knarr.node import logs, pages
 from knarr.node.agent import NodeAgent
 from knarr.node.inotify import Inotify
 from knarr.node.pod_worker import PodWorker
@@ -82,6 +82,13 @@ class NodeBackend:
             where = f"localhost:{port} inside namespace of pod {pod.metadata.name}"
             text = f"failed to connect to {where}: {error.strerror or error}"
             raise InternalError(text) from error
+
+    async def usage(self, node: str) -> NodeUsage:
+        return await self._agent.measurements.usage()
+
+    async def page(self, node: str, path: str) -> NodePage:
+        usage = await self.usage(node)
+        return await asyncio.to_thread(pages.page, path, self._agent.config, usage, self._agent.pods)
 
     def _worker(self, pod: Pod) -> PodWorker:
         worker = self._agent.worker(pod.metadata.uid or "")

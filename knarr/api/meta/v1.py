@@ -188,5 +188,5 @@ class StatusDetails(Struct):
 
 
 class WatchEvent(Struct):
-    object: RawObject = always(dict)
+    object: RawObject = always(None)
     type: str = always("")

@@ -207,7 +207,7 @@ class NodeAllocatableResourceMapping(Struct):
 
 class OpaqueDeviceConfiguration(Struct):
     driver: str = always("")
-    parameters: RawObject = always(dict)
+    parameters: RawObject = always(None)
 
 
 class ResourceClaimSpec(Struct):

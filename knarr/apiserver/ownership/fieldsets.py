@@ -6,7 +6,9 @@ a member itself when nothing is below it, or "." is. https://pkg.go.dev/sigs.k8s
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,18 +21,60 @@ PREFIXES = ("f:", "k:", "v:", "i:")
 NESTING_MAX = 100
 
 
+SETS_CACHED_MAX = 2048
+"""Sets that are kept as they were read: objects of one origin have the same, and each write reads them all."""
+CACHED_MAX_BYTES = 16 << 10
+_NUMBER_IN_KEY = re.compile(rb'\\":-?[0-9]|"v:-?[0-9]')
+
+
 def encoded(fields: Set) -> bytes:
-    """Canonical FieldsV1: elements in order."""
-    return msgspec.json.encode(fields, order="sorted")
+    """Canonical FieldsV1: elements in order, numbers in keys by their size."""
+    text = msgspec.json.encode(fields, order="sorted")
+    return msgspec.json.encode(_in_order(fields)) if _NUMBER_IN_KEY.search(text) else text
+
+
+def _in_order(fields: Set) -> Set:
+    return {element: _in_order(fields[element]) for element in sorted(fields, key=_place)}
+
+
+def _place(element: str) -> tuple[Any, ...]:
+    kind, value = element[:2], element[2:]
+    if kind not in ("k:", "v:"):
+        return (kind, value)
+    scalars = json.loads(value)
+    keys = sorted(scalars.items()) if isinstance(scalars, dict) else [("", scalars)]
+    return (kind, *((name, *_rank(key)) for name, key in keys))
+
+
+def _rank(key: Any) -> tuple[bool, float, str]:
+    """Numbers stand before strings, as in structured-merge-diff."""
+    number = isinstance(key, (int, float))
+    return (not number, key if number else 0, "" if number else str(key))
 
 
 def decoded(text: bytes) -> Set:
-    """Raises ValueError for what is no FieldsV1."""
+    """Not to be changed. Raises ValueError for what is no FieldsV1."""
+    return _decoded(text) if len(text) <= CACHED_MAX_BYTES else _read(text)
+
+
+@functools.lru_cache(maxsize=SETS_CACHED_MAX)
+def _decoded(text: bytes) -> Set:
+    return _read(text)
+
+
+def _read(text: bytes) -> Set:
     if not text:
         return {}
-    fields = msgspec.json.decode(text)
+    fields = _parsed(text)
     _check(fields, 0)
     return fields  # type: ignore[no-any-return]
+
+
+def _parsed(text: bytes | str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
 
 
 def _check(fields: Any, depth: int) -> None:
@@ -41,8 +85,16 @@ def _check(fields: Any, depth: int) -> None:
             continue
         if not element.startswith(PREFIXES):
             raise ValueError(f"{element!r} is no path element")
+        if element[0] == "k":
+            keys = _parsed(element[2:])
+            if not isinstance(keys, dict) or any(isinstance(key, (dict, list)) for key in keys.values()):
+                raise ValueError(f"{element!r} has no keys")
+        elif element[0] == "v" and isinstance(_parsed(element[2:]), (dict, list)):
+            raise ValueError(f"{element!r} has no scalar")
         if below:
             _check(below, depth + 1)
+        elif below != {}:
+            raise ValueError("it is no set of fields")
 
 
 def is_member(node: Set) -> bool:
@@ -102,29 +154,6 @@ def intersection(one: Set, other: Set) -> Set:
         if both is not None:
             found[element] = both
     return found
-
-
-def without(fields: Set, *paths: tuple[str, ...]) -> Set:
-    """`fields` without what is at and below the paths; changed in place where the caller owns it."""
-    for path in paths:
-        _drop(fields, path)
-    return fields
-
-
-def _drop(fields: Set, path: tuple[str, ...]) -> None:
-    element, *rest = path
-    if element not in fields:
-        return
-    if not rest:
-        del fields[element]
-        return
-    below = dict(fields[element])
-    _drop(below, tuple(rest))
-    if below and below != {ITSELF: NOTHING}:
-        fields[element] = below
-    elif not below:
-        # Nobody is a member of what had members below it only.
-        del fields[element]
 
 
 def paths(fields: Set, prefix: str = "") -> Iterator[str]:

@@ -1,25 +1,27 @@
 """metadata.managedFields: one entry for each who wrote, and how a write changes them.
 
 An apply owns what it lists; any other write owns what it changed. Whoever changes or removes a field takes it from the
-others; an apply that would do so is a conflict unless it is forced.
+others; an apply that would do so is a conflict unless it is forced. An object whose entries were taken away is not
+tracked any more until somebody applies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from knarr.api.errors import Cause, Conflict, Invalid, invalid
+from knarr.api.decode import convert
+from knarr.api.errors import Cause, Conflict
 from knarr.api.meta.v1 import ManagedFieldsEntry
 from knarr.api.resources import Resource
-from knarr.api.types import RawJSON
+from knarr.api.types import RawJSON, replace
 from knarr.apiserver.ownership import fieldsets
-from knarr.apiserver.ownership.fieldsets import Set, difference, intersection, union, without
+from knarr.apiserver.ownership.fieldsets import ITSELF, Set, difference, intersection, union
 from knarr.apiserver.ownership.shapes import Fields, shape_of
-from knarr.apiserver.ownership.values import Faulty, compared, created_fields, fields_of, merged, pruned
+from knarr.apiserver.ownership.values import Faulty, compared, fields_of, merged, pruned
 from knarr.clock import utc
 
 APPLY, UPDATE = "Apply", "Update"
@@ -30,22 +32,22 @@ UPDATERS_MAX = 10
 """Entries of updates; the oldest above that become one."""
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 KUBECTL = "kubectl"
+ANNOTATIONS_MAX = 256 << 10
+"""What all annotations of an object may add up to."""
 
-NOBODYS = (
-    ("f:apiVersion",),
-    ("f:kind",),
-    *(
-        ("f:metadata", f"f:{name}")
+NOBODYS = frozenset(
+    {ITSELF}
+    | {
+        f"f:{name}"
         for name in (
             *("name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields"),
             "resourceVersion",
         )
-    ),
+    }
 )
-"""What the server alone decides, or everybody has to say."""
-RESET_BY_MAIN = (("f:status",),)
-RESET_BY_STATUS = (("f:spec",), ("f:metadata", "f:labels"), ("f:metadata", "f:ownerReferences"))
-"""What a write through the object, or through its status, can't change, and so can't own."""
+"""In the metadata: what the server alone decides, or everybody has to say."""
+NOT_BY_STATUS = frozenset({"f:labels", "f:ownerReferences"})
+"""In the metadata: what a write through the status can't change, and so can't own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,9 @@ class Manager:
     operation: str
     api_version: str
     subresource: str = ""
+    versions: Mapping[str, Resource] = field(default_factory=dict, compare=False, repr=False)
+    """The versions in which the kind is served, by name: others' entries may be of another than this one. Where there
+    are none, all are of this one."""
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -115,27 +120,24 @@ def written(entries: Entries) -> list[ManagedFieldsEntry]:
 
     def order(entry: Entry) -> tuple[Any, ...]:
         manager = entry.manager
-        at_s = entry.time.timestamp() if entry.time else 0.0
+        at_s = int(entry.time.timestamp()) if entry.time else 0
         return (manager.operation, at_s, manager.name, manager.api_version, manager.subresource)
 
     return [entry.written() for entry in sorted(entries.values(), key=order)]
 
 
-def check(entries: Sequence[ManagedFieldsEntry], resource: Resource, name: str) -> None:
-    """Raises Invalid for entries of a client that nobody could read."""
-    causes: list[Cause] = []
-    for index, each in enumerate(entries):
-        path = f"metadata.managedFields[{index}]"
-        if each == ManagedFieldsEntry():
-            continue
-        if each.operation not in (APPLY, UPDATE):
-            causes.append(invalid(f"{path}.operation", each.operation or "", "must be `Apply` or `Update`"))
-        if (each.fields_type or "") not in ("", FIELDS_TYPE):
-            causes.append(invalid(f"{path}.fieldsType", each.fields_type, "must be `FieldsV1`"))
-        if each.manager and (fault := manager_fault(each.manager)):
-            causes.append(invalid(f"{path}.manager", each.manager, fault))
-    if causes:
-        raise Invalid.of(resource.group, resource.kind, name, causes)
+def readable(entries: Sequence[ManagedFieldsEntry]) -> bool:
+    """Whether entries that a client sent can be understood; those that can't are taken for none."""
+    for each in entries:
+        if each.operation not in (APPLY, UPDATE) or not each.api_version or each.fields_type != FIELDS_TYPE:
+            return False
+        if each.manager and manager_fault(each.manager):
+            return False
+        try:
+            fieldsets.decoded(bytes(each.fields_v1))
+        except ValueError:
+            return False
+    return True
 
 
 NAME_MAX_BYTES = 128
@@ -153,70 +155,159 @@ def is_reset(entries: Sequence[ManagedFieldsEntry]) -> bool:
     return len(entries) == 1 and entries[0] == ManagedFieldsEntry()
 
 
+def only_time_differs(one: Sequence[ManagedFieldsEntry], other: Sequence[ManagedFieldsEntry]) -> bool:
+    """Whether entries say the same but for when; such a change alone is no reason to write an object."""
+    return len(one) == len(other) and all(
+        a == b or (a.time != b.time and replace(a, time=b.time) == b) for a, b in zip(one, other, strict=True)
+    )
+
+
 # Writes that are no apply
 
 
 def created(manager: Manager, resource: Resource, data: dict[str, Any], now_s: float) -> list[ManagedFieldsEntry]:
-    """The entries of a new object, given as plain data."""
-    try:
-        fields = _owned(created_fields(shape_of(resource.type), data), resource, manager.subresource)
-    except Faulty:
-        return []  # Items that can't be told apart: validation refuses them, or nobody can own them.
+    """The entries of a new object, given as plain data of the manager's version."""
+    fields = _owned(compared(_shape(manager, resource), {}, data)[0], resource, manager.subresource)
     return [Entry(manager, utc(now_s), fields=fields).written()] if fields else []
 
 
 def updated(
     manager: Manager, resource: Resource, old: dict[str, Any], new: dict[str, Any], entries: Entries, now_s: float
 ) -> bool:
-    """Change `entries` for a write that made `new` out of `old`; answers whether it did."""
-    changed, removed = compared(shape_of(resource.type), old, new)
-    own = _owned(changed, resource, manager.subresource)
-    if not changed and not removed:
+    """Change `entries` for a write that made `new` out of `old`; answers whether it did.
+
+    Both are plain data of the kept version.
+    """
+    if not entries:
         return False
-    took = union(changed, removed)
+    changes = Changes(manager, resource, resource.group_version, old, new)
+    changed = (changes.in_version(manager.api_version) or ({}, {}))[0]
+    took = _take(entries, changes)
+    if changed:
+        entry = entries.setdefault(manager.key, Entry(manager, None))
+        entry.put(union(entry.set(), changed))
+        entry.time = utc(now_s)
+    if took or changed:
+        _cap(entries)
+    return bool(took or changed)
+
+
+class Changes:
+    """What a write changed and removed, told in the version in which each manager speaks; without what it can't own."""
+
+    def __init__(
+        self, manager: Manager, resource: Resource, version: str, old: dict[str, Any], new: dict[str, Any]
+    ) -> None:
+        self._manager = manager
+        self._resource = resource
+        self._version = version
+        self._old, self._new = old, new
+        self._found: dict[str, tuple[Set, Set] | None] = {}
+
+    def in_version(self, version: str) -> tuple[Set, Set] | None:
+        """(changed, removed); None for a version that is not served any more."""
+        if not self._manager.versions:
+            version = self._version
+        if version not in self._found:
+            self._found[version] = self._compared(version)
+        return self._found[version]
+
+    def _compared(self, version: str) -> tuple[Set, Set] | None:
+        resource, versions = self._resource, self._manager.versions
+        old, new = self._old, self._new
+        if version != self._version:
+            if version not in versions:
+                return None
+            old, new = (in_version(data, versions[self._version], versions[version]) for data in (old, new))
+            resource = versions[version]
+        elif versions:
+            resource = versions[version]
+        if old == new:
+            return {}, {}
+        subresource = self._manager.subresource
+        changed, removed = compared(shape_of(resource.type), old, new)
+        return _owned(changed, self._resource, subresource), _owned(removed, self._resource, subresource)
+
+
+def in_version(data: dict[str, Any], told: Resource, wanted: Resource) -> dict[str, Any]:
+    """Plain data of one version of a kind, in another."""
+    if told is wanted or not data:
+        return data
+    obj = convert(told.type, data, validation="Ignore")[0]
+    if told.conversion:
+        obj = told.conversion.to_kept(obj)
+    if wanted.conversion:
+        obj = wanted.conversion.from_kept(obj)
+    made: dict[str, Any] = msgspec.to_builtins(obj)
+    return made
+
+
+def _shape(manager: Manager, resource: Resource) -> Fields:
+    return shape_of(manager.versions.get(manager.api_version, resource).type)
+
+
+def _take(entries: Entries, changes: Changes) -> bool:
+    """Take from all entries what changed or went; answers whether there was anything to take."""
+    took = False
     for key, entry in list(entries.items()):
-        if not intersection(entry.set(), took):
+        found = changes.in_version(entry.manager.api_version)
+        if found is None:
+            del entries[key]
+            took = True
             continue
-        left = difference(entry.set(), took)
-        if left or (key == manager.key and own):
+        lost = union(*found)
+        if not lost or not intersection(entry.set(), lost):
+            continue
+        took = True
+        if left := difference(entry.set(), lost):
             entry.put(left)
         else:
             del entries[key]
-    if own:
-        _give(entries, manager, own, now_s)
-    _cap(entries)
-    return True
-
-
-def _give(entries: Entries, manager: Manager, fields: Set, now_s: float) -> None:
-    entry = entries.get(manager.key)
-    if entry is None:
-        entries[manager.key] = Entry(manager, utc(now_s), fields=fields)
-        return
-    entry.put(union(entry.set(), fields))
-    entry.time = utc(now_s)
+    return took
 
 
 def _owned(fields: Set, resource: Resource, subresource: str) -> Set:
-    fields = without(dict(fields), *NOBODYS)
+    """What of a set can be owned at all, by a write through the object or through a subresource of it."""
+    if not fields:
+        return fields
+    kept = {
+        element: node for element, node in fields.items() if element not in ("f:apiVersion", "f:kind", "f:metadata")
+    }
+    metadata = fields.get("f:metadata", {})
+    nobodys = NOBODYS | NOT_BY_STATUS if subresource == "status" else NOBODYS
+    if metadata and (theirs := {element: node for element, node in metadata.items() if element not in nobodys}):
+        kept["f:metadata"] = theirs
     if subresource == "status":
-        return without(fields, *RESET_BY_STATUS)
-    return without(fields, *RESET_BY_MAIN) if resource.strategy.has_status and not subresource else fields
+        kept.pop("f:spec", None)
+    elif not subresource and resource.strategy.has_status:
+        kept.pop("f:status", None)
+    return kept
 
 
 def _cap(entries: Entries) -> None:
-    """Make the oldest updates one, where there are too many."""
+    """Make the oldest updates of a version one, where there are too many."""
     updates = [entry for entry in entries.values() if entry.manager.operation == UPDATE]
     over = len(updates) - UPDATERS_MAX
     if over <= 0:
         return
-    updates.sort(key=lambda entry: (entry.time.timestamp() if entry.time else 0.0, entry.manager.name))
-    for entry in updates[: over + 1]:
-        if entry.manager.name == ANCIENT:
+
+    def age(entry: Entry) -> tuple[Any, ...]:
+        manager = entry.manager
+        at_s = int(entry.time.timestamp()) if entry.time else 0
+        return (at_s, manager.name, manager.api_version, manager.subresource)
+
+    first_of: dict[str, Entry] = {}
+    for entry in sorted(updates, key=age):
+        first = first_of.setdefault(entry.manager.api_version, entry)
+        if first is entry:
             continue
+        if over <= 0:
+            return
+        over -= 1
+        ancient = Manager(ANCIENT, UPDATE, entry.manager.api_version)
         del entries[entry.manager.key]
-        ancient = Manager(ANCIENT, UPDATE, entry.manager.api_version, entry.manager.subresource)
-        into = entries.setdefault(ancient.key, Entry(ancient, entry.time))
+        entries.pop(first.manager.key, None)
+        into = entries.setdefault(ancient.key, Entry(ancient, first.time, fields=first.set()))
         into.put(union(into.set(), entry.set()))
         into.time = entry.time
 
@@ -241,77 +332,118 @@ def applied(
     *,
     force: bool,
     now_s: float,
+    using: str = "",
 ) -> Applied:
-    """`live` with `config` applied, and who owns what then. Raises Conflict; Faulty for data out of shape.
+    """`live` with `config` applied, and who owns what then; both are of the manager's version.
 
-    `live` is {} for an object that isn't there yet. `entries` is not changed.
+    `live` is {} for an object that isn't there yet. `entries` may be changed. `using` is the version that a conflict
+    names instead of the manager's own. Raises Conflict; Faulty for data out of shape.
     """
-    shape = shape_of(resource.type)
-    ours = Manager(manager.name, APPLY, manager.api_version, manager.subresource)
-    entries = {key: Entry(each.manager, each.time, each.raw, each.set()) for key, each in entries.items()}
+    shape = _shape(manager, resource)
     if live and not entries:
-        before = Manager(BEFORE_FIRST_APPLY, UPDATE, manager.api_version)
-        entries |= read(created(before, resource, live, now_s))
-    last = entries[ours.key].set() if ours.key in entries else {}
+        before = Manager(BEFORE_FIRST_APPLY, UPDATE, manager.api_version, "", manager.versions)
+        entries = read(created(before, resource, live, now_s))
+    ours = Manager(manager.name, APPLY, manager.api_version, manager.subresource)
     wanted = _owned(fields_of(shape, config), resource, manager.subresource)
     result = merged(shape, live, config)
-    others = {key: entry for key, entry in entries.items() if key != ours.key}
-    if last:
-        kept = wanted
-        for entry in others.values():
-            kept = union(kept, entry.set())
-        result = pruned(shape, result, last, kept)
-    changed, removed = compared(shape, live, result)
-    allowed = _owned_by_last_applied(shape, live) if manager.name == KUBECTL else {}
-    _settle(others, changed, removed, allowed, force=force)
-    now = utc(now_s)
+    last = entries.pop(ours.key, None)
+    if last is not None and last.set() != wanted:
+        result = _pruned(manager, resource, result, last, wanted, entries)
+    if live and result != live:
+        changes = Changes(manager, resource, manager.api_version, live, result)
+        if not force:
+            _refuse_conflicts(manager, shape, live, entries, changes, using)
+        _take(entries, changes)
     if wanted:
-        before_entry = entries.get(ours.key)
-        same = before_entry is not None and before_entry.set() == wanted and not changed and not removed
-        others[ours.key] = Entry(ours, before_entry.time if same and before_entry else now, fields=wanted)
-    if manager.name == KUBECTL and LAST_APPLIED in annotations_of(live):
+        time = utc(now_s) if result != live else last.time if last else None
+        same = last is not None and last.set() == wanted and last.manager.api_version == ours.api_version
+        raw = last.raw if last is not None and same else b""
+        entries[ours.key] = Entry(ours, time, raw, wanted)
+    if manager.name == KUBECTL and annotations_of(result).get(LAST_APPLIED):
         # Whoever applies on the client's side again must find what was applied last.
-        text = msgspec.json.encode(config).decode() + "\n"
         metadata = result["metadata"]
-        result = result | {"metadata": metadata | {"annotations": annotations_of(result) | {LAST_APPLIED: text}}}
-    return Applied(result, others)
+        result = result | {
+            "metadata": metadata | {"annotations": annotations_of(result) | {LAST_APPLIED: _last_applied(config)}}
+        }
+    return Applied(result, entries)
+
+
+def _pruned(
+    manager: Manager, resource: Resource, result: dict[str, Any], last: Entry, wanted: Set, others: Entries
+) -> dict[str, Any]:
+    """Without what the applier owned, and nobody owns now: itself neither."""
+    kept = {manager.api_version: wanted}
+    for entry in others.values():
+        version = entry.manager.api_version if manager.versions else manager.api_version
+        kept[version] = union(kept.get(version, {}), entry.set())
+    told = last.manager.api_version if manager.versions else manager.api_version
+    versions = manager.versions or {manager.api_version: resource}
+    if told not in versions:
+        return result
+    if set(kept) == {told}:
+        return pruned(_shape(manager, resource), result, last.set(), kept[told])  # type: ignore[no-any-return]
+    # Somebody speaks of the same fields in another version: what is gone must be gone in all of them.
+    then, now = versions[told], versions[manager.api_version]
+    whole = in_version(result, now, then)
+    left = pruned(shape_of(then.type), whole, last.set(), kept.pop(told, {}))
+    for version, fields in kept.items():
+        if version in versions:
+            other = versions[version]
+            shape = shape_of(other.type)
+            before, after = in_version(whole, then, other), in_version(left, then, other)
+            had, has = fields_of(shape, before), fields_of(shape, after)
+            left = in_version(pruned(shape, before, difference(had, has), union(has, fields)), other, then)
+    shape = shape_of(then.type)
+    had, has = fields_of(shape, whole), fields_of(shape, left)
+    return in_version(pruned(shape, whole, intersection(difference(had, has), last.set()), has), then, now)
 
 
 def annotations_of(data: dict[str, Any]) -> dict[str, str]:
     return (data.get("metadata") or {}).get("annotations") or {}
 
 
-def _owned_by_last_applied(shape: Fields, live: dict[str, Any]) -> Set:
+def _last_applied(config: dict[str, Any]) -> str:
+    """The annotation that `kubectl apply` of the client's side keeps; empty when it would be too large."""
+    metadata = config.get("metadata") or {}
+    if "annotations" in metadata:
+        rest = {name: text for name, text in annotations_of(config).items() if name != LAST_APPLIED}
+        config = config | {"metadata": metadata | {"annotations": rest}}
+    text = msgspec.json.encode(config, order="sorted").decode() + "\n"
+    return text if len(text) + sum(len(k) + len(v) for k, v in annotations_of(config).items()) < ANNOTATIONS_MAX else ""
+
+
+def _owned_by_last_applied(shape: Fields, live: dict[str, Any], api_version: str) -> Set:
     """What a `kubectl apply` of the client's side set last, and what is still as it set it."""
     try:
-        last = msgspec.json.decode(annotations_of(live).get(LAST_APPLIED, "{}"))
+        last = msgspec.json.decode(annotations_of(live).get(LAST_APPLIED, ""))
+        if last["apiVersion"] != api_version:
+            return {}
         fields = fields_of(shape, last)
         changed, removed = compared(shape, last, live)
-    except (msgspec.DecodeError, Faulty, AttributeError, TypeError):
+    except (msgspec.DecodeError, Faulty, AttributeError, KeyError, TypeError, RecursionError):
         return {}
     return difference(fields, union(changed, removed))
 
 
-def _settle(others: Entries, changed: Set, removed: Set, allowed: Set, *, force: bool) -> None:
-    """Take what changed from the others, or raise Conflict. What is `allowed` may be taken without force."""
-    disputed = difference(changed, allowed)
-    conflicts = {key: both for key, entry in others.items() if (both := intersection(entry.set(), disputed))}
-    if conflicts and not force:
-        raise conflict([(others[key].manager, fields) for key, fields in conflicts.items()])
-    took = union(changed, removed)
-    for key, entry in list(others.items()):
-        if not intersection(entry.set(), took):
-            continue
-        left = difference(entry.set(), took)
-        if left:
-            entry.put(left)
-        else:
-            del others[key]
+def _refuse_conflicts(
+    manager: Manager, shape: Fields, live: dict[str, Any], others: Entries, changes: Changes, using: str
+) -> None:
+    """Raises Conflict when others own what changes."""
+    found: list[tuple[Manager, Set]] = []
+    for entry in others.values():
+        changed = (changes.in_version(entry.manager.api_version) or ({}, {}))[0]
+        if changed and (both := intersection(entry.set(), changed)):
+            found.append((entry.manager, both))
+    if found and manager.name == KUBECTL and LAST_APPLIED in annotations_of(live):
+        allowed = _owned_by_last_applied(shape, live, manager.api_version)
+        found = [(other, left) for other, both in found if (left := difference(both, allowed))]
+    if found:
+        raise conflict(found, using)
 
 
-def conflict(found: Iterable[tuple[Manager, Set]]) -> Conflict:
+def conflict(found: Iterable[tuple[Manager, Set]], using: str = "") -> Conflict:
     """The error that says who owns what an apply would change."""
-    conflicts = [(_shown(manager), path) for manager, fields in found for path in fieldsets.paths(fields)]
+    conflicts = [(_shown(manager, using), path) for manager, fields in found for path in fieldsets.paths(fields)]
     if len(conflicts) == 1:
         who, path = conflicts[0]
         message = f"Apply failed with 1 conflict: conflict with {who}: {path}"
@@ -325,8 +457,8 @@ def conflict(found: Iterable[tuple[Manager, Set]]) -> Conflict:
     return Conflict(message, causes=causes)
 
 
-def _shown(manager: Manager) -> str:
+def _shown(manager: Manager, using: str) -> str:
     name = f'"{manager.name}"'
     if manager.subresource:
         name += f' with subresource "{manager.subresource}"'
-    return f"{name} using {manager.api_version}" if manager.operation == UPDATE else name
+    return f"{name} using {using or manager.api_version}" if manager.operation == UPDATE else name

@@ -7,8 +7,6 @@ scalars, or one whole that is owned and replaced as such (scalars, atomic lists 
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -16,12 +14,13 @@ import msgspec
 
 from knarr.api.types import Merge, RawJSON, Struct, is_always
 
-KEY_DEFAULTS: Mapping[str, Any] = {"protocol": "TCP"}
-"""Keys of list items that may be left out, with what they mean then (the schema's defaults)."""
-ALWAYS_THERE = frozenset(
+HELD_BY_VALUE = frozenset(
     {"metadata", "spec", "status", "template", "strategy", "updateStrategy", "jobTemplate", "loadBalancer"}
 )
 """Structs that Go holds by value: they are in an empty object too, so that nobody is said to have added them."""
+HELD_ELSEWHERE = {"ReplicationControllerSpec.template": False, "PersistentVolumeClaimSpec.resources": True}
+"""Where a type says otherwise than the name of the field."""
+_json = msgspec.json.Encoder()
 
 
 class Shape:
@@ -55,7 +54,10 @@ class Fields(Shape):
         found = {}
         for info in msgspec.structs.fields(self._kind):
             shape = _shape(hints[info.name])
-            in_zero = is_always(info) or (info.encode_name in ALWAYS_THERE and isinstance(shape, Fields))
+            by_value = HELD_ELSEWHERE.get(
+                f"{self._kind.__name__}.{info.encode_name}", info.encode_name in HELD_BY_VALUE
+            )
+            in_zero = is_always(info) or (by_value and isinstance(shape, Fields))
             found[info.encode_name] = Field(f"f:{info.encode_name}", shape, in_zero)
         return found
 
@@ -67,32 +69,35 @@ class Entries(Shape):
     values: Shape
 
 
-@dataclass(frozen=True)
 class Items(Shape):
     """A list whose items are told apart by some of their fields."""
 
-    keys: tuple[str, ...]
-    item: Shape
+    def __init__(self, keys: tuple[str, ...], item: Shape, defaults: dict[str, str]) -> None:
+        self.item = item
+        self._keys = tuple((key, f'"{key}":', defaults.get(key)) for key in sorted(keys))
+        self._named = ", ".join(f'"{key}"' for key in keys)
 
     def element(self, item: Any) -> str:
         """k:{…}. Raises ValueError for an item without its keys."""
         if not isinstance(item, dict):
-            raise ValueError("expected map")
-        values = {}
-        for key in self.keys:
+            what = "a null element" if item is None else "non-map elements"
+            raise ValueError(f"associative list with keys may not have {what}")
+        parts = []
+        for key, written, default in self._keys:
             value = item.get(key)
             if value is None:
-                value = KEY_DEFAULTS.get(key)
+                value = default
             if value is None:
-                if len(self.keys) == 1:
-                    raise ValueError(f"associative list with keys has an element that omits key field {key!r}")
                 continue
             if isinstance(value, (dict, list)):
-                raise ValueError(f"key field {key!r} must be a scalar")
-            values[key] = value
-        if not values:
-            raise ValueError(f"associative list with keys has an element that omits all key fields {list(self.keys)}")
-        return "k:" + json.dumps(values, separators=(",", ":"), ensure_ascii=False)
+                raise ValueError(f'key field "{key}" must be a scalar')
+            parts.append(written + _json.encode(value).decode())
+        if not parts:
+            raise ValueError(
+                f"associative list with keys has an element that omits all key fields [{self._named}] "
+                "(and doesn't have default values for any key fields)"
+            )
+        return "k:{" + ",".join(parts) + "}"
 
 
 class Distinct(Shape):
@@ -101,9 +106,13 @@ class Distinct(Shape):
     @staticmethod
     def element(item: Any) -> str:
         """v:<JSON>. Raises ValueError for what is no scalar."""
-        if isinstance(item, (dict, list)):
-            raise ValueError("sets can't contain maps or lists")
-        return "v:" + json.dumps(item, ensure_ascii=False)
+        if isinstance(item, dict):
+            raise ValueError("associative list without keys has an element that's a map type")
+        if isinstance(item, list):
+            raise ValueError("not supported: associative list with lists as elements")
+        if item is None:
+            raise ValueError("associative list without keys has an element that's an explicit null")
+        return "v:" + _json.encode(item).decode()
 
 
 _of_structs: dict[type[Struct], Shape] = {}
@@ -151,7 +160,9 @@ def _shape(hint: Any) -> Shape:
 
 def _list(item: Any, rule: Merge | None) -> Shape:
     if rule and rule.list_type == "map":
-        return Items(tuple(sorted(rule.keys)), _shape(item))
+        # Keys that may be left out, with what they mean then (the schema's defaults).
+        named = getattr(item, "__name__", "") == "LocalObjectReference"
+        return Items(rule.keys, _shape(item), {"protocol": "TCP"} | ({"name": ""} if named else {}))
     if rule and rule.list_type == "set":
         return Distinct()
     return WHOLE

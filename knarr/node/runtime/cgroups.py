@@ -28,6 +28,9 @@ _REMOVE_ROUNDS_MAX = 3
 class Usage:
     cpu_ns: int
     memory_bytes: int
+    """The working set."""
+    total_bytes: int = 0
+    rss_bytes: int = 0
 
 
 class ControlGroups:
@@ -126,15 +129,17 @@ class ControlGroups:
         if self.is_v2:
             cpu = self._fields(path, "", "cpu.stat").get("usage_usec")
             used = self._number(path, "", "memory.current")
-            inactive = self._fields(path, "", "memory.stat").get("inactive_file", 0)
+            details = self._fields(path, "", "memory.stat")
+            inactive, rss = details.get("inactive_file", 0), details.get("anon", 0)
             cpu_ns = None if cpu is None else cpu * 1000
         else:
             cpu_ns = self._number(path, "cpuacct", "cpuacct.usage")
             used = self._number(path, "memory", "memory.usage_in_bytes")
-            inactive = self._fields(path, "memory", "memory.stat").get("total_inactive_file", 0)
+            details = self._fields(path, "memory", "memory.stat")
+            inactive, rss = details.get("total_inactive_file", 0), details.get("total_rss", 0)
         if cpu_ns is None or used is None:
             return None
-        return Usage(cpu_ns, max(0, used - inactive))
+        return Usage(cpu_ns, max(0, used - inactive), used, rss)
 
     def oom_kills(self, container: str) -> int:
         """How many processes of the group the kernel killed for want of memory."""

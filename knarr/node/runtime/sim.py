@@ -8,6 +8,8 @@ root. A container starts at once and runs for ever, unless told otherwise, by la
     sim.knarr.dev/start-failure: "why"  it can't be started
     sim.knarr.dev/ready: "false"        commands in it (exec probes) fail
     sim.knarr.dev/stop-s: "3"           it takes so long to end after SIGTERM
+    sim.knarr.dev/cpu: "250m"           it seems to use so much CPU (0 without this label) …
+    sim.knarr.dev/memory: "64Mi"        … and memory (1Mi)
 
 or by a `behaviour` function. Every image can be had, but for those whose name contains `does-not-exist` or whose
 tag is `missing`. The object is the node's state: an agent that is started anew with the same object finds its
@@ -25,6 +27,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
+from knarr.api.quantity import milli, whole
 from knarr.clock import Clock
 from knarr.node.runtime import archives, references
 from knarr.node.runtime.contract import (
@@ -36,6 +39,7 @@ from knarr.node.runtime.contract import (
     Image,
     ImageNotPresent,
     PullFailure,
+    Resources,
     RuntimeFailure,
     Sandbox,
     SandboxConfig,
@@ -79,6 +83,8 @@ def from_labels(sandbox: SandboxConfig, container: ContainerConfig) -> Behaviour
             start_failure=labels.get("start-failure", ""),
             ready=labels.get("ready", "true") != "false",
             stop_s=float(labels.get("stop-s", "0")),
+            cpu_cores=milli(labels.get("cpu", "0")) / 1000,
+            memory_bytes=whole(labels.get("memory", "1Mi")),
         )
     except ValueError as error:
         raise RuntimeFailure("CreateContainerError", f"label {LABEL}…: {error}") from error
@@ -174,8 +180,30 @@ class SimRuntime:
             state=ContainerState.CREATED,
             created_at_s=self._clock.time_s(),
             log_path=os.path.join(sandbox.config.log_directory, config.name, f"{config.attempt}.log"),
+            resources=config.resources,
         )
         return identity
+
+    async def update_container(self, container_id: str, resources: Resources) -> None:
+        self._running(container_id)
+        self._containers[container_id] = replace(self._known(container_id), resources=resources)
+
+    async def bound_sandbox(
+        self,
+        sandbox_id: str,
+        *,
+        cpu_shares: int | None,
+        cpu_quota_us: int | None,
+        memory_limit_bytes: int | None,
+    ) -> None:
+        sandbox = self._ready_sandbox(sandbox_id, "NotRunning")
+        bounds = replace(
+            sandbox.config,
+            cpu_shares=cpu_shares,
+            cpu_quota_us=cpu_quota_us,
+            memory_limit_bytes=memory_limit_bytes,
+        )
+        self._sandboxes[sandbox_id] = replace(sandbox, config=bounds)
 
     async def start_container(self, container_id: str) -> None:
         container = self._known(container_id)
@@ -300,7 +328,8 @@ class SimRuntime:
             return None
         now, behaviour = self._clock.time_s(), self._behaviours[container_id]
         ran_s = now - (container.started_at_s or now)
-        return ContainerUsage(now, int(ran_s * behaviour.cpu_cores * 1e9), behaviour.memory_bytes)
+        memory = behaviour.memory_bytes
+        return ContainerUsage(now, int(ran_s * behaviour.cpu_cores * 1e9), memory, memory, memory)
 
     # -- images
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from knarr.api.core.v1 import Pod
-from knarr.client.nodes import LogOptions
+from knarr.client.nodes import LogOptions, NodePage, NodeUsage
 
 
 class EchoStreams:
@@ -49,6 +49,7 @@ class EchoNode:
         self.sessions: list[EchoStreams] = []
         self.asked: list[LogOptions] = []
         self.more = asyncio.Event()
+        self.used = NodeUsage(None)
 
     async def logs(self, pod: Pod, options: LogOptions) -> AsyncIterator[bytes]:
         self.asked.append(options)
@@ -67,3 +68,9 @@ class EchoNode:
 
     async def port_forward(self, pod: Pod, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", port)
+
+    async def usage(self, node: str) -> NodeUsage:
+        return self.used
+
+    async def page(self, node: str, path: str) -> NodePage:
+        return NodePage(f"{node} at {path}".encode())

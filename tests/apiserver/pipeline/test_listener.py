@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import json
 import ssl
@@ -71,6 +72,70 @@ async def test_a_long_list_is_compressed_for_those_who_can_read_it(
     small = await session.get(CONFIG_MAPS, headers={"accept-encoding": "gzip"})
     assert (plain.headers.get("content-encoding"), small.headers.get("content-encoding")) == (None, "gzip")
     assert len(await small.read()) < len(await plain.read()) / 10
+
+
+@pytest.mark.parametrize(
+    ("accepted", "compressed"),
+    [
+        ("gzip", True),
+        ("deflate, GZIP;q=0.5", True),
+        ("gzip;q=1.0", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000, deflate", False),
+        ("xgzip", False),
+        ("", False),
+    ],
+)
+async def test_only_long_answers_are_compressed_and_only_for_those_who_accept_it(
+    served: Served, session: aiohttp.ClientSession, accepted: str, compressed: bool
+) -> None:
+    await served.door.done("POST", CONFIG_MAPS, config_map("long", x="x" * (128 << 10)))
+    await served.door.done("POST", CONFIG_MAPS, config_map("short", x="x" * (120 << 10)))
+    for name, expected in (("long", compressed), ("short", False)):
+        answer = await session.get(f"{CONFIG_MAPS}/{name}", headers={"accept-encoding": accepted})
+        assert (answer.headers.get("content-encoding") == "gzip") is expected
+        assert (answer.headers.get("vary") == "Accept-Encoding") is expected
+        body = await answer.read()
+        assert json.loads(gzip.decompress(body) if expected else body)["metadata"]["name"] == name
+
+
+async def test_a_watch_over_a_websocket_is_a_text_message_an_event(
+    served: Served, session: aiohttp.ClientSession
+) -> None:
+    await served.door.done("POST", CONFIG_MAPS, config_map("a"))
+    async with session.ws_connect(CONFIG_MAPS, params={"watch": "true", "fieldSelector": "metadata.name!=x"}) as socket:
+        await served.door.done("POST", CONFIG_MAPS, config_map("b"))
+        for name in "ab":
+            message = await socket.receive()
+            event = json.loads(message.data)
+            assert message.type is aiohttp.WSMsgType.TEXT
+            assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", name)
+    async with asyncio.timeout(10):
+        while served.listener._streams:
+            await session.get("/livez")
+    async with session.ws_connect(CONFIG_MAPS, params={"watch": "true", "timeoutSeconds": "1"}) as socket:
+        assert [message.type async for message in socket] == [aiohttp.WSMsgType.TEXT] * 2
+
+
+async def test_a_watch_over_a_websocket_that_cannot_be_is_refused_before_it_is_one(
+    session: aiohttp.ClientSession,
+) -> None:
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await session.ws_connect(CONFIG_MAPS, params={"watch": "true", "resourceVersion": "abc"})
+    assert refused.value.status == 400
+
+
+async def test_of_a_parameter_that_comes_twice_the_first_counts(session: aiohttp.ClientSession) -> None:
+    for name in "ab":
+        await session.post(CONFIG_MAPS, json=config_map(name))
+    listed = await (await session.get(CONFIG_MAPS, params=[("limit", "1"), ("limit", "5")])).json()
+    assert len(listed["items"]) == 1
+
+
+async def test_what_a_warning_repeats_can_break_no_header(session: aiohttp.ClientSession) -> None:
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "x\r\ny: z": 1}
+    answer = await session.post(CONFIG_MAPS, json=body)
+    assert (answer.status, answer.headers["Warning"]) == (201, '299 - "unknown field \\"x  y: z\\""')
 
 
 async def test_a_body_over_three_mebibytes_is_too_large_and_the_next_request_is_served(

@@ -50,9 +50,9 @@ def test_working_set_is_usage_less_inactive_file_pages(version_1: ControlGroups,
     (tmp_path / "cpuacct/knarr/p/c").mkdir(parents=True)
     (tmp_path / "cpuacct/knarr/p/c/cpuacct.usage").write_text("123456\n")
     (tmp_path / "memory/knarr/p/c/memory.usage_in_bytes").write_text("5000\n")
-    (tmp_path / "memory/knarr/p/c/memory.stat").write_text("cache 1\ntotal_inactive_file 1000\n")
+    (tmp_path / "memory/knarr/p/c/memory.stat").write_text("cache 1\ntotal_inactive_file 1000\ntotal_rss 300\n")
     (tmp_path / "memory/knarr/p/c/memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
-    assert version_1.usage("p/c") == Usage(123456, 4000)
+    assert version_1.usage("p/c") == Usage(123456, 4000, 5000, 300)
     assert version_1.oom_kills("p/c") == 2
     assert version_1.usage("p/gone") is None
     assert version_1.oom_kills("p/gone") == 0
@@ -63,9 +63,9 @@ def test_usage_of_version_2(version_2: ControlGroups, tmp_path: Path) -> None:
     group.mkdir(parents=True)
     (group / "cpu.stat").write_text("usage_usec 7\nuser_usec 3\n")
     (group / "memory.current").write_text("5000\n")
-    (group / "memory.stat").write_text("inactive_file 6000\n")
+    (group / "memory.stat").write_text("anon 2000\ninactive_file 6000\n")
     (group / "memory.events").write_text("low 0\noom 1\noom_kill 1\n")
-    assert version_2.usage("p/c") == Usage(7000, 0)
+    assert version_2.usage("p/c") == Usage(7000, 0, 5000, 2000)
     assert version_2.oom_kills("p/c") == 1
 
 

@@ -1,0 +1,142 @@
+"""What the containers of a node use, and the node itself: the numbers of `kubectl top` and of autoscalers.
+
+CPU use is a difference over time, so every 15 s (metrics-server's resolution) all is measured; an answer is about the
+time between the last two measurements. A container that has been measured once at most is measured when somebody asks,
+and the answer is about its life so far, as soon as that is a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from knarr.client.nodes import NodeUsage, PodUsage, Usage
+from knarr.clock import Clock
+from knarr.node.runtime.contract import Container, ContainerState, ContainerUsage, Runtime, RuntimeFailure
+
+log = logging.getLogger(__name__)
+
+RESOLUTION_S = 15.0
+WINDOW_S_MIN = 1.0
+"""Over less, the rate of a few clock ticks says nothing."""
+TICK_NS = 10_000_000
+"""/proc/stat counts in hundredths of a second."""
+
+
+class Measurements:
+    """The last measurements of one node. `run` goes on measuring; hollow nodes are measured when they are asked."""
+
+    def __init__(self, runtime: Runtime, clock: Clock, *, hollow: bool) -> None:
+        self._runtime = runtime
+        self._clock = clock
+        self._hollow = hollow
+        self._points: dict[str, tuple[ContainerUsage, ContainerUsage]] = {}
+        """By container: the last measurement, and the one before it or the container's start."""
+        self._node: list[ContainerUsage] = []
+        """The last two of the node, older first."""
+        self._booted_s = 0.0
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                await self._measure(await self._running(), known=True)
+            except (RuntimeFailure, OSError) as failure:
+                log.warning("measuring: %s", failure)
+            await self._clock.sleep(RESOLUTION_S)
+
+    async def usage(self) -> NodeUsage:
+        """What is used now."""
+        running = await self._running()
+        await self._measure(running, known=False)
+        sandboxes = {each.id: each for each in await self._runtime.sandboxes() if each.ready}
+        found: dict[str, dict[str, Usage]] = {}
+        for container in running:
+            if container.id in self._points and container.sandbox_id in sandboxes:
+                last, before = self._points[container.id]
+                usage = between(before, last, container.started_at_s or container.created_at_s)
+                found.setdefault(container.sandbox_id, {})[container.name] = usage
+        pods = tuple(
+            PodUsage(one.config.pod_namespace, one.config.pod_name, one.config.pod_uid, one.created_at_s, of_pod)
+            for id_, of_pod in found.items()
+            for one in (sandboxes[id_],)
+        )
+        if self._hollow:
+            return NodeUsage(
+                _sum(self._clock.time_s(), [each for pod in pods for each in pod.containers.values()]), pods
+            )
+        if len(self._node) < 2:
+            return NodeUsage(None, pods)
+        before, last = self._node
+        return NodeUsage(between(before, last, self._booted_s), pods)
+
+    async def _running(self) -> list[Container]:
+        return [each for each in await self._runtime.containers() if each.state is ContainerState.RUNNING]
+
+    async def _measure(self, running: list[Container], *, known: bool) -> None:
+        """Measure those that are new, with `known` all of them."""
+        for container in running:
+            before = self._points.get(container.id)
+            began_s = container.started_at_s or container.created_at_s
+            at_start = ContainerUsage(began_s, 0, 0)
+            if known or self._hollow or before is None or before[1] == at_start:
+                usage = await self._runtime.usage(container.id)
+                if usage is not None:
+                    self._points[container.id] = (usage, before[0] if before and known else at_start)
+        for gone in self._points.keys() - {each.id for each in running}:
+            del self._points[gone]
+        if not self._hollow and (known or len(self._node) < 2):
+            fresh = await asyncio.to_thread(machine_usage, self._clock.time_s())
+            self._booted_s = self._booted_s or fresh.at_s - await asyncio.to_thread(_up_s)
+            if known or not self._node or fresh.at_s - self._node[0].at_s >= WINDOW_S_MIN:
+                self._node = [*self._node[-1:], fresh]
+
+
+def between(before: ContainerUsage, last: ContainerUsage, since_s: float) -> Usage:
+    """What was used from one measurement to the next."""
+    window_s = last.at_s - before.at_s
+    if window_s < WINDOW_S_MIN:
+        window_s = 0.0
+    rate = max(last.cpu_ns - before.cpu_ns, 0) / window_s if window_s else 0.0
+    return Usage(
+        last.at_s, window_s, int(rate), last.cpu_ns, last.memory_bytes, last.total_bytes, last.rss_bytes, since_s
+    )
+
+
+def machine_usage(at_s: float) -> ContainerUsage:
+    """Of this whole machine, as cadvisor reckons its root: memory that isn't free, less inactive file pages."""
+    with open("/proc/stat", encoding="ascii") as file:
+        fields = [int(field) for field in file.readline().split()[1:]]
+    user, nice, system, _, _, interrupts, soft, *_ = fields
+    memory = _memory_bytes()
+    total = memory["MemTotal"] - memory["MemFree"]
+    working = max(0, total - memory.get("Inactive(file)", 0))
+    ticks = user + nice + system + interrupts + soft
+    return ContainerUsage(at_s, ticks * TICK_NS, working, total, memory.get("AnonPages", 0))
+
+
+def _memory_bytes() -> dict[str, int]:
+    lines = (line.partition(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    return {name: int(value.split()[0]) * 1024 for name, _, value in lines if value.endswith("kB")}
+
+
+def _up_s() -> float:
+    return float(Path("/proc/uptime").read_text().split()[0])
+
+
+def _sum(at_s: float, usages: Iterable[Usage]) -> Usage:
+    """A hollow node uses what its containers do."""
+    total = Usage(at_s, RESOLUTION_S, 0, 0, 0)
+    for each in usages:
+        total = Usage(
+            at_s,
+            RESOLUTION_S,
+            total.cpu_nano_cores + each.cpu_nano_cores,
+            total.cpu_ns + each.cpu_ns,
+            total.working_set_bytes + each.working_set_bytes,
+            total.memory_bytes + each.memory_bytes,
+            total.rss_bytes + each.rss_bytes,
+        )
+    return total
