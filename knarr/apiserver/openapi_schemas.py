@@ -7,7 +7,7 @@ v3 says the zero values of what is always written.
 from __future__ import annotations
 
 from datetime import datetime
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, get_args, get_origin
 
 import msgspec
@@ -179,10 +179,14 @@ class Schemas:
         return {"default": zero} if self._v3 and zero is not None else {}
 
 
-@cache
+_fields: dict[type[Any], tuple[msgspec.structs.FieldInfo, ...]] = {}
+
+
 def fields_of(kind: type[Any]) -> tuple[msgspec.structs.FieldInfo, ...]:
     """The fields of a type. Working them out takes most of the time that a document takes: once is enough."""
-    return msgspec.structs.fields(kind)
+    if kind not in _fields:
+        _fields[kind] = msgspec.structs.fields(kind)
+    return _fields[kind]
 
 
 def _zero(schema: dict[str, Any]) -> Any:
