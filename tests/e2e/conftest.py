@@ -19,9 +19,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests import images
+
 REPOSITORY = Path(__file__).parents[2]
 SHOP = REPOSITORY / "examples" / "shop"
 WAIT_S_MAX = 40.0
+TOOLS = "knarr.test/tools:v1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -118,6 +121,15 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("images")
     subprocess.run([sys.executable, str(SHOP / "images.py"), str(folder)], check=True, cwd=REPOSITORY, timeout=60)
     return [str(path) for path in sorted(folder.glob("*.tar"))]
+
+
+@pytest.fixture(scope="module")
+def tools(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An image of busybox with more applets than the shop needs, loaded."""
+    path = tmp_path_factory.mktemp("tools") / "tools.tar"
+    images.build(str(path), TOOLS)
+    cluster.knarr("image", "load", str(path))
+    return TOOLS
 
 
 @pytest.fixture(scope="module")
