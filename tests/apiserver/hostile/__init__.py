@@ -9,6 +9,7 @@
 | 1, 2, 35, 38-40, 44-46 on the wire | test_wire.py |
 | 42: paths out of a volume | test_volumes.py |
 | 47: a newline at the end of every text | test_newlines.py |
+| whatever else comes | test_fuzz.py, test_openapi_examples.py |
 
 Row 34's owners that block a deletion are in test_owner_references.py, the rest of its rules in test_escalation.py,
 test_nodes.py and admission/. Row 43 (webhooks) comes with webhooks.
