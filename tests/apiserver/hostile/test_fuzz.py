@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from knarr.api import names
 from knarr.api.decode import _present_type, _shape, convert, decode
-from knarr.api.errors import APIError, BadRequest
+from knarr.api.errors import APIError, BadRequest, NotAcceptable
 from knarr.api.registry import built_in
 from knarr.api.resources import Resource
 from knarr.api.types import Struct
@@ -42,8 +42,10 @@ SCALARS = st.one_of(
     st.sampled_from(["", "a", "a\n", "1Gi", "2020-01-01T00:00:00Z", "10.0.0.1", "http", "*", "$patch", "replace"]),
 )
 ANYTHING = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3), max_leaves=8
-)  # fmt: skip
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
 DEPTH = 5
 
 
@@ -148,11 +150,12 @@ def test_a_patch_of_every_kind_makes_an_object_or_is_refused(resource: Resource,
         lambda: merge_patch(before, patch),
         lambda: strategic_merge_patch(resource.type, before, patch),
     ):
+        code = 200
         try:
-            made = apply()
-            assert isinstance(convert(resource.type, made)[0], Struct)
+            assert isinstance(convert(resource.type, apply())[0], Struct)
         except APIError as error:
-            assert error.code < 500
+            code = error.code
+        assert code < 500
     assert msgspec.json.encode(before) == kept, "a patch changed what it was given"
 
 
@@ -209,28 +212,79 @@ def server() -> Iterator[Server]:
 
 
 VALUES = st.text(max_size=15) | st.sampled_from(
-    ["", "0", "1", "-1", "true", "false", "Exact", "NotOlderThan", "a in (b)", "!a", "a=b", "metadata.name=a", "All", "1s",
-     "9" * 25, "Object", "None", "\x00", "\udcff"]
-)  # fmt: skip
+    [
+        "",
+        "0",
+        "1",
+        "-1",
+        "true",
+        "false",
+        "Exact",
+        "NotOlderThan",
+        "a in (b)",
+        "!a",
+        "a=b",
+        "metadata.name=a",
+        "All",
+        "1s",
+        "9" * 25,
+        "Object",
+        "None",
+        "\x00",
+        "\udcff",
+    ]
+)
 QUERIES = st.dictionaries(
     st.sampled_from(
-        ["labelSelector", "fieldSelector", "limit", "continue", "resourceVersion", "resourceVersionMatch", "pretty", "watch",
-         "timeoutSeconds", "sendInitialEvents", "allowWatchBookmarks", "includeObject", "dryRun", "timeout"]
+        [
+            "labelSelector",
+            "fieldSelector",
+            "limit",
+            "continue",
+            "resourceVersion",
+            "resourceVersionMatch",
+            "pretty",
+            "watch",
+            "timeoutSeconds",
+            "sendInitialEvents",
+            "allowWatchBookmarks",
+            "includeObject",
+            "dryRun",
+            "timeout",
+        ]
     ),
     VALUES,
     max_size=5,
-)  # fmt: skip
+)
 ACCEPTS = st.lists(
     st.sampled_from(
-        ["application/json", "application/yaml", "*/*", "application/*", "text/plain", "image/png", "", "/", "a/b/c",
-         "application/json;as=Table;v=v1;g=meta.k8s.io", "application/json;as=Table;v=v1beta1;g=meta.k8s.io",
-         "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io", "application/vnd.kubernetes.protobuf",
-         "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io", "application/json;stream=watch",
-         "application/json;q=0", "application/json;q=x", "*/*;q=0.5", ";;;", "=;=", "application/json;as"]
+        [
+            "application/json",
+            "application/yaml",
+            "*/*",
+            "application/*",
+            "text/plain",
+            "image/png",
+            "",
+            "/",
+            "a/b/c",
+            "application/json;as=Table;v=v1;g=meta.k8s.io",
+            "application/json;as=Table;v=v1beta1;g=meta.k8s.io",
+            "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+            "application/vnd.kubernetes.protobuf",
+            "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
+            "application/json;stream=watch",
+            "application/json;q=0",
+            "application/json;q=x",
+            "*/*;q=0.5",
+            ";;;",
+            "=;=",
+            "application/json;as",
+        ]
     )
     | st.text(max_size=10),
     max_size=4,
-).map(",".join)  # fmt: skip
+).map(",".join)
 
 
 @FEW
@@ -245,10 +299,9 @@ def test_any_accept_is_met_or_refused(accept: str) -> None:
     for watching in (False, True):
         try:
             found = forms.accepted(accept, watching=watching)
-        except APIError as error:
-            assert error.code == 406
-        else:
-            assert not (watching and found.yaml)
+        except NotAcceptable:
+            continue
+        assert not (watching and found.yaml)
 
 
 TOKENS = st.one_of(
@@ -292,10 +345,12 @@ def test_a_name_is_taken_when_it_matches_and_only_then(server: Server, name: str
 FIELDS = st.recursive(
     st.just({}),
     lambda inner: st.dictionaries(
-        st.sampled_from(["f:data", "f:x", "k:{\"name\":\"a\"}", "v:1", ".", "i:0", "", "f:", "k:", "k:{", "x"]), inner, max_size=3
+        st.sampled_from(["f:data", "f:x", 'k:{"name":"a"}', "v:1", ".", "i:0", "", "f:", "k:", "k:{", "x"]),
+        inner,
+        max_size=3,
     ),
     max_leaves=6,
-)  # fmt: skip
+)
 ENTRIES = st.lists(
     st.fixed_dictionaries(
         {},

@@ -1,7 +1,7 @@
 """What our own OpenAPI says may be sent is sent, and what it does not: every operation, over HTTPS, by schemathesis.
 
-Two examples an operation; `--hypothesis-profile=long` sends forty. No answer is a 5xx, none takes long, and after all of
-them the server serves. Server and client share one loop that stands still while examples are made.
+Two examples an operation; `--hypothesis-profile=long` sends forty. No answer is a 5xx, none takes long, and after all
+of them the server serves. Server and client share one loop that stands still while examples are made.
 """
 
 from __future__ import annotations
