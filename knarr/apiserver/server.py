@@ -125,8 +125,9 @@ class APIServer:
         self.asked: dict[type[Any], Asked] = {NodeMetrics: usage.found, PodMetrics: usage.found}
         self.health = Health()
         self.health.readiness["started"] = lambda: None if self.ready else "not yet"
-        self.ready = False
-        """Told by /readyz; whoever assembles the process sets it."""
+        self.health.readiness["shutdown"] = lambda: "process is shutting down" if self.stopping else None
+        self.ready = self.stopping = False
+        """Told by /readyz; whoever assembles the process sets them."""
 
     async def handle(self, request: Request) -> Answer:
         """The answer to a request of a part of this process; never raises."""
@@ -193,6 +194,10 @@ class APIServer:
         if path.name:
             return await self._one(call)
         return await self._collection(call)
+
+    def stop(self) -> None:
+        """Tell /readyz that the end has begun; requests are still answered."""
+        self.stopping = True
 
     async def close(self) -> None:
         """Let go of what the server holds besides its store."""
