@@ -22,7 +22,7 @@ from knarr.api.decode import _present_type, _shape, convert, decode
 from knarr.api.errors import APIError, BadRequest, NotAcceptable
 from knarr.api.registry import built_in
 from knarr.api.resources import Resource
-from knarr.api.types import Struct
+from knarr.api.types import RawJSON, Struct
 from knarr.apiserver import forms, protobuf
 from knarr.apiserver.patch import checked_operations, json_patch, merge_patch
 from knarr.apiserver.strategic import strategic_merge_patch
@@ -53,6 +53,8 @@ DEPTH = 5
 def near(draw: Any, kind: Any, depth: int = DEPTH) -> Any:
     """Data that looks like a type: its fields, some of them, mostly with values of their types."""
     kind = _present_type(kind)
+    if kind is RawJSON:
+        return draw(st.dictionaries(st.text(max_size=6), SCALARS, max_size=2))
     if depth == 0 or draw(st.integers(0, 9)) == 0:
         return draw(ANYTHING)
     shape = _shape(kind)
