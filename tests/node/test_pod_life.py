@@ -213,7 +213,7 @@ def test_a_pod_deleted_while_its_image_is_pulled_goes_at_once(tmp_path: Path) ->
     async def scenario(cluster: NodeCluster) -> None:
         pulling = asyncio.Event()
 
-        async def never(image: str, *, insecure: bool | None = None) -> str:
+        async def never(image: str, **options: Any) -> str:
             pulling.set()
             await asyncio.Event().wait()
             return ""
