@@ -19,6 +19,14 @@ from knarr.api.resources import served
 
 RESOURCES = (
     served(
+        v1.ComponentStatus,
+        "componentstatuses",
+        namespaced=False,
+        short_names=("cs",),
+        verbs=("get", "list"),
+        columns=simple.COMPONENT_COLUMNS,
+    ),
+    served(
         v1.ConfigMap,
         "configmaps",
         short_names=("cm",),
