@@ -283,6 +283,8 @@ class APIServer:
                 return await self.reads.list(call)
             case "POST" if call.resource.type in self.reviews:
                 return await self._review(call)
+            case "POST" if handler := self.subresources.handler(call.resource.type, ""):
+                return await handler(call)
             case "POST" if "create" in call.resource.verbs:
                 return await self.writes.create(call)
             case "DELETE" if "deletecollection" in call.resource.verbs:

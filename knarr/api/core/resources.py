@@ -18,6 +18,7 @@ from knarr.api.core import (
 from knarr.api.resources import served
 
 RESOURCES = (
+    served(v1.Binding, "bindings", verbs=("create",)),
     served(
         v1.ComponentStatus,
         "componentstatuses",

@@ -45,10 +45,7 @@ def _parent(obj: IPAddress) -> str:
     return "/".join(part for part in (resource, parent.namespace, parent.name) if part)
 
 
-ADDRESS_COLUMNS = (
-    Column("ParentRef", lambda obj, now_s: _parent(obj)),
-    Column("Age", lambda obj, now_s: age(obj.metadata.creation_timestamp, now_s)),
-)
+ADDRESS_COLUMNS = (Column("ParentRef", lambda obj, now_s: _parent(obj)),)
 
 
 class ServiceCIDRRules(Strategy[ServiceCIDR]):

@@ -191,5 +191,4 @@ class CSIStorageCapacityRules(Strategy[CSIStorageCapacity]):
 CAPACITY_COLUMNS = (
     Column("StorageClassName", lambda obj, now_s: obj.storage_class_name),
     Column("Capacity", lambda obj, now_s: str(obj.capacity) if obj.capacity is not None else UNSET),
-    AGE,
 )
