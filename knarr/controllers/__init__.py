@@ -30,6 +30,7 @@ from knarr.controllers.replicationcontroller import ReplicationControllers
 from knarr.controllers.resourcequota import ResourceQuotaUsage
 from knarr.controllers.rootca import RootCertificates
 from knarr.controllers.serviceaccount import ServiceAccounts
+from knarr.controllers.servicecidrs import ServiceCIDRs
 from knarr.controllers.statefulset import StatefulSets
 from knarr.controllers.storageprotection import ClaimProtection, VolumeProtection
 from knarr.controllers.tainteviction import TaintEviction
@@ -54,6 +55,7 @@ ALL: tuple[type[Controller], ...] = (
     CertificateApproval,
     CertificateCleaner,
     ResourceQuotaUsage,
+    ServiceCIDRs,
     ClaimProtection,
     VolumeProtection,
 )

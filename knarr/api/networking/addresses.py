@@ -11,6 +11,8 @@ from knarr.api.networking.v1 import IPAddress, ServiceCIDR
 from knarr.api.printing import age
 from knarr.api.resources import Column, Strategy
 
+CIDR_FINALIZER = "networking.k8s.io/service-cidr-finalizer"
+"""Keeps a range as long as addresses in use are in no other."""
 CIDRS_MAX = 2
 """One a family of addresses."""
 

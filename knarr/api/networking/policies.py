@@ -101,7 +101,10 @@ def _validate_block(block: IPBlock, path: str) -> Iterable[Cause]:
 CIDR_FAULT = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
 
 
-def network(written: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def network(written: str) -> Network | None:
     """A CIDR, read; None for what is none."""
     if "/" not in written:
         return None
