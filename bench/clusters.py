@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
@@ -11,9 +12,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bench import subjects
 from knarr import pki
 from knarr.cli import kubeconfig
 from knarr.cli.connection import Connection
@@ -31,6 +33,9 @@ class Measured:
 
     name: str
     access: Access
+    """As the administrator, who prepares what is measured."""
+    user: Access
+    """As the ordinary user who is measured (see bench.subjects)."""
     processes: tuple[int, ...]
     ready_ms: float
     folder: Path
@@ -41,6 +46,10 @@ class Measured:
     def memory_bytes(self) -> int:
         """Proportional set size of its processes: shared pages are counted once."""
         return sum(_pss(pid) for pid in self.processes)
+
+    def processor_s(self) -> float:
+        """Processor time that its processes have used."""
+        return sum(_processor_s(pid) for pid in self.processes)
 
 
 @contextmanager
@@ -61,7 +70,9 @@ def knarr(*flags: str, folder: Path | None = None) -> Iterator[Measured]:
             raise RuntimeError(f"knarr up failed: {done.stderr}")
         pid = re.search(r"as process (\d+)", done.stderr + done.stdout)
         assert pid is not None
-        yield Measured("knarr", kubeconfig.read(config), (int(pid[1]),), float(ready[1]), data)
+        access = kubeconfig.read(config)
+        user = _user(access, data / "pki")
+        yield Measured("knarr", access, user, (int(pid[1]),), float(ready[1]), data)
     finally:
         subprocess.run([*command, "down", *where, *(() if folder else ("--purge",))], check=False, timeout=120)
         shutil.rmtree(own, ignore_errors=True)
@@ -109,7 +120,8 @@ def upstream() -> Iterator[Measured]:
     try:
         _until_ready(access)
         ready_ms = (time.monotonic() - began_s) * 1000
-        yield Measured("kube-apiserver + etcd", access, (etcd.pid, server.pid), ready_ms, folder)
+        user = _user(access, folder / "pki")
+        yield Measured("kube-apiserver + etcd", access, user, (etcd.pid, server.pid), ready_ms, folder)
     finally:
         for process in (server, etcd):
             process.terminate()
@@ -141,6 +153,16 @@ def _free_port() -> int:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
         return port
+
+
+def _user(access: Access, authority: Path) -> Access:
+    pair = pki.client_pair(authority, SystemClock(), "bench", subjects.USER, [subjects.GROUP])
+    return replace(access, certificate_pem=pair.certificate_pem, key_pem=pair.key_pem)
+
+
+def _processor_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _pss(pid: int) -> int:

@@ -143,7 +143,7 @@ class Watcher(asyncio.Protocol):
 
 
 async def send_requests(order: dict[str, Any], context: ssl.SSLContext) -> dict[str, Any]:
-    """`count` requests over `connections`; in `path` and `body` a {} becomes the request's number."""
+    """`count` requests over `connections`; see `_request` for what `path` and `body` may contain."""
     host, port = _address(order)
     count, sent = order["count"], 0
     times: list[float] = []
@@ -191,13 +191,13 @@ async def watch(order: dict[str, Any], context: ssl.SSLContext) -> dict[str, Any
     """`connections` watches that each wait for `count` events; says "open" on standard output when all are open."""
     host, port = _address(order)
     opened = asyncio.Semaphore(0)
-    request = _request(order, host, 0)
     loop = asyncio.get_running_loop()
     late: list[float] = []
     made = []
     for number in range(order["connections"]):
         # To look into every event of every watch would measure this process: one watch in so many is enough.
         sample = late if number % SAMPLED_EVERY == 0 else None
+        request = _request(order, host, number)
         make = functools.partial(Watcher, request, order["count"], opened.release, sample)
         made.append(await loop.create_connection(make, host, port, ssl=context))
     async with asyncio.timeout(ORDER_SECONDS_MAX):
@@ -236,10 +236,16 @@ def result(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def _request(order: dict[str, Any], host: str, number: int) -> bytes:
-    body: str = order.get("body", "").replace("{}", str(number)).replace("{now}", f"{time.perf_counter():.6f}")
-    head: str = f"{order.get('method', 'GET')} {order['path'].replace('{}', str(number))} HTTP/1.1\r\nhost: {host}\r\n"
+    """In path and body {} is the request's number, {shard} the number modulo `shards`, {now} the time."""
+    shard = str(number % order.get("shards", 1))
+    path = order["path"].replace("{}", str(number)).replace("{shard}", shard)
+    body: str = order.get("body", "")
     if body:
-        head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        body = body.replace("{}", str(number)).replace("{shard}", shard).replace("{now}", f"{time.perf_counter():.6f}")
+    head: str = f"{order.get('method', 'GET')} {path} HTTP/1.1\r\nhost: {host}\r\n"
+    if body:
+        content_type = order.get("content_type", "application/json")
+        head += f"content-type: {content_type}\r\ncontent-length: {len(body)}\r\n"
     return (head + f"accept: {order.get('accept', 'application/json')}\r\n\r\n" + body).encode()
 
 

@@ -25,7 +25,7 @@ APPLETS = (
     "sh", "ash", "cat", "chmod", "chown", "cp", "cut", "date", "dd", "df", "echo", "env", "expr",
     "false", "find", "grep", "head", "hostname", "httpd", "id", "ifconfig", "ip", "kill", "ln", "ls",
     "mkdir", "mktemp", "mount", "mv", "nc", "netstat", "nslookup", "ping", "printf", "ps", "pwd", "rm",
-    "sed", "seq", "sleep", "sort", "stat", "stty", "sync", "tail", "tee", "test", "timeout", "touch",
+    "sed", "seq", "sleep", "sort", "stat", "stty", "sync", "tail", "tar", "tee", "test", "timeout", "touch",
     "tr", "true", "tty", "uname", "uniq", "wc", "wget", "which", "whoami", "xargs", "yes",
 )  # fmt: skip
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from decimal import ROUND_CEILING, ROUND_UP, Decimal
+from functools import lru_cache
 
 _SCALE = {
     "": Decimal(1),
@@ -27,6 +28,8 @@ _SCALE = {
     "Pi": Decimal(2) ** 50,
     "Ei": Decimal(2) ** 60,
 }
+REMEMBERED_MAX = 4096
+"""Amounts whose value is kept: pods of one template say the same ones, and each is read at several places."""
 AMOUNT_MAX = Decimal(2**63 - 1)
 """Larger amounts are taken for this one, as upstream does."""
 _WRITTEN = re.compile(
@@ -37,6 +40,7 @@ _ALMOST = re.compile(r"[+-]?([0-9]*\.?[0-9]*)([eEinumkKMGTP]*[-+]?[0-9]*)", re.A
 """A number and something that could be a suffix."""
 
 
+@lru_cache(maxsize=REMEMBERED_MAX, typed=True)
 def parse_quantity(written: str | int | float) -> Decimal:
     """Its value. ValueError when it isn't a quantity."""
     if isinstance(written, (int, float)):

@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import platform
 from typing import Any
 
 from knarr import KUBERNETES_VERSION, __version__
+from knarr.api.meta.version import Info
 from knarr.api.resources import Registry, Resource
+
+GROUPS = (
+    "apiregistration.k8s.io",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+    "resource.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+)
+"""In upstream's order, which decides what a name means that several groups have; others follow."""
+AGGREGATED = "application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList"
+"""The media type of aggregated discovery."""
 
 PROXY_VERBS = ("create", "delete", "get", "patch", "update")
 SUBRESOURCES = {
@@ -42,24 +71,22 @@ def subresource(resource: Resource, name: str) -> tuple[str, str, str, tuple[str
     return SUBRESOURCES[resource.group, resource.plural, name]
 
 
-def version() -> dict[str, str]:
+def version() -> Info:
     """The answer of /version."""
     major, minor, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
-    return {
-        "major": major,
-        "minor": minor,
-        "emulationMajor": major,
-        "emulationMinor": minor,
-        "minCompatibilityMajor": major,
-        "minCompatibilityMinor": minor,
-        "gitVersion": f"{KUBERNETES_VERSION}+knarr-{__version__}",
-        "gitCommit": "",
-        "gitTreeState": "clean",
-        "buildDate": "1970-01-01T00:00:00Z",
-        "goVersion": "",
-        "compiler": platform.python_implementation(),
-        "platform": f"linux/{'amd64' if platform.machine() == 'x86_64' else platform.machine()}",
-    }
+    return Info(
+        major=major,
+        minor=minor,
+        emulation_major=major,
+        emulation_minor=minor,
+        min_compatibility_major=major,
+        min_compatibility_minor=minor,
+        git_version=f"{KUBERNETES_VERSION}+knarr-{__version__}",
+        git_tree_state="clean",
+        build_date="1970-01-01T00:00:00Z",
+        compiler=platform.python_implementation(),
+        platform=f"linux/{'amd64' if platform.machine() == 'x86_64' else platform.machine()}",
+    )
 
 
 def paths(registry: Registry) -> list[str]:
@@ -104,7 +131,7 @@ def _groups(registry: Registry) -> list[tuple[str, list[str]]]:
     for resource in registry:
         if resource.group and resource.version not in found.setdefault(resource.group, []):
             found[resource.group].append(resource.version)
-    return list(found.items())
+    return sorted(found.items(), key=lambda each: GROUPS.index(each[0]) if each[0] in GROUPS else len(GROUPS))
 
 
 def _group(name: str, versions: list[str]) -> dict[str, Any]:
@@ -129,6 +156,8 @@ def resources(registry: Registry, group_name: str, group_version: str) -> dict[s
             entry["shortNames"] = list(resource.short_names)
         if resource.categories:
             entry["categories"] = list(resource.categories)
+        if "list" in resource.verbs:
+            entry["storageVersionHash"] = storage_version_hash(registry.kept(resource))
         listed.append(entry)
         for name in resource.subresources:
             sub_group, sub_version, kind, verbs = subresource(resource, name)
@@ -148,13 +177,20 @@ def resources(registry: Registry, group_name: str, group_version: str) -> dict[s
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": name, "resources": listed}
 
 
-def aggregated(registry: Registry, *, core: bool) -> dict[str, Any]:
-    """apidiscovery.k8s.io/v2 APIGroupDiscoveryList: all groups and resources in one answer."""
+def storage_version_hash(kept: Resource) -> str:
+    """Tells one version in the store from another; as upstream works it out."""
+    told = f"{kept.group}/{kept.version}/{kept.kind}"
+    return base64.b64encode(hashlib.sha256(told.encode()).digest()[:8]).decode()
+
+
+def aggregated(registry: Registry, *, core: bool, version: str = "v2") -> dict[str, Any]:
+    """apidiscovery.k8s.io APIGroupDiscoveryList: all groups and resources in one answer. kubectl before 1.30 asks for
+    v2beta1, which looks the same."""
     items = []
     for name, versions in [("", ["v1"])] if core else _groups(registry):
         items.append(
             {
-                "metadata": {"name": name} if name else {"creationTimestamp": None},
+                "metadata": {"name": name} if name else {},
                 "versions": [
                     {"version": each, "resources": _aggregated_resources(registry, name, each), "freshness": "Current"}
                     for each in versions
@@ -163,7 +199,7 @@ def aggregated(registry: Registry, *, core: bool) -> dict[str, Any]:
         )
     return {
         "kind": "APIGroupDiscoveryList",
-        "apiVersion": "apidiscovery.k8s.io/v2",
+        "apiVersion": f"apidiscovery.k8s.io/{version}",
         "metadata": {},
         "items": items,
     }
@@ -176,7 +212,7 @@ def _aggregated_resources(registry: Registry, group_name: str, group_version: st
             continue
         entry: dict[str, Any] = {
             "resource": resource.plural,
-            "responseKind": _kind(resource.group, resource.version, resource.kind),
+            "responseKind": _kind("", "", resource.kind),
             "scope": "Namespaced" if resource.namespaced else "Cluster",
             "singularResource": resource.singular,
             "verbs": list(resource.verbs),
@@ -186,14 +222,18 @@ def _aggregated_resources(registry: Registry, group_name: str, group_version: st
         if resource.categories:
             entry["categories"] = list(resource.categories)
         if resource.subresources:
-            entry["subresources"] = [
-                {"subresource": name, "responseKind": _kind(*of[:3]), "verbs": list(of[3])}
-                for name in resource.subresources
-                for of in (subresource(resource, name),)
-            ]
+            entry["subresources"] = [_aggregated_subresource(resource, name) for name in resource.subresources]
         listed.append(entry)
     return listed
 
 
+def _aggregated_subresource(resource: Resource, name: str) -> dict[str, Any]:
+    group_name, group_version, kind, verbs = subresource(resource, name)
+    own = (group_name, group_version) == (resource.group, resource.version)
+    told = _kind("", "", kind) if own else _kind(group_name, group_version, kind)
+    return {"subresource": name, "responseKind": told, "verbs": list(verbs)}
+
+
 def _kind(group_name: str, group_version: str, kind: str) -> dict[str, str]:
+    """Group and version are empty where they are those of the list."""
     return {"group": group_name, "version": group_version, "kind": kind}

@@ -24,6 +24,7 @@ CLAUSES_MAX = 64
 """Media ranges of one Accept header that are looked at."""
 WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 """A quality value (RFC 9110, section 12.4.2)."""
+NO_WEIGHT = re.compile(r"q\s*=\s*0(\.0{0,3})?")
 INCLUDED = ("Metadata", "None", "Object", "")
 
 
@@ -39,7 +40,8 @@ class Accepted:
 
     form: Form = Form.OBJECT
     yaml: bool = False
-    aggregated_discovery: bool = False
+    aggregated_discovery: str = ""
+    """The version of apidiscovery.k8s.io that is asked for."""
     version: str = "v1"
     """Of meta.k8s.io, for tables and metadata."""
     as_list: bool | None = None
@@ -55,10 +57,8 @@ def accepted(accept: str, *, watching: bool = False, tables: bool = True) -> Acc
     """
     if not accept.strip():
         return Accepted()
-    clauses = [_clause(text) for text in accept.split(",")[:CLAUSES_MAX]]
-    clauses.sort(key=lambda clause: (-clause.weight, clause.media.count("*")))
-    for clause in clauses:
-        if clause.weight > 0 and (found := _offered(clause, watching)) and (tables or found.form is not Form.TABLE):
+    for clause in clauses(accept):
+        if (found := _offered(clause, watching)) and (tables or found.form is not Form.TABLE):
             return found
     kinds = ["application/json;stream=watch"] if watching else ["application/json", "application/yaml"]
     if tables:
@@ -67,7 +67,7 @@ def accepted(accept: str, *, watching: bool = False, tables: bool = True) -> Acc
 
 
 @dataclass(frozen=True, slots=True)
-class _Clause:
+class Clause:
     """One media range of an Accept header."""
 
     media: str
@@ -75,14 +75,20 @@ class _Clause:
     parameters: Mapping[str, str]
 
 
-def _clause(text: str) -> _Clause:
+def clauses(accept: str) -> list[Clause]:
+    """What an Accept header allows, best first."""
+    found = [clause for clause in map(_clause, accept.split(",")[:CLAUSES_MAX]) if clause.weight > 0]
+    return sorted(found, key=lambda clause: (-clause.weight, clause.media.count("*")))
+
+
+def _clause(text: str) -> Clause:
     media, *parameters = (part.strip() for part in text.split(";"))
     values = {name.strip().lower(): value.strip() for name, _, value in (each.partition("=") for each in parameters)}
     weight = values.get("q", "1")
-    return _Clause(media.lower(), float(weight) if WEIGHT.fullmatch(weight) else 1.0, values)
+    return Clause(media.lower(), float(weight) if WEIGHT.fullmatch(weight) else 1.0, values)
 
 
-def _offered(clause: _Clause, watching: bool) -> Accepted | None:
+def _offered(clause: Clause, watching: bool) -> Accepted | None:
     """What a clause is answered with; None when it can't be."""
     yaml = clause.media == "application/yaml"
     if yaml and watching:
@@ -95,7 +101,7 @@ def _offered(clause: _Clause, watching: bool) -> Accepted | None:
     if not kind:
         return Accepted(yaml=yaml)
     if kind == "APIGroupDiscoveryList":
-        return Accepted(aggregated_discovery=True) if version == "v2" and not yaml else None
+        return Accepted(aggregated_discovery=version) if version in ("v2", "v2beta1") and not yaml else None
     if group != "meta.k8s.io" or version not in ("v1", "v1beta1"):
         return None
     if kind == "Table":
@@ -115,6 +121,15 @@ def check(accepted: Accepted, query: Mapping[str, str], *, many: bool = False) -
     if accepted.form is Form.TABLE and include not in INCLUDED:
         cause = not_supported("includeObject", include, INCLUDED, in_order=True)
         raise BadRequest(f"Unable to convert to Table as requested: {cause.field}: {cause.message}")
+
+
+def takes_gzip(accepted: str) -> bool:
+    """Whether an Accept-Encoding names gzip, and not with the weight 0 (RFC 9110, section 12.5.3)."""
+    for clause in accepted.split(","):
+        coding, *parameters = (part.strip() for part in clause.lower().split(";"))
+        if coding == "gzip":
+            return not any(NO_WEIGHT.fullmatch(each) for each in parameters)
+    return False
 
 
 class _OnlyMetadata(msgspec.Struct):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
-import re
 import ssl
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
@@ -27,6 +26,7 @@ from knarr.apiserver import impersonate
 from knarr.apiserver.answers import JSON_HEADERS, failure
 from knarr.apiserver.authenticate import user_of_certificate
 from knarr.apiserver.flow import timed_out
+from knarr.apiserver.forms import takes_gzip
 from knarr.apiserver.server import BODY_MAX_BYTES, APIServer
 from knarr.client.transport import Answer, Request, Upgrade, User
 from knarr.pki import KeyPair
@@ -45,7 +45,6 @@ BODY_MAX_S = 60.0
 """How long it may take to send the body."""
 GZIP_MIN_BYTES = 128 << 10
 """Longer answers are compressed for those who accept it (KEP-156)."""
-NO_WEIGHT = re.compile(r"q\s*=\s*0(\.0{0,3})?")
 DRAINED_FROM_BYTES = 64 << 10
 """An answer of this size is waited for until the client has taken most of it."""
 SHUTDOWN_S = 2.0
@@ -110,9 +109,12 @@ class Listener:
             return await self._stream(incoming, answer, answer.stream)
         if incoming.method == "HEAD":
             answer.body = b""
-        elif len(answer.body) > GZIP_MIN_BYTES and _takes_gzip(incoming.headers.get("accept-encoding", "")):
+        elif "content-encoding" in answer.headers:
+            pass  # Compressed already.
+        elif len(answer.body) > GZIP_MIN_BYTES and takes_gzip(incoming.headers.get("accept-encoding", "")):
             answer.body = await asyncio.to_thread(gzip.compress, answer.body, 1)
-            answer.headers |= {"content-encoding": "gzip", "vary": "Accept-Encoding"}
+            vary = filter(None, (answer.headers.get("vary"), "Accept-Encoding"))
+            answer.headers |= {"content-encoding": "gzip", "vary": ", ".join(vary)}
         if answer.headers == JSON_HEADERS and not answer.warnings and incoming.keep_alive:
             return await _written(answer, incoming)
         return _plain(answer)
@@ -309,15 +311,6 @@ class _WebSocket:
 
     async def close(self) -> None:
         await self._response.close()
-
-
-def _takes_gzip(accepted: str) -> bool:
-    """Whether an Accept-Encoding names gzip, and not with the weight 0 (RFC 9110, section 12.5.3)."""
-    for clause in accepted.split(","):
-        coding, *parameters = (part.strip() for part in clause.lower().split(";"))
-        if coding == "gzip":
-            return not any(NO_WEIGHT.fullmatch(each) for each in parameters)
-    return False
 
 
 class _Written(web.Response):

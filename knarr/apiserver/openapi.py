@@ -1,145 +1,177 @@
 """OpenAPI of what is served, made from the types: /openapi/v3 (by group and version) and /openapi/v2.
 
-kubectl reads it for `explain`, to learn which fields exist, and whether the server validates fields itself. Documents
-are made when they are first asked for.
+kubectl reads it for `explain`, to learn which fields exist, and whether the server validates fields itself. A document
+is made when it is first asked for and kept as bytes, in each form that was asked for, until other kinds are served. Its
+name in the index carries a hash: what is under that name never changes, and clients may keep it for ever (KEP-2896).
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from knarr import KUBERNETES_VERSION, __version__
-from knarr.api.autoscaling.v1 import Scale
-from knarr.api.meta.v1 import DeleteOptions, Status
+from knarr.api import descriptions
 from knarr.api.resources import Registry, Resource
+from knarr.apiserver import openapi_discovery, openapi_operations, openapi_parameters, openapi_protobuf, openapi_v3
 from knarr.apiserver.openapi_schemas import Schemas
 
-_PARAMETERS = {
-    "dryRun": "When All: nothing is stored",
-    "fieldManager": "Name of who or what makes the change",
-    "fieldValidation": "What to do with unknown and duplicate fields: Ignore, Warn or Strict",
-    "pretty": "Indent the answer",
+ABOUT_SERVER = {
+    "version": openapi_discovery.about_server,
+    ".well-known/openid-configuration": lambda schemas: openapi_discovery.issuer(),
+    "openid/v1/jwks": lambda schemas: openapi_discovery.issuer_keys(),
 }
+"""Documents of version 3 about no group."""
+SECURITY = {
+    "BearerToken": {
+        "description": "A bearer token in the header Authorization.",
+        "in": "header",
+        "name": "authorization",
+        "type": "apiKey",
+    }
+}
+SECURED: list[dict[str, list[str]]] = [{"BearerToken": []}]
+Form = tuple[str, str, bool]
+"""What is kept: the place ("" for version 2), the media type, and whether it is compressed."""
 
 
-def index(registry: Registry) -> dict[str, Any]:
-    """/openapi/v3: where the document of each group and version is."""
-    paths = {}
-    for name in sorted({_place(resource) for resource in registry}):
-        # What a document says follows from the release and the kinds: so a client that only wants to know whether its
-        # copy is still good doesn't make us write all of them.
-        kinds = [resource.qualified for resource in registry if _place(resource) == name]
-        digest = hashlib.sha256(" ".join([__version__, name, *kinds]).encode()).hexdigest().upper()
-        paths[name] = {"serverRelativeURL": f"/openapi/v3/{name}?hash={digest}"}
-    return {"paths": paths}
+class Documents:
+    """The documents of a server, as bytes."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._of: tuple[Resource, ...] = ()
+        self._kept: dict[Form, bytes] = {}
+        self._digests: dict[str, str] = {}
+
+    def index(self) -> dict[str, Any]:
+        """/openapi/v3: where each document is."""
+        return {"paths": {place: {"serverRelativeURL": self.url(place)} for place in places(self._registry)}}
+
+    def url(self, place: str) -> str:
+        """Where a document of version 3 is, with its hash."""
+        return f"/openapi/v3/{place}?hash={self.digest(place)}"
+
+    def digest(self, place: str) -> str:
+        """Tells one state of a document from another. It follows from the program and the kinds, so that whoever only
+        wants to know whether his copy is good still doesn't make us write the document."""
+        self._follow()
+        if place not in self._digests:
+            kinds = [f"{each.qualified}/{each.version}" for each in self._registry if not place or belongs(each, place)]
+            told = " ".join([fingerprint(), place, *kinds])
+            self._digests[place] = hashlib.sha512(told.encode()).hexdigest().upper()
+        return self._digests[place]
+
+    def has(self, place: str) -> bool:
+        """Whether version 3 has such a document."""
+        return place in places(self._registry)
+
+    def ready(self, form: Form) -> bytes | None:
+        """A document that has been made already."""
+        self._follow()
+        return self._kept.get(form)
+
+    def made(self, form: Form) -> bytes:
+        """A document, made now if need be: that may take a while, and may be done in a thread."""
+        place, media_type, compressed = form
+        held = self._follow()
+        if form not in held:
+            if compressed:
+                held[form] = gzip.compress(self.made((place, media_type, False)), 5)
+            elif media_type == openapi_protobuf.MEDIA_TYPE:
+                held[form] = openapi_protobuf.encoded(swagger(self._registry))
+            else:
+                told = document(self._registry, place) if place else swagger(self._registry)
+                held[form] = msgspec.json.encode(told)
+        return held[form]
+
+    def _follow(self) -> dict[Form, bytes]:
+        """What is kept of the kinds that are served now."""
+        now = tuple(self._registry)
+        if len(now) != len(self._of) or any(one is not other for one, other in zip(now, self._of, strict=True)):
+            self._of, self._kept, self._digests = now, {}, {}
+        return self._kept
 
 
-_documents: dict[tuple[int, str], dict[str, Any]] = {}
+@cache
+def fingerprint() -> str:
+    """Of all that documents are made of: the types, their texts, and the program that writes them."""
+    api = descriptions.FOLDER
+    sources = [*api.glob("*/v*.py"), *api.glob("*/*.txt"), *Path(__file__).parent.glob("openapi*.py")]
+    digest = hashlib.sha256(__version__.encode())
+    for path in sorted(sources):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
-def document(registry: Registry, place: str) -> dict[str, Any] | None:
-    """The OpenAPI v3 document of `api/v1` or `apis/apps/v1`; None when it isn't served."""
-    key = (id(registry), place)
-    if key not in _documents:
-        resources = [resource for resource in registry if _place(resource) == place]
-        if not resources:
-            return None
-        schemas = Schemas(v3=True)
-        paths: dict[str, Any] = {}
-        for resource in resources:
-            paths |= _paths(resource, schemas, v3=True)
-        _documents[key] = {
-            "openapi": "3.0.0",
-            "info": {"title": "Kubernetes", "version": KUBERNETES_VERSION},
-            "paths": paths,
-            "components": {"schemas": schemas.found},
-        }
-    return _documents[key]
+def belongs(resource: Resource, place: str) -> bool:
+    """Whether a document of version 3 is about a resource."""
+    return place in ("apis", f"apis/{resource.group}", place_of(resource))
+
+
+def place_of(resource: Resource) -> str:
+    return f"apis/{resource.group}/{resource.version}" if resource.group else f"api/{resource.version}"
+
+
+def places(registry: Registry) -> list[str]:
+    """The documents of version 3."""
+    groups = {f"apis/{resource.group}" for resource in registry if resource.group}
+    return sorted({"api", "apis", *ABOUT_SERVER, *groups, *map(place_of, registry)})
+
+
+def document(registry: Registry, place: str) -> dict[str, Any]:
+    """The OpenAPI v3 document of a place: `api/v1`, `apis/apps`, `version`, …"""
+    schemas = Schemas(v3=True)
+    told: dict[str, Any] = {}
+    for path in _tellers(registry, place):
+        told |= path(schemas)
+    return {
+        "components": {"schemas": dict(sorted(schemas.found.items())), "securitySchemes": SECURITY},
+        "info": {"title": "Kubernetes", "version": KUBERNETES_VERSION},
+        "openapi": "3.0.0",
+        "paths": openapi_v3.paths(dict(sorted(told.items()))),
+        "security": SECURED,
+    }
 
 
 def swagger(registry: Registry) -> dict[str, Any]:
     """/openapi/v2, of everything."""
     schemas = Schemas(v3=False)
-    paths: dict[str, Any] = {}
-    for resource in registry:
-        paths |= _paths(resource, schemas, v3=False)
+    told: dict[str, Any] = {}
+    for place in places(registry):
+        for path in _tellers(registry, place):
+            told |= path(schemas)
+    told = dict(sorted(told.items()))
     return {
-        "swagger": "2.0",
+        "definitions": dict(sorted(schemas.found.items())),
         "info": {"title": "Kubernetes", "version": KUBERNETES_VERSION},
-        "paths": paths,
-        "definitions": schemas.found,
+        "parameters": openapi_parameters.shared(told),
+        "paths": told,
+        "security": SECURED,
+        "securityDefinitions": SECURITY,
+        "swagger": "2.0",
     }
 
 
-def _place(resource: Resource) -> str:
-    return f"apis/{resource.group}/{resource.version}" if resource.group else f"api/{resource.version}"
-
-
-def _paths(resource: Resource, schemas: Schemas, *, v3: bool) -> dict[str, Any]:
-    """The operations on a resource, its subresources of other kinds left aside."""
-    gvk = {"group": resource.group, "version": resource.version, "kind": resource.kind}
-    reference = schemas.reference(resource.type, gvk)
-    listed = schemas.list_of(resource, gvk)
-    schemas.reference(DeleteOptions)
-    schemas.reference(Status)
-    collection = resource.path("{namespace}" if resource.namespaced else None)
-    single = resource.path("{namespace}" if resource.namespaced else None, "{name}")
-
-    def operation(action: str, answer: dict[str, Any], body: dict[str, Any] | None = None) -> dict[str, Any]:
-        made: dict[str, Any] = {
-            "operationId": f"{action}{resource.group.partition('.')[0].capitalize() or 'Core'}"
-            f"{resource.version.capitalize()}{'Namespaced' if resource.namespaced else ''}{resource.kind}",
-            "tags": [f"{resource.group.partition('.')[0] or 'core'}_{resource.version}"],
-            "x-kubernetes-action": action,
-            "x-kubernetes-group-version-kind": gvk,
-        }
-        if v3:
-            made["responses"] = {"200": {"description": "OK", "content": {"application/json": {"schema": answer}}}}
-        else:
-            made["responses"] = {"200": {"description": "OK", "schema": answer}}
-        if body is not None:
-            made["parameters"] = [
-                {"name": name, "in": "query", "description": text, **_typed("string", v3)}
-                for name, text in _PARAMETERS.items()
-            ]
-            if v3:
-                media = "application/strategic-merge-patch+json" if action == "patch" else "application/json"
-                made["requestBody"] = {"content": {media: {"schema": body}}, "required": True}
-            else:
-                made["parameters"].append({"name": "body", "in": "body", "required": True, "schema": body})
-        return made
-
-    path_parameters = [{"name": "name", "in": "path", "required": True, **_typed("string", v3)}]
-    if resource.namespaced:
-        path_parameters.append({"name": "namespace", "in": "path", "required": True, **_typed("string", v3)})
-    paths: dict[str, Any] = {
-        collection: {"get": operation("list", listed), "post": operation("post", reference, reference)},
-        single: {
-            "get": operation("get", reference),
-            "put": operation("put", reference, reference),
-            "patch": operation("patch", reference, {"type": "object"}),
-            "delete": operation("delete", reference),
-            "parameters": path_parameters,
-        },
-    }
-    if resource.namespaced:
-        paths[collection]["parameters"] = path_parameters[1:]
-    for name in resource.subresources:
-        if name in ("status", "scale"):
-            of = (
-                reference
-                if name == "status"
-                else schemas.reference(Scale, {"group": "autoscaling", "version": "v1", "kind": "Scale"})
-            )
-            paths[f"{single}/{name}"] = {
-                "get": operation("get", of),
-                "put": operation("put", of, of),
-                "patch": operation("patch", of, {"type": "object"}),
-                "parameters": path_parameters,
-            }
-    return paths
-
-
-def _typed(kind: str, v3: bool) -> dict[str, Any]:
-    return {"schema": {"type": kind}} if v3 else {"type": kind}
+def _tellers(registry: Registry, place: str) -> list[Callable[[Schemas], dict[str, Any]]]:
+    """What tells the paths of a place."""
+    if place in ABOUT_SERVER:
+        return [ABOUT_SERVER[place]]
+    if place == "api":
+        return [openapi_discovery.versions]
+    if place == "apis":
+        return [openapi_discovery.groups]
+    if place.startswith("apis/") and place.count("/") == 1:
+        return [lambda schemas: openapi_discovery.group(place.removeprefix("apis/"), schemas)]
+    resources = [resource for resource in registry if place_of(resource) == place]
+    group, version = resources[0].group, resources[0].version
+    return [
+        lambda schemas: openapi_discovery.resources(group, version, schemas),
+        *(lambda schemas, each=each: openapi_operations.paths(each, schemas) for each in resources),
+    ]

@@ -91,10 +91,25 @@ def _schema(value: Any) -> bytes:
 
 
 def _parameter(value: Any) -> bytes:
+    """A parameter itself."""
     if value["in"] == "body":
-        return _delimited(1, _delimited(1, _BODY(value)))
+        return _delimited(1, _BODY(value))
     place, message = (4, _PATH_PARAMETER) if value["in"] == "path" else (3, _QUERY_PARAMETER)
-    return _delimited(1, _delimited(2, _delimited(place, message(value))))
+    return _delimited(2, _delimited(place, message(value)))
+
+
+def _parameter_or_reference(value: Any) -> bytes:
+    if "$ref" in value:
+        return _delimited(2, _delimited(1, _text(value["$ref"])))
+    return _delimited(1, _parameter(value))
+
+
+def _requirement(value: Any) -> bytes:
+    """What security is needed: lists of scopes, by the name of the definition."""
+    return b"".join(
+        _delimited(1, _named(lambda scopes: b"".join(_delimited(1, _text(scope)) for scope in scopes))(name, scopes))
+        for name, scopes in value.items()
+    )
 
 
 _SCHEMA = _Message(
@@ -114,19 +129,35 @@ _BODY = _Message(
     extensions=6, description=(1, _text), name=(2, _text), in_=(3, _text), required=(4, None), schema=(5, _schema)
 )
 _QUERY_PARAMETER = _Message(
-    extensions=23, required=(1, None), in_=(2, _text), description=(3, _text), name=(4, _text), type=(6, _text)
+    extensions=23,
+    required=(1, None),
+    in_=(2, _text),
+    description=(3, _text),
+    name=(4, _text),
+    type=(6, _text),
+    uniqueItems=(20, None),
 )
 _PATH_PARAMETER = _Message(
-    extensions=22, required=(1, None), in_=(2, _text), description=(3, _text), name=(4, _text), type=(5, _text)
+    extensions=22,
+    required=(1, None),
+    in_=(2, _text),
+    description=(3, _text),
+    name=(4, _text),
+    type=(5, _text),
+    uniqueItems=(19, None),
 )
+_API_KEY = _Message(extensions=5, type=(1, _text), name=(2, _text), in_=(3, _text), description=(4, _text))
 _RESPONSE = _Message(extensions=5, description=(1, _text), schema=(2, _within(1, _schema)))
 _OPERATION = _Message(
     extensions=13,
     tags=(1, _text),
     description=(3, _text),
     operationId=(5, _text),
-    parameters=(8, _parameter),
+    produces=(6, _text),
+    consumes=(7, _text),
+    parameters=(8, _parameter_or_reference),
     responses=(9, _entries(1, _within(1, _RESPONSE))),
+    schemes=(10, _text),
 )
 _PATH = _Message(
     extensions=10,
@@ -134,8 +165,10 @@ _PATH = _Message(
     put=(3, _OPERATION),
     post=(4, _OPERATION),
     delete=(5, _OPERATION),
+    options=(6, _OPERATION),
+    head=(7, _OPERATION),
     patch=(8, _OPERATION),
-    parameters=(9, _parameter),
+    parameters=(9, _parameter_or_reference),
 )
 _document = _Message(
     extensions=16,
@@ -143,4 +176,7 @@ _document = _Message(
     info=(2, _Message(title=(1, _text), version=(2, _text), description=(3, _text))),
     paths=(8, _entries(2, _PATH)),
     definitions=(9, _entries(1, _schema)),
+    parameters=(10, _entries(1, _parameter)),
+    security=(12, _requirement),
+    securityDefinitions=(13, _entries(1, _within(2, _API_KEY))),
 )

@@ -118,6 +118,8 @@ class Schemas:
         properties: dict[str, Any] = {}
         for field in sorted(fields, key=lambda each: each.encode_name):
             shape = self._schema(hints[field.name])
+            if shape.get("type") == "array":
+                shape.setdefault("x-kubernetes-list-type", "atomic")
             if is_always(field):
                 shape |= self._default(_zero(shape))
             properties[field.encode_name] = _describe(shape, descriptions.of_field(kind, field.encode_name))
@@ -150,7 +152,7 @@ class Schemas:
         origin, arguments = get_origin(hint), get_args(hint)
         if origin is list:
             items = self._element(self._schema(arguments[0]))
-            return {"items": items, "type": "array", "x-kubernetes-list-type": "atomic"}
+            return {"items": items, "type": "array"}
         if origin is dict:
             return {"additionalProperties": self._element(self._schema(arguments[1])), "type": "object"}
         if type(None) in arguments:
@@ -195,8 +197,10 @@ def _scalar_name(hint: Any) -> str | None:
 
 
 def _required(field: Any) -> bool:
-    """Upstream demands what it always writes, but for what the server itself knows."""
-    return is_always(field) and field.name not in ("api_version", "kind", "metadata")
+    """Upstream demands what it always writes, but for what the server itself knows: metadata, and a kind's own name."""
+    if not is_always(field) or field.name == "metadata":
+        return False
+    return not (field.name in ("api_version", "kind") and field.default_factory())
 
 
 def _merge(rule: Merge) -> dict[str, Any]:

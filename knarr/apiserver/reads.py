@@ -12,6 +12,7 @@ from knarr.api.resources import Resource
 from knarr.apiserver import answers, forms
 from knarr.apiserver.calls import Call
 from knarr.apiserver.forms import Form
+from knarr.apiserver.labels import Labels
 from knarr.apiserver.list_options import INCONSISTENT, ListOptions, WatchOptions, continue_token, read_continue_token
 from knarr.apiserver.objects import Objects
 from knarr.apiserver.requests import revision_of
@@ -35,6 +36,11 @@ class Reads:
         self._store = store
         self._objects = objects
         self._clock = clock
+        self._labels = Labels(store)
+
+    async def close(self) -> None:
+        """Let go of the indexes."""
+        await self._labels.close()
 
     async def get(self, call: Call) -> Answer:
         """One object. Raises NotFound."""
@@ -63,7 +69,7 @@ class Reads:
             raise too_large(revision, early.current) from None
         records, more, remaining = list(found.records), found.more, found.remaining
         if not selection.everything:
-            records = [record for record in records if selection.holds(record.value)]
+            records = list(await self._labels.select(selection, records, found.revision))
             if limit and len(records) > limit:
                 # How many of those that follow are selected is not told, as upstream: nobody has counted them there.
                 records, more, remaining = records[:limit], True, 0

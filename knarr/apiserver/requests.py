@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from knarr.api.errors import BadRequest, shown
+from knarr.client.transport import Request
 
 PATHS_CACHED_MAX = 8192
 NUMBER_LENGTH_MAX = 1000
@@ -45,6 +46,18 @@ def resource_path(path: str) -> ResourcePath | None:
     name = parts[1] if len(parts) > 1 else ""
     subresource = parts[2] if len(parts) > 2 else ""
     return ResourcePath(group, version, parts[0], namespace, name, subresource, "/".join(parts[3:]))
+
+
+def with_watch_as_parameter(request: Request) -> Request:
+    """What is asked of /api/v1/watch/… and /apis/apps/v1/watch/…, deprecated paths, as the parameter asks for it."""
+    if "/watch/" not in request.path or request.method not in ("GET", "HEAD"):
+        return request
+    parts = request.path.split("/")
+    place = {"api": 3, "apis": 4}.get(parts[1])
+    if place is None or parts[place : place + 1] != ["watch"]:
+        return request
+    path = "/".join([*parts[:place], *parts[place + 1 :]])
+    return replace(request, path=path, query={**request.query, "watch": "true"})
 
 
 def flag(query: Mapping[str, str], name: str) -> bool:

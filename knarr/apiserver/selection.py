@@ -78,6 +78,11 @@ class Selection:
         """No object of the prefix is left out."""
         return not (self.labels.requirements or self.fields.requirements or self.name)
 
+    @property
+    def only_labels(self) -> bool:
+        """Labels alone decide."""
+        return not (self.fields.requirements or self.name)
+
     def holds(self, value: bytes, memo: dict[object, object] | None = None, side: str = "") -> bool:
         """Whether an object is selected. `memo` keeps what was decoded, for the next who asks (`side`: old or new)."""
         if self.everything:

@@ -21,7 +21,8 @@ from knarr.api.core.v1 import ComponentStatus, Node, Pod, Service, ServiceAccoun
 from knarr.api.errors import APIError, InternalError, TooLarge
 from knarr.api.metrics.v1beta1 import NodeMetrics, PodMetrics
 from knarr.api.resources import Registry
-from knarr.apiserver import answers, bodies, discovery, forms, openapi, openapi_protobuf
+from knarr.apiserver import answers, bodies, discovery, forms
+from knarr.apiserver.about import About
 from knarr.apiserver.access import Access, AccessSettings
 from knarr.apiserver.action import Action, action_of
 from knarr.apiserver.addresses import ServiceAddresses
@@ -36,7 +37,7 @@ from knarr.apiserver.metrics import Metrics, Series, series_of
 from knarr.apiserver.objects import Objects
 from knarr.apiserver.proxy import Proxy
 from knarr.apiserver.reads import Reads
-from knarr.apiserver.requests import ResourcePath, flag, resource_path
+from knarr.apiserver.requests import ResourcePath, flag, resource_path, with_watch_as_parameter
 from knarr.apiserver.service_tokens import Tokens
 from knarr.apiserver.subresources import Subresources
 from knarr.apiserver.token_requests import TokenRequests
@@ -104,6 +105,7 @@ class APIServer:
             Admission(built_in.plugins(store, clock, addresses, [self.access.admission])),
         )
         self.objects.companions[Service] = addresses.companions
+        self.about = About(registry, clock, settings.address, self.access.issuer_document)
         self.reads = Reads(store, self.objects, clock)
         self.writes = Writes(store, self.objects, self.reads, clock)
         self.subresources = Subresources(registry, self.objects, self.writes, clock, lambda: self.nodes)
@@ -134,10 +136,12 @@ class APIServer:
 
     async def handle(self, request: Request) -> Answer:
         """The answer to a request of a part of this process; never raises."""
+        request = with_watch_as_parameter(request)
         return await self._answered(request, self._answer(request, resource_path(request.path), _anybody))
 
     async def handle_from_outside(self, request: Request) -> Answer:
         """The answer to a request that came over the network: limited in number and time, and counted. Never raises."""
+        request = with_watch_as_parameter(request)
         path = resource_path(request.path)
         start_s = self.clock.monotonic_s()
         try:
@@ -183,7 +187,7 @@ class APIServer:
         if path is None:
             if request.path == "/metrics":
                 return self.metrics.answer(await self._objects_by_resource())
-            return self._about(request)
+            return await self.about.answer(request)
         resource = self.registry.by_plural(path.group, path.version, path.plural)
         if resource is None or (path.namespace and not resource.namespaced):
             raise answers.not_served()
@@ -200,6 +204,7 @@ class APIServer:
         """Let go of what the server holds besides its store."""
         self.ready = False
         await self.access.close()
+        await self.reads.close()
         await self.flow.follower.close()
         await self.proxy.close()
 
@@ -233,42 +238,6 @@ class APIServer:
         if request.path.rstrip("/") == "/version":
             return answers.plain(discovery.version(), request)
         return self.health.answer(request)
-
-    def _about(self, request: Request) -> Answer:
-        """Discovery and OpenAPI."""
-        if request.method not in ("GET", "HEAD"):
-            raise answers.method_not_allowed()
-        parts = request.path.strip("/").split("/")
-        found = self.access.issuer_document(request.path)
-        match parts:
-            case ["api"] | ["apis"] if forms.accepted(request.headers.get("accept", "")).aggregated_discovery:
-                answer = answers.plain(discovery.aggregated(self.registry, core=parts == ["api"]), request)
-                answer.headers["content-type"] = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
-                return answer
-            case ["api"]:
-                found = discovery.core_versions(self.settings.address)
-            case ["api", version]:
-                found = discovery.resources(self.registry, "", version)
-            case ["apis"]:
-                found = discovery.groups(self.registry)
-            case ["apis", group]:
-                found = discovery.group(self.registry, group)
-            case ["apis", group, version]:
-                found = discovery.resources(self.registry, group, version)
-            case ["openapi", "v2"]:
-                found = openapi.swagger(self.registry)
-                if any(media in request.headers.get("accept", "") for media in openapi_protobuf.MEDIA_TYPES):
-                    content = {"content-type": openapi_protobuf.MEDIA_TYPE}
-                    return Answer(200, content, openapi_protobuf.encoded(found))
-            case ["openapi", "v3"]:
-                found = openapi.index(self.registry)
-            case ["openapi", "v3", *place]:
-                found = openapi.document(self.registry, "/".join(place))
-            case [""]:
-                found = {"paths": discovery.paths(self.registry)}
-        if found is None:
-            raise answers.not_served()
-        return answers.plain(found, request)
 
     async def _collection(self, call: Call) -> Answer:
         match call.request.method:

@@ -160,6 +160,14 @@ class Client:
         path = self.registry.of(kind).path(namespace, name, subresource)
         return msgspec.json.decode(await self._send("POST", path, self._manager(), msgspec.json.encode(body)))
 
+    async def get_plain(self, path: str, **query: str) -> Any:
+        """GET of what may be no kind of the registry (metrics, scale); answers plain JSON data."""
+        return msgspec.json.decode(await self._send("GET", path, query))
+
+    async def put_plain(self, path: str, obj: Any) -> Any:
+        """PUT of plain JSON data."""
+        return msgspec.json.decode(await self._send("PUT", path, self._manager(), msgspec.json.encode(obj)))
+
     async def watch(
         self,
         kind: type[T],

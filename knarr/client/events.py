@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from knarr.api.core.v1 import Event, EventSource, ObjectReference
-from knarr.api.errors import APIError, NotFound
+from knarr.api.errors import AlreadyExists, APIError, NotFound
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.client.client import MERGE_PATCH, Client
 from knarr.clock import Clock, utc
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 QUEUE_MAX = 1000
 """Events not yet written; the oldest gives way."""
+NAMES_MAX = 10
+"""Names tried for an event; they are the object's name and the time."""
 KNOWN_MAX = 4096
 """Events, groups of similar ones, and objects that are remembered."""
 AGGREGATION_WINDOW_S = 600.0
@@ -158,8 +160,13 @@ class EventRecorder:
             else:
                 known.count += 1
                 return
-        event = self._event(now_s, obj, type_, reason, message, field_path)
-        await self._client.create(event)
+        for _ in range(NAMES_MAX):
+            event = self._event(now_s, obj, type_, reason, message, field_path)
+            try:
+                await self._client.create(event)
+                break
+            except AlreadyExists:
+                continue  # another component tells of an object of the same name at the same moment
         self._known[about] = _Known(event.metadata.name or "", event.metadata.namespace or "", 1)
         _trim(self._known)
 

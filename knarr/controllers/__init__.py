@@ -22,6 +22,7 @@ from knarr.controllers.disruption import DisruptionBudgets
 from knarr.controllers.endpoints import EndpointsOfServices
 from knarr.controllers.endpointslice import EndpointSlices
 from knarr.controllers.garbagecollector import GarbageCollector
+from knarr.controllers.horizontalpodautoscaler import HorizontalPodAutoscalers
 from knarr.controllers.namespace import Namespaces
 from knarr.controllers.nodelifecycle import NodeLifecycle
 from knarr.controllers.podgc import PodGarbageCollector
@@ -43,6 +44,7 @@ ALL: tuple[type[Controller], ...] = (
     StatefulSets,
     DaemonSets,
     DisruptionBudgets,
+    HorizontalPodAutoscalers,
     ReplicationControllers,
     EndpointSlices,
     EndpointsOfServices,

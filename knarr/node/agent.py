@@ -14,8 +14,9 @@ import asyncio
 import logging
 from contextlib import suppress
 
+from knarr.api.core.pod_amounts import pod_requests
 from knarr.api.core.v1 import Pod, Service
-from knarr.api.quantity import whole
+from knarr.api.quantity import milli, whole
 from knarr.client.client import Client
 from knarr.client.events import EventRecorder
 from knarr.client.informer import Informer, Informers
@@ -88,6 +89,7 @@ class NodeAgent:
             host_ports,
             allocatable=self._object.capacity,
             memory_bytes=whole(self._object.capacity.get("memory", 1)),
+            requested=self._requested,
         )
         self._workers: dict[str, PodWorker] = {}
         self._owners: dict[str, str] = {}
@@ -169,6 +171,8 @@ class NodeAgent:
                 worker = self._workers[worker.uid] = fresh
             else:
                 del self._workers[worker.uid]
+                for other in self._workers.values():
+                    other.room()
                 for container_id in [each for each, uid in self._owners.items() if uid == worker.uid]:
                     del self._owners[container_id]
                 return
@@ -237,6 +241,14 @@ class NodeAgent:
             await self._node.volumes.remove(uid)
         except (RuntimeFailure, OSError) as failure:
             log.warning("removing what is left of pod %s: %s", uid, failure)
+
+    def _requested(self, but: str) -> tuple[int, int]:
+        """What the pods here request that aren't over, but for one: thousandths of a core, bytes."""
+        specs = [each.pod.spec for uid, each in self._workers.items() if uid != but and not each.is_over]
+        requests = [pod_requests(spec) for spec in specs if spec is not None]
+        return sum(milli(each.get("cpu", 0)) for each in requests), sum(
+            whole(each.get("memory", 0)) for each in requests
+        )
 
     # -- what pods read
 

@@ -54,6 +54,8 @@ class NodeServices:
     container_starts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONTAINER_STARTS_MAX))
     allocatable: Mapping[str, Any] = field(default_factory=dict)
     memory_bytes: int = 1
+    requested: Callable[[str], tuple[int, int]] = lambda but: (0, 0)
+    """requested(uid): what all pods of the node but this one request: thousandths of a core, bytes."""
 
     def surroundings(self, pod: Pod, pod_ips: tuple[str, ...]) -> Surroundings:
         """What the configuration of the pod's containers may refer to."""

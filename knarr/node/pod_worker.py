@@ -26,8 +26,11 @@ from knarr.node.node_services import NodeServices
 from knarr.node.plan import Plan, Seen, done, plan, restarts
 from knarr.node.pod_health import PodHealth
 from knarr.node.pulls import ImageProblem
+from knarr.node.resizing import AGAIN_S, Resizing, needs_restart, resizable
+from knarr.node.resizing import CONDITIONS as RESIZING
+from knarr.node.resources import container_resources, pod_bounds
 from knarr.node.runtime import contract
-from knarr.node.runtime.contract import ContainerState, RuntimeFailure, Sandbox
+from knarr.node.runtime.contract import ContainerState, Resources, RuntimeFailure, Sandbox
 from knarr.node.starting import start_container
 from knarr.node.status import OWN_CONDITIONS, Ending, Observed, Waiting, pod_status
 from knarr.node.status_writer import StatusWriter
@@ -51,6 +54,8 @@ class PodWorker:
 
     def __init__(self, pod: Pod, node: NodeServices) -> None:
         self.pod = pod
+        """With the amounts that the node grants (see resizing.py)."""
+        self._asked = pod
         self.uid = pod.metadata.uid or ""
         self._node = node
         self._clock = node.clock
@@ -62,6 +67,10 @@ class PodWorker:
             for status in group
         }
         self._writer = StatusWriter(node.client, node.clock, pod)
+        self._resizing = Resizing(self._before, node.allocatable, lambda: node.requested(self.uid), self._tell)
+        self.pod = self._resizing.granted(pod)
+        self._resizes: set[str] = set()
+        """Containers whose bounds are being changed."""
         self._changed = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._sandbox: Sandbox | None = None
@@ -84,6 +93,7 @@ class PodWorker:
         self._publish_again = False
         self._retry_at_s = 0.0
         self._retry_delay_s = RETRY_S
+        self._resize_again_s = 0.0
         self._ending: Ending | None = None
         self._end_grace_s: float | None = None
         """The grace period that the running end was begun with."""
@@ -98,7 +108,8 @@ class PodWorker:
 
     def update(self, pod: Pod) -> None:
         """The pod has changed in the API."""
-        before, self.pod = self.pod, pod
+        before, self._asked = self._asked, pod
+        self.pod = self._resizing.granted(pod)
         self._writer.found(pod)
         if before.metadata.labels != pod.metadata.labels or before.metadata.annotations != pod.metadata.annotations:
             self._publish_again = True
@@ -124,6 +135,16 @@ class PodWorker:
             if waiting.reason == "CreateContainerConfigError":
                 self._not_before_s.pop(name, None)
         self._changed.set()
+
+    def room(self) -> None:
+        """Another pod has left the node."""
+        if self._resizing.pending is not None:
+            self._changed.set()
+
+    @property
+    def is_over(self) -> bool:
+        """It holds nothing of the node any more."""
+        return self._ended or self._is_terminal()
 
     @property
     def is_gone(self) -> bool:
@@ -228,6 +249,7 @@ class PodWorker:
         if self._is_to_end():
             self._end()
             return None
+        resize_s = self._resize(now_s)
         seen = self._seen()
         steps = plan(spec, seen, has_sandbox=self._sandbox is not None and self._published, now_s=now_s)
         if steps.over:
@@ -247,7 +269,7 @@ class PodWorker:
                 self._adding[name] = self._spawn(self._start(name, self._sandbox))
         self._note_back_offs(steps, seen, now_s)
         self._sweep()
-        times_s = [*steps.wait_until_s.values(), *([deadline_s] if deadline_s else [])]
+        times_s = [*steps.wait_until_s.values(), *(time_s for time_s in (deadline_s, resize_s) if time_s)]
         if self._retry_at_s > now_s:
             times_s.append(self._retry_at_s)
         renewal_s = self._node.tokens.renewal_s(self.uid)
@@ -265,6 +287,8 @@ class PodWorker:
             kill = health.kill if health is not None else ""
             if newest is not None and newest.image != (container.image or ""):
                 kill = kill or f"Container {name} definition changed, will be restarted"
+            if here and newest is not None and self._sizes_by_restart(container, newest):
+                kill = kill or f"Container {name} resize requires restart"
             one = Seen(
                 newest=newest,
                 here=here,
@@ -280,6 +304,61 @@ class PodWorker:
                     one = replace(one, not_before_s=max(one.not_before_s, due_s))
             answer[name] = one
         return answer
+
+    # -- resizing
+
+    def _resize(self, now_s: float) -> float | None:
+        """Begin to change the bounds of those that run; answers when to try again."""
+        if self._resizing.pending is not None:
+            self.pod = self._resizing.granted(self._asked)
+        actual: dict[str, Resources] = {}
+        for container in resizable(self._spec):
+            run = self._newest(container.name)
+            if run is None or run.state is not ContainerState.RUNNING or self._sandbox is None:
+                continue
+            if run.sandbox_id != self._sandbox.id or container.name in self._busy:
+                continue
+            actual[container.name] = run.resources
+            wanted = container_resources(container)
+            if wanted == run.resources or self._sizes_by_restart(container, run) or container.name in self._resizes:
+                continue
+            if now_s >= self._resize_again_s:
+                self._resizes.add(container.name)
+                self._spawn(self._change_bounds(container.name, run, wanted, self._sandbox))
+        self._resizing.progressed(self.pod, actual)
+        if self._resizing.pending is not None or self._resizing.error:
+            return max(self._resize_again_s, now_s + AGAIN_S)
+        return None
+
+    def _sizes_by_restart(self, container: Container, run: contract.Container) -> bool:
+        sizes = any(container.name == each.name for each in resizable(self._spec))
+        return sizes and run.state is ContainerState.RUNNING and needs_restart(container, run.resources)
+
+    async def _change_bounds(self, name: str, run: contract.Container, wanted: Resources, sandbox: Sandbox) -> None:
+        runtime, bounds, has = self._node.runtime, pod_bounds(self._spec), sandbox.config
+        try:
+            # The pod's own bounds make room before its containers grow, and shrink after them.
+            await runtime.bound_sandbox(
+                sandbox.id,
+                cpu_shares=bounds.cpu_shares,
+                cpu_quota_us=_larger(bounds.cpu_quota_us, has.cpu_quota_us),
+                memory_limit_bytes=_larger(bounds.memory_limit_bytes, has.memory_limit_bytes),
+            )
+            await runtime.update_container(run.id, wanted)
+            await runtime.bound_sandbox(
+                sandbox.id,
+                cpu_shares=bounds.cpu_shares,
+                cpu_quota_us=bounds.cpu_quota_us,
+                memory_limit_bytes=bounds.memory_limit_bytes,
+            )
+            self._resizing.error = ""
+        except RuntimeFailure as failure:
+            self._resizing.error = failure.message
+            self._resize_again_s = self._clock.time_s() + AGAIN_S
+            self._tell("Warning", "ResizeError", f"Pod resize error: {failure.message}", name)
+        finally:
+            self._resizes.discard(name)
+            self._changed.set()
 
     def _newest(self, name: str) -> contract.Container | None:
         runs = self._runs.get(name)
@@ -618,6 +697,7 @@ class PodWorker:
             over=self._ended,
             ending=self._ending,
             now_s=self._clock.time_s(),
+            resizing=[] if terminal else self._resizing.conditions(),
         )
         if terminal:
             status.phase, status.reason, status.message = base.phase, base.reason, base.message
@@ -653,7 +733,7 @@ class PodWorker:
         known = self.pod.status.conditions if self.pod.status is not None else []
         ours = {each.type: each for each in self._status.conditions if each.type in OWN_CONDITIONS}
         theirs = [each for each in known if each.type not in OWN_CONDITIONS]
-        missing = {each.type: each for each in known if each.type in OWN_CONDITIONS}
+        missing = {each.type: each for each in known if each.type in OWN_CONDITIONS and each.type not in RESIZING}
         return [*{**missing, **ours}.values(), *theirs]
 
     # -- small things
@@ -693,6 +773,11 @@ class PodWorker:
     @property
     def _name(self) -> str:
         return f"{self.pod.metadata.namespace}/{self.pod.metadata.name}"
+
+
+def _larger(one: int | None, other: int | None) -> int | None:
+    """Of two bounds, of which None is none at all."""
+    return None if one is None or other is None else max(one, other)
 
 
 def _has_exited(run: contract.Container) -> bool:

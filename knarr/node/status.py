@@ -28,12 +28,13 @@ from knarr.api.core.v1 import (
 )
 from knarr.clock import utc
 from knarr.node.ephemeral import ephemeral_containers
+from knarr.node.resizing import CONDITIONS as RESIZING
 from knarr.node.resources import is_sidecar, qos_class
 from knarr.node.runtime import contract
 
 CONTAINER_SCHEME = "knarr://"
 READY_TO_START = "PodReadyToStartContainers"
-OWN_CONDITIONS = (READY_TO_START, "Initialized", "Ready", "ContainersReady", "PodScheduled")
+OWN_CONDITIONS = (READY_TO_START, "Initialized", "Ready", "ContainersReady", "PodScheduled", *RESIZING)
 """Those that the node writes; all others belong to others."""
 
 
@@ -82,6 +83,7 @@ def pod_status(
     over: bool,
     ending: Ending | None,
     now_s: float,
+    resizing: Sequence[PodCondition] = (),
 ) -> PodStatus:
     """The status as it should be. `over`: nothing of the pod runs, or will run, any more."""
     spec = pod.spec
@@ -90,7 +92,7 @@ def pod_status(
     added = [_added_status(spec, container, observed[container.name]) for container in ephemeral_containers(spec)]
     mains = [_container_status(spec, container, observed[container.name]) for container in spec.containers]
     phase = pod_phase(spec, inits, mains, over=over, ended=ending is not None)
-    conditions = _conditions(pod, before, phase, inits, mains, has_sandbox=has_sandbox, now_s=now_s)
+    conditions = _conditions(pod, before, phase, inits, mains, has_sandbox=has_sandbox, now_s=now_s, resizing=resizing)
     addresses = [host_ip] if spec.host_network else list(ips)
     if not addresses and before.pod_ips:
         addresses = [each.ip for each in before.pod_ips]  # a pod that is over keeps telling which one it had
@@ -213,6 +215,7 @@ def _conditions(
     *,
     has_sandbox: bool,
     now_s: float,
+    resizing: Sequence[PodCondition],
 ) -> list[PodCondition]:
     spec = pod.spec
     assert spec
@@ -220,6 +223,7 @@ def _conditions(
     found = {condition.type: condition for condition in before.conditions}
     others = {kind: condition for kind, condition in found.items() if kind not in OWN_CONDITIONS}
     fresh = (
+        *resizing,
         PodCondition(type=READY_TO_START, status="True" if has_sandbox else "False"),
         _initialized(spec, phase, inits, mains),
         _ready(spec, containers_ready, others),

@@ -154,10 +154,12 @@ def patch_of(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
         if key == "conditions":
             known = {each["type"]: each for each in before.get("conditions", ())}
             fresh = [each for each in value if each["type"] in OWN_CONDITIONS and known.get(each["type"]) != each]
-            if fresh:
+            held = {each["type"] for each in value}
+            gone = [{"$patch": "delete", "type": kind} for kind in known if kind in OWN_CONDITIONS and kind not in held]
+            if fresh or gone:
                 # What a condition no longer says (reason, message) must go, too.
                 changes["$setElementOrder/conditions"] = [{"type": each["type"]} for each in value]
-                changes[key] = [{**dict.fromkeys(known.get(each["type"], {}), None), **each} for each in fresh]
+                changes[key] = [{**dict.fromkeys(known.get(each["type"], {}), None), **each} for each in fresh] + gone
         elif before.get(key) != value:
             whole = key in _REPLACED_WHOLE and before.get(key)
             changes[key] = [{"$patch": "replace"}, *value] if whole else value

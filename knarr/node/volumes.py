@@ -294,7 +294,7 @@ def _downward_files(
 
 
 def _token_owner(pod: Pod, mode: int) -> tuple[int | None, int]:
-    """A token is for its user alone where all containers run as the same one (upstream's rule)."""
+    """A token is for its user alone (and the pod's group) where all containers run as the same one, as upstream."""
     spec = pod.spec
     assert spec
     default = spec.security_context.run_as_user if spec.security_context else None
@@ -303,9 +303,8 @@ def _token_owner(pod: Pod, mode: int) -> tuple[int | None, int]:
         own = container.security_context.run_as_user if container.security_context else None
         users.add(own if own is not None else default)
     grouped = spec.security_context is not None and spec.security_context.fs_group is not None
-    if not grouped and len(users) == 1 and (user := users.pop()) is not None:
-        return user, 0o600
-    return None, 0o600 if grouped else mode
+    user = users.pop() if len(users) == 1 else None
+    return user, 0o600 if grouped or user is not None else mode
 
 
 # -- in threads

@@ -101,15 +101,23 @@ class History:
             return self.compact(self._events[len(self._events) - EVENTS_KEPT_MAX - 1].revision)
         return []
 
-    def restore(self, revision: int, write: Write) -> None:
-        """Take over a write from an engine's log at start, in order; those above `oldest` become history."""
+    def restore(self, revision: int, write: Write) -> list[Dead]:
+        """Take over a write from an engine's log at start, in order; those above `oldest` become history.
+
+        Answers what is in the log for no use, because a crash came before it was erased.
+        """
         self.revision = max(self.revision, revision)
         if revision > self.oldest:
             self._change(revision, write)
-        elif write.value is None:
+            return []
+        before = self._records.get(write.key)
+        dead = [Dead(before.revision, before.key)] if before else []
+        if write.value is None:
             self._drop(write.key)
+            dead.append(Dead(revision, write.key))
         else:
             self._put(Record(write.key, stamp(write.value, revision), revision))
+        return dead
 
     def compact(self, revision: int) -> list[Dead]:
         """Forget history up to `revision`; answers the stored writes that nobody can ask for any more."""

@@ -18,6 +18,7 @@ import sqlite3
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from knarr.store.contract import FutureRevision, StoreFailure, Write
@@ -29,6 +30,9 @@ BATCH_MAX = 512
 
 QUEUE_MAX = 10_000
 """Commits that wait for the disk; more are refused."""
+
+ROWS_MAX = 1_000
+"""Rows of one INSERT."""
 
 WAL_PAGES_MAX = 4_000
 """The WAL is folded into the database when it has grown to this many pages of 4 KiB."""
@@ -55,6 +59,8 @@ class SQLiteStore(LocalStore):
         """The write of each key that is on its way to the disk."""
         self._queue: list[_Commit] = []
         self._dead: list[Dead] = []
+        self._left: list[Dead] = []
+        """Of the writer: what a failed transaction was to erase; the next one does."""
         self._wanted = threading.Condition()
         self._closing = False
         self._writer: threading.Thread | None = None
@@ -172,7 +178,7 @@ class SQLiteStore(LocalStore):
         marks = dict(database.execute("SELECT name, revision FROM mark"))
         self.history.oldest = marks.get("compacted", 0)
         for revision, key, value in database.execute("SELECT revision, key, value FROM log ORDER BY revision, key"):
-            self.history.restore(revision, Write(key, value))
+            self._dead += self.history.restore(revision, Write(key, value))
         self.history.revision = max(self.history.revision, marks.get("newest", 0))
 
     def _write_batch(self, database: sqlite3.Connection) -> bool:
@@ -185,6 +191,7 @@ class SQLiteStore(LocalStore):
             dead, self._dead = self._dead, []
         if not commits and not dead:
             return False
+        dead, self._left = [*self._left, *dead], []
         assert self._loop is not None
         try:
             self._transact(database, commits, dead)
@@ -192,20 +199,31 @@ class SQLiteStore(LocalStore):
             if database.in_transaction:
                 database.execute("ROLLBACK")
             self._loop.call_soon_threadsafe(self._failed, commits, f"{self._path}: {error}")
+            self._left = dead
         else:
             if commits:
                 self._loop.call_soon_threadsafe(self._committed, commits)
         return True
 
     def _transact(self, database: sqlite3.Connection, commits: Sequence[_Commit], dead: Sequence[Dead]) -> None:
+        """All or nothing. Commits alone are one statement, which is a transaction by itself.
+
+        Between statements this thread has to wait for the event loop's, which is busy when there is much to write.
+        """
+        rows = [(commit.revision, write.key, write.value) for commit in commits for write in commit.writes]
+        if not dead and len(rows) <= ROWS_MAX:
+            self._insert(database, rows)
+            return
         database.execute("BEGIN IMMEDIATE")
-        database.executemany(
-            "INSERT INTO log (revision, key, value) VALUES (?, ?, ?)",
-            [(commit.revision, write.key, write.value) for commit in commits for write in commit.writes],
-        )
+        for start in range(0, len(rows), ROWS_MAX):
+            self._insert(database, rows[start : start + ROWS_MAX])
         if dead:
             self._erase(database, dead)
         database.execute("COMMIT")
+
+    def _insert(self, database: sqlite3.Connection, rows: Sequence[tuple[int, str, bytes | None]]) -> None:
+        places = ",".join(["(?,?,?)"] * len(rows))
+        database.execute(f"INSERT INTO log (revision, key, value) VALUES {places}", list(chain.from_iterable(rows)))
 
     def _erase(self, database: sqlite3.Connection, dead: Sequence[Dead]) -> None:
         database.executemany(

@@ -77,3 +77,13 @@ def test_what_waits_is_bounded() -> None:
         return len(idle._pending)
 
     assert simulate(scenario, nodes=0) == QUEUE_MAX
+
+
+def test_two_components_may_tell_of_objects_of_one_name_at_the_same_moment() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        for loop in cluster.loops[:2]:
+            loop.events.normal(about(), "Told", f"by {loop.name}")
+        await cluster.clock.sleep(1)
+        assert len(await told(cluster, "Told")) == 2
+
+    simulate(scenario, nodes=0)

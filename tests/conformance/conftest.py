@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.apiserver.pipeline.door import Door, open_door
+from tests.conformance.image import build_images
+from tests.e2e.conftest import Cluster, started
+
+PROGRAMS = ("kubectl", "conmon", "runc", "nft", "busybox", "openssl")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    lacks = [name for name in PROGRAMS if shutil.which(name) is None]
+    why = "needs root" if os.geteuid() else f"needs {', '.join(lacks)}" if lacks else ""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.e2e)
+            if why:
+                item.add_marker(pytest.mark.skip(reason=why))
 
 
 @pytest.fixture
 async def door() -> AsyncIterator[Door]:
     async with open_door() as opened:
         yield opened
+
+
+@pytest.fixture(scope="package")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One real cluster for all of these tests; each makes a namespace of its own."""
+    folder = tmp_path_factory.mktemp("conformance")
+    made = Cluster(folder)
+    made.listen_host = "0.0.0.0"
+    yield from started(made, build_images(folder))

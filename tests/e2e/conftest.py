@@ -19,9 +19,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests import images
+
 REPOSITORY = Path(__file__).parents[2]
 SHOP = REPOSITORY / "examples" / "shop"
 WAIT_S_MAX = 40.0
+TOOLS = "knarr.test/tools:v1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,6 +39,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 class Cluster:
     """One `knarr up` on a folder, ports and address ranges of its own."""
+
+    listen_host = "127.0.0.1"
+    """Pods reach the API server only where it listens on more than this machine's own address."""
 
     def __init__(self, folder: Path, proxy_mode: str = "nftables") -> None:
         self.data = folder / "data"
@@ -62,7 +68,7 @@ class Cluster:
 
     def up(self) -> int:
         """Start in the background; answers the process's id."""
-        done = self.knarr("up", "--detach", "--listen", f"127.0.0.1:{self.port}", *self.flags)
+        done = self.knarr("up", "--detach", "--listen", f"{self.listen_host}:{self.port}", *self.flags)
         found = re.search(r"as process (\d+)", done.stdout + done.stderr)
         assert found, done.stdout + done.stderr
         listening = re.search(r"https://127\.0\.0\.1:(\d+)", self.kubeconfig.read_text())
@@ -115,6 +121,15 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("images")
     subprocess.run([sys.executable, str(SHOP / "images.py"), str(folder)], check=True, cwd=REPOSITORY, timeout=60)
     return [str(path) for path in sorted(folder.glob("*.tar"))]
+
+
+@pytest.fixture(scope="module")
+def tools(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An image of busybox with more applets than the shop needs, loaded."""
+    path = tmp_path_factory.mktemp("tools") / "tools.tar"
+    images.build(str(path), TOOLS)
+    cluster.knarr("image", "load", str(path))
+    return TOOLS
 
 
 @pytest.fixture(scope="module")

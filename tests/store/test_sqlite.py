@@ -122,6 +122,62 @@ async def test_a_full_disk_fails_the_write_and_nothing_else(tmp_path: Path, monk
     await store.close()
 
 
+async def rows_of(path: Path) -> list[tuple[int, str]]:
+    with sqlite3.connect(path) as database:
+        rows = database.execute("SELECT revision, key FROM log ORDER BY revision, key").fetchall()
+    database.close()
+    return rows
+
+
+async def test_what_a_failed_transaction_did_not_erase_the_next_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await SQLiteStore.open(tmp_path / "store.db")
+    await store.commit(Write("pods/default/a", value("1")))
+    last = await store.commit(Write("pods/default/a", value("2")))
+    erase = SQLiteStore._erase
+    failed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def fail(self: SQLiteStore, database: sqlite3.Connection, dead: object) -> None:
+        loop.call_soon_threadsafe(failed.set)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(SQLiteStore, "_erase", fail)
+    await store.compact(last)
+    await failed.wait()
+    monkeypatch.setattr(SQLiteStore, "_erase", erase)
+    other = await store.commit(Write("pods/default/b", value("1")))
+    await store.close()
+    assert await rows_of(tmp_path / "store.db") == [(last, "pods/default/a"), (other, "pods/default/b")]
+
+
+async def test_what_a_crash_left_in_the_log_for_no_use_is_erased_after_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    store = await SQLiteStore.open(path)
+    await store.commit(Write("pods/default/a", value("1")))
+    await store.commit(Write("pods/default/gone", value("1")))
+    await store.commit(Write("pods/default/gone", None))
+    last = await store.commit(Write("pods/default/a", value("2")))
+    await store.close()
+    with sqlite3.connect(path) as database:
+        database.execute("INSERT INTO mark (name, revision) VALUES ('compacted', ?)", (last,))
+    database.close()
+    store = await SQLiteStore.open(path)
+    assert [record.key for record in (await store.range("pods/")).records] == ["pods/default/a"]
+    await store.close()
+    assert await rows_of(path) == [(last, "pods/default/a")]
+
+
+async def test_a_commit_of_more_rows_than_a_statement_takes_is_one_transaction(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    store = await SQLiteStore.open(path)
+    revision = await store.commit(*(Write(f"pods/default/{number:04}", value("1")) for number in range(2_500)))
+    await store.close()
+    assert {row[0] for row in await rows_of(path)} == {revision}
+    assert len(await rows_of(path)) == 2_500
+
+
 WRITER = """
 import asyncio, sys
 from knarr.store.contract import Write

@@ -57,6 +57,7 @@ def validate_class_name(name: str | None, path: str) -> Iterable[Cause]:
 
 class PersistentVolumeRules(Strategy[PersistentVolume]):
     has_status = True
+    returns_deleted = True
 
     def default(self, obj: PersistentVolume) -> None:
         spec = obj.spec = obj.spec or PersistentVolumeSpec()

@@ -62,6 +62,7 @@ def is_standard(name: str) -> bool:
 
 class ResourceQuotaStrategy(Strategy[ResourceQuota]):
     has_status = True
+    returns_deleted = True
 
     def default(self, obj: ResourceQuota) -> None:
         obj.spec = obj.spec or ResourceQuotaSpec()

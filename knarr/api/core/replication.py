@@ -74,6 +74,7 @@ class ReplicationControllerRules(Strategy[ReplicationController]):
 
 class PodTemplateRules(Strategy[PodTemplate]):
     has_generation = True
+    returns_deleted = True
 
     def default(self, obj: PodTemplate) -> None:
         obj.template = obj.template or PodTemplateSpec()

@@ -143,6 +143,7 @@ RESOURCES = (
         "serviceaccounts",
         short_names=("sa",),
         subresources=("token",),
+        strategy=simple.ServiceAccountStrategy(),
         columns=simple.SERVICE_ACCOUNT_COLUMNS,
     ),
 )

@@ -24,6 +24,7 @@ from knarr.api.core.v1 import (
     NodeStatus,
     NodeSystemInfo,
     Secret,
+    ServiceAccount,
 )
 from knarr.api.core.validate_podspec import EFFECTS
 from knarr.api.core.validate_values import config_key_faults
@@ -179,6 +180,10 @@ class ConfigMapStrategy(Strategy[ConfigMap]):
         for field, new, before in (("data", obj.data, old.data), ("binaryData", obj.binary_data, old.binary_data)):
             if new != before:
                 yield forbidden(field, "field is immutable when `immutable` is set")
+
+
+class ServiceAccountStrategy(Strategy[ServiceAccount]):
+    returns_deleted = True
 
 
 class SecretStrategy(Strategy[Secret]):

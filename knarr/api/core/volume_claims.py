@@ -42,6 +42,7 @@ CLONED = (
 
 class PersistentVolumeClaimRules(Strategy[PersistentVolumeClaim]):
     has_status = True
+    returns_deleted = True
 
     def default(self, obj: PersistentVolumeClaim) -> None:
         spec = obj.spec = obj.spec or PersistentVolumeClaimSpec()

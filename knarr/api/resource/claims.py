@@ -49,6 +49,7 @@ Names = Mapping[str, frozenset[str]]
 
 class DeviceClassRules(Strategy[DeviceClass]):
     has_generation = True
+    returns_deleted = True
 
     def validate(self, obj: DeviceClass) -> Iterable[Cause]:
         yield from validate_selectors(obj.spec.selectors, "spec.selectors")
@@ -76,6 +77,7 @@ CLASS_COLUMNS = TEMPLATE_COLUMNS = (AGE,)
 
 class ResourceClaimRules(Strategy[ResourceClaim]):
     has_status = True
+    returns_deleted = True
 
     def default(self, obj: ResourceClaim) -> None:
         _default_spec(obj.spec)
@@ -103,6 +105,8 @@ class ResourceClaimRules(Strategy[ResourceClaim]):
 
 
 class ResourceClaimTemplateRules(Strategy[ResourceClaimTemplate]):
+    returns_deleted = True
+
     def default(self, obj: ResourceClaimTemplate) -> None:
         _default_spec(obj.spec.spec)
 

@@ -23,6 +23,7 @@ COUNTER_SETS_MAX, COUNTERS_MAX = 8, 32
 class ResourceSliceRules(Strategy[ResourceSlice]):
     has_generation = True
     field_names = ("spec.nodeName", "spec.driver")
+    returns_deleted = True
 
     def prepare_for_create(self, obj: ResourceSlice) -> None:
         for device in obj.spec.devices:

@@ -13,6 +13,7 @@ from knarr.api.storage.v1 import VolumeAttachment, VolumeAttachmentStatus
 
 class VolumeAttachmentRules(Strategy[VolumeAttachment]):
     has_status = True
+    returns_deleted = True
 
     def default(self, obj: VolumeAttachment) -> None:
         obj.status = obj.status or VolumeAttachmentStatus()

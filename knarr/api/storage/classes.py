@@ -45,6 +45,8 @@ def validate_driver_name(name: str, path: str) -> Iterable[Cause]:
 
 
 class StorageClassRules(Strategy[StorageClass]):
+    returns_deleted = True
+
     def default(self, obj: StorageClass) -> None:
         obj.reclaim_policy = obj.reclaim_policy or "Delete"
         obj.volume_binding_mode = obj.volume_binding_mode or "Immediate"
@@ -87,6 +89,8 @@ STORAGE_CLASS_COLUMNS = (
 
 
 class VolumeAttributesClassRules(Strategy[VolumeAttributesClass]):
+    returns_deleted = True
+
     def validate(self, obj: VolumeAttributesClass) -> Iterable[Cause]:
         yield from validate_driver_name(obj.driver_name, "driverName")
         if not obj.parameters:
@@ -105,6 +109,7 @@ ATTRIBUTES_CLASS_COLUMNS = (Column("DriverName", lambda obj, now_s: obj.driver_n
 
 class CSIDriverRules(Strategy[CSIDriver]):
     has_generation = True
+    returns_deleted = True
 
     def default(self, obj: CSIDriver) -> None:
         spec = obj.spec
@@ -154,6 +159,8 @@ CSI_DRIVER_COLUMNS = (
 
 
 class CSINodeRules(Strategy[CSINode]):
+    returns_deleted = True
+
     def validate(self, obj: CSINode) -> Iterable[Cause]:
         seen: set[str] = set()
         for index, driver in enumerate(obj.spec.drivers):

@@ -174,6 +174,8 @@ class Container:
     log_path: str = ""
     message: str = ""
     """Why it could not be started, where the runtime said so."""
+    resources: Resources = Resources()
+    """The bounds that it has now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +256,19 @@ class Runtime(Protocol):
 
     async def stop_container(self, container_id: str, grace_period_s: float) -> None:
         """SIGTERM (or the image's StopSignal), SIGKILL after `grace_period_s`; returns when it has exited."""
+
+    async def update_container(self, container_id: str, resources: Resources) -> None:
+        """Change the bounds of a container that runs."""
+
+    async def bound_sandbox(
+        self,
+        sandbox_id: str,
+        *,
+        cpu_shares: int | None,
+        cpu_quota_us: int | None,
+        memory_limit_bytes: int | None,
+    ) -> None:
+        """Change the bounds of all containers of a pod together."""
 
     async def remove_container(self, container_id: str) -> None:
         """Remove an exited container and its root file system; its log stays. Idempotent."""

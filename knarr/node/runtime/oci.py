@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -51,6 +53,7 @@ from knarr.node.runtime.contract import (
     Image,
     ImageNotPresent,
     PodNetwork,
+    Resources,
     RuntimeFailure,
     Sandbox,
     SandboxConfig,
@@ -390,6 +393,42 @@ class OciRuntime:
             raise RuntimeFailure(
                 "KillContainerError", f"container {held.record.id} does not end after SIGKILL"
             ) from error
+
+    async def update_container(self, container_id: str, resources: Resources) -> None:
+        held = self._running(container_id)
+        assert self._host is not None
+        async with held.lock:
+            record, folder = held.record, self._container_path(container_id)
+            path = os.path.join(folder, "resources.json")
+            wanted = spec.bounds(resources, self._host)
+            await asyncio.to_thread(files.write, path, json.dumps(wanted).encode())
+            await self._command.run("update", "--resources", path, container_id, reason="UpdateContainerError")
+            record.config = dataclasses.replace(record.config, resources=resources)
+            await asyncio.to_thread(records.write, folder, record)
+
+    async def bound_sandbox(
+        self,
+        sandbox_id: str,
+        *,
+        cpu_shares: int | None,
+        cpu_quota_us: int | None,
+        memory_limit_bytes: int | None,
+    ) -> None:
+        async with self._sandbox_lock(sandbox_id):
+            record = self._sandboxes.get(sandbox_id)
+            if record is None or record.phase is not SandboxPhase.READY:
+                raise RuntimeFailure("NotRunning", f"sandbox {sandbox_id} is not ready")
+            record.config = dataclasses.replace(
+                record.config,
+                cpu_shares=cpu_shares,
+                cpu_quota_us=cpu_quota_us,
+                memory_limit_bytes=memory_limit_bytes,
+            )
+            try:
+                await asyncio.to_thread(self._bound_pod, record.config)
+            except OSError as error:
+                raise RuntimeFailure("UpdateContainerError", f"the pod's control group: {error.strerror}") from error
+            await asyncio.to_thread(records.write, self._sandbox_path(sandbox_id), record)
 
     async def remove_container(self, container_id: str) -> None:
         await self._to_its_end(self._remove_container(container_id))

@@ -100,6 +100,7 @@ class ContainerRecord(msgspec.Struct):
             self.process.pid if self.process is not None and state is ContainerState.RUNNING else None,
             self.log_path,
             self.message,
+            self.config.resources,
         )
 
 

@@ -39,6 +39,7 @@ from knarr.node.runtime.contract import (
     Image,
     ImageNotPresent,
     PullFailure,
+    Resources,
     RuntimeFailure,
     Sandbox,
     SandboxConfig,
@@ -179,8 +180,30 @@ class SimRuntime:
             state=ContainerState.CREATED,
             created_at_s=self._clock.time_s(),
             log_path=os.path.join(sandbox.config.log_directory, config.name, f"{config.attempt}.log"),
+            resources=config.resources,
         )
         return identity
+
+    async def update_container(self, container_id: str, resources: Resources) -> None:
+        self._running(container_id)
+        self._containers[container_id] = replace(self._known(container_id), resources=resources)
+
+    async def bound_sandbox(
+        self,
+        sandbox_id: str,
+        *,
+        cpu_shares: int | None,
+        cpu_quota_us: int | None,
+        memory_limit_bytes: int | None,
+    ) -> None:
+        sandbox = self._ready_sandbox(sandbox_id, "NotRunning")
+        bounds = replace(
+            sandbox.config,
+            cpu_shares=cpu_shares,
+            cpu_quota_us=cpu_quota_us,
+            memory_limit_bytes=memory_limit_bytes,
+        )
+        self._sandboxes[sandbox_id] = replace(sandbox, config=bounds)
 
     async def start_container(self, container_id: str) -> None:
         container = self._known(container_id)

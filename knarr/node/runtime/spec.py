@@ -261,12 +261,17 @@ def _namespaces(place: Place, host: Host) -> list[dict[str, str]]:
 
 
 def _resources(resources: Resources, privileged: bool, host: Host) -> dict[str, Any]:
+    return {"devices": [{"allow": privileged, "access": "rwm"}], **bounds(resources, host)}
+
+
+def bounds(resources: Resources, host: Host) -> dict[str, Any]:
+    """CPU and memory, as the OCI runtime takes them at the start and when they change."""
     cpu: dict[str, Any] = {}
     if resources.cpu_shares is not None:
         cpu["shares"] = resources.cpu_shares
     if resources.cpu_quota_us is not None:
         cpu["quota"], cpu["period"] = resources.cpu_quota_us, resources.cpu_period_us
-    answer: dict[str, Any] = {"devices": [{"allow": privileged, "access": "rwm"}]}
+    answer: dict[str, Any] = {}
     if cpu:
         answer["cpu"] = cpu
     if resources.memory_limit_bytes is not None:

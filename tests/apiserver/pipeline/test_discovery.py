@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from knarr.api.registry import built_in
-from tests.apiserver.pipeline.door import Door
+from knarr.client.transport import Request
+from tests.apiserver.pipeline.door import ADMINISTRATOR, Door
 
 UPSTREAM = Path("/work/shared/upstream-1.36")
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
@@ -47,8 +48,55 @@ async def test_resources_are_upstreams(door: Door, place: str) -> None:
     theirs = json.loads((UPSTREAM / "discovery" / f"{place.strip('/').replace('/', '__')}.json").read_text())
     known = {each["name"]: each for each in theirs["resources"]}
     for ours in (await door.done("GET", place))["resources"]:
-        expected = {key: value for key, value in known[ours["name"]].items() if key != "storageVersionHash"}
+        expected = known[ours["name"]]
         assert {**ours, "verbs": sorted(ours["verbs"])} == {**expected, "verbs": sorted(expected["verbs"])}
+
+
+@has_upstream
+async def test_aggregated_discovery_is_upstreams(door: Door) -> None:
+    theirs = json.loads((UPSTREAM / "discovery" / "aggregated_v2.json").read_text())
+    known = {group["metadata"]["name"]: group for group in theirs["items"]}
+    ours = await door.done("GET", "/apis", accept=AGGREGATED)
+    assert [ours[key] for key in ("kind", "apiVersion", "metadata")] == [
+        theirs[key] for key in ("kind", "apiVersion", "metadata")
+    ]
+    names = [group["metadata"]["name"] for group in ours["items"]]
+    assert names == [name for name in known if name in names]
+    for group in ours["items"]:
+        versions = {version["version"]: version for version in known[group["metadata"]["name"]]["versions"]}
+        served = [version["version"] for version in group["versions"]]
+        assert served == [version for version in versions if version in served]
+        for version in group["versions"]:
+            expected = {each["resource"]: each for each in versions[version["version"]]["resources"]}
+            for resource in version["resources"]:
+                assert by_name(resource) == by_name(expected[resource["resource"]])
+
+
+def by_name(resource: dict[str, Any]) -> dict[str, Any]:
+    """A resource of aggregated discovery, its lists in an order of their own."""
+    parts = [{**part, "verbs": sorted(part["verbs"])} for part in resource.get("subresources", ())]
+    sorted_parts = sorted(parts, key=lambda part: str(part["subresource"]))
+    return {**resource, "verbs": sorted(resource["verbs"]), "subresources": sorted_parts}
+
+
+async def test_a_client_that_has_the_aggregated_discovery_is_not_sent_it_again(door: Door) -> None:
+    for root in ("/api", "/apis"):
+        first = await door.ask("GET", root, accept=AGGREGATED)
+        assert first.headers["content-type"] == AGGREGATED.partition(",")[0]
+        assert (first.headers["vary"], first.headers["cache-control"]) == ("Accept", "public")
+        again = await door.server.handle(
+            Request("GET", root, {}, {"accept": AGGREGATED, "if-none-match": first.headers["etag"]}, user=ADMINISTRATOR)
+        )
+        assert (again.status, again.body, again.headers["etag"]) == (304, b"", first.headers["etag"])
+
+
+async def test_kubectl_before_1_30_gets_the_aggregated_discovery_that_it_knows(door: Door) -> None:
+    older = AGGREGATED.replace("v=v2;", "v=v2beta1;")
+    answer = await door.ask("GET", "/apis", accept=older)
+    assert answer.headers["content-type"] == older.partition(",")[0]
+    newer = await door.done("GET", "/apis", accept=AGGREGATED)
+    assert json.loads(answer.body) == {**newer, "apiVersion": "apidiscovery.k8s.io/v2beta1"}
+    assert "versions" in await door.done("GET", "/api", accept=AGGREGATED.replace("v=v2;", "v=v3;"))
 
 
 def references(data: Any) -> Iterator[str]:
@@ -72,7 +120,8 @@ async def test_every_reference_of_openapi_leads_somewhere(door: Door) -> None:
         schemas = document["components"]["schemas"]
         assert {each.removeprefix("#/components/schemas/") for each in references(document)} <= set(schemas), place
     swagger = await door.done("GET", "/openapi/v2")
-    assert {each.removeprefix("#/definitions/") for each in references(swagger)} <= set(swagger["definitions"])
+    told = {f"#/{part}/{name}" for part in ("definitions", "parameters") for name in swagger[part]}
+    assert set(references(swagger)) <= told
 
 
 async def test_writes_take_field_validation_and_kinds_are_named(door: Door) -> None:
