@@ -167,6 +167,35 @@ def _unwanted_fields(kind: type[Any], body: bytes) -> list[str]:
     return faults
 
 
+def duplicate_fields(data: Any, body: bytes) -> list[str]:
+    """Fields that stand twice in any JSON, `data` when decoded (a patch): `duplicate field "spec.a[0].b"`."""
+    if _has_all_keys(data, body):
+        return []
+    faults: list[str] = []
+    repeated: dict[int, tuple[Any, list[str]]] = {}
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(items)
+        if len(made) < len(items):
+            last = {name: place for place, (name, _) in enumerate(items)}
+            twice = dict.fromkeys(name for place, (name, _) in enumerate(items) if last[name] != place)
+            repeated[id(made)] = made, list(twice)
+        return made
+
+    level: list[tuple[str, Any]] = [("", json.loads(body, object_pairs_hook=pairs))]
+    while level:
+        following: list[tuple[str, Any]] = []
+        for path, part in level:
+            if isinstance(part, dict):
+                prefix = f"{path}." if path else ""
+                faults += [f'duplicate field "{prefix}{name}"' for name in repeated.get(id(part), (part, []))[1]]
+                following += [(prefix + name, value) for name, value in part.items()]
+            elif isinstance(part, list):
+                following += [(f"{path}[{place}]", value) for place, value in enumerate(part)]
+        level = following
+    return faults[:FAULTS_MAX]
+
+
 def _unwelcome(kind: type[Any], faults: list[str], validation: str) -> list[str]:
     """Unknown and duplicate fields: an error, warnings, or nothing."""
     if validation == "Ignore" or not faults:

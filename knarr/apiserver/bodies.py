@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from knarr.api.decode import convert, decode, plain_json, plain_yaml
-from knarr.api.errors import BadRequest, Invalid, UnsupportedMediaType, not_supported, required
+import msgspec
+
+from knarr.api.decode import convert, decode, duplicate_fields, plain_json, plain_yaml
+from knarr.api.errors import BadRequest, Invalid, UnsupportedMediaType, invalid, not_supported, required
 from knarr.api.meta import v1 as meta
 from knarr.apiserver import protobuf
 from knarr.apiserver.calls import Call
 from knarr.apiserver.objects import DeleteOptions
-from knarr.apiserver.patch import json_patch, merge_patch, strategic_merge_patch
+from knarr.apiserver.patch import checked_operations, json_patch, merge_patch, unknown_members
 from knarr.apiserver.requests import number
+from knarr.apiserver.strategic import go_value, strategic_merge_patch
 from knarr.client.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
 
 
@@ -77,22 +81,63 @@ def applied_of(call: Call, version: str = "", kind: type[Any] | None = None) -> 
     return config, warnings
 
 
-def patch_of(call: Call, kind: type[Any]) -> Callable[[Any], Any]:
-    """The function that applies the body of a PATCH to plain data."""
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """The body of a PATCH that is no apply, read."""
+
+    kind: type[Any]
+    validation: str
+    apply: Callable[[Any], Any]
+    faults: list[str]
+    """Unknown and duplicate fields of the patch itself."""
+    printed: str = ""
+    """How messages show it; empty: they show the patched object."""
+
+    def __call__(self, data: Any) -> tuple[Any, list[str]]:
+        """The object that the patch makes of plain data, and warnings. Raises Invalid, Unprocessable, BadRequest."""
+        patched = self.apply(data)
+        if not isinstance(patched, dict):
+            raise BadRequest("the patched object is no object")
+        try:
+            obj, unknown = convert(self.kind, patched)
+        except BadRequest as error:
+            # What a patch makes of an object is the object's fault: 422, where a body would be a 400.
+            raise self._invalid(
+                patched, error.message.partition(f"cannot be handled as a {self.kind.__name__}: ")[2] or error.message
+            ) from None
+        faults = [*self.faults, *unknown] if self.validation != "Ignore" else []
+        if faults and self.validation == "Strict":
+            raise self._invalid(patched, f"strict decoding error: {', '.join(faults)}")
+        return obj, faults
+
+    def _invalid(self, patched: Any, fault: str) -> Invalid:
+        text = self.printed or msgspec.json.encode(patched).decode()
+        return Invalid.of("", "", "", [invalid("patch", text, fault)])
+
+
+def patch_of(call: Call, kind: type[Any]) -> Patch:
+    """The patch in the body. Raises BadRequest, UnsupportedMediaType, TooLarge."""
     body = call.request.body
-    media = media_type(call)
+    media, validation = media_type(call), call.validation
+    if media not in (JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH):
+        offered = f"{JSON_PATCH}, {MERGE_PATCH}, {STRATEGIC_MERGE_PATCH}, {APPLY_PATCH}"
+        raise UnsupportedMediaType(
+            f"the body of the request was in an unknown format - accepted media types include: {offered}"
+        )
+    patch = plain_json(body)
+    faults = duplicate_fields(patch, body) if validation != "Ignore" else []
     if media == JSON_PATCH:
-        return lambda data: json_patch(data, body)
+        operations = checked_operations(patch)
+        faults = [f"json patch {fault}" for fault in faults] + unknown_members(operations)
+        return Patch(kind, validation, lambda data: json_patch(data, operations), faults)
+    if not isinstance(patch, dict):
+        came = "array" if isinstance(patch, list) else "value"
+        raise BadRequest(
+            f"error decoding patch: json: cannot unmarshal {came} into Go value of type map[string]interface {{}}"
+        )
     if media == MERGE_PATCH:
-        patch = plain_json(body)
-        return lambda data: merge_patch(data, patch)
-    if media == STRATEGIC_MERGE_PATCH:
-        patch = plain_json(body)
-        return lambda data: strategic_merge_patch(kind, data, patch)
-    offered = f"{JSON_PATCH}, {MERGE_PATCH}, {STRATEGIC_MERGE_PATCH}, {APPLY_PATCH}"
-    raise UnsupportedMediaType(
-        f"the body of the request was in an unknown format - accepted media types include: {offered}"
-    )
+        return Patch(kind, validation, lambda data: merge_patch(data, patch), faults)
+    return Patch(kind, validation, lambda data: strategic_merge_patch(kind, data, patch), faults, go_value(patch))
 
 
 def delete_options_of(call: Call) -> DeleteOptions:

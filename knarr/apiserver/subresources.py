@@ -75,11 +75,10 @@ class Subresources:
         elif call.request.method == "PATCH" and bodies.media_type(call) == APPLY_PATCH:
             return await self._apply_scale(call)
         elif call.request.method == "PATCH":
-            apply = bodies.patch_of(call, Scale)
+            patch = bodies.patch_of(call, Scale)
 
             def change(old: Any, value: bytes) -> Any:
-                data = apply(msgspec.json.decode(msgspec.json.encode(scale.scale_of(old))))
-                return scale.with_scale(old, convert(Scale, data)[0])
+                return scale.with_scale(old, patch(msgspec.json.decode(msgspec.json.encode(scale.scale_of(old))))[0])
         else:
             raise answers.method_not_allowed()
         main = ResourcePath(path.group, path.version, path.plural, path.namespace, path.name, "")

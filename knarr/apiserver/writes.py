@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from knarr.api.decode import convert, decoder
-from knarr.api.errors import BadRequest, Cause, Conflict, Invalid, NotFound, invalid
+from knarr.api.errors import BadRequest, Cause, Conflict, Invalid, NotFound
 from knarr.apiserver import answers, bodies, forms
 from knarr.apiserver.calls import Call
 from knarr.apiserver.objects import MODIFIED, Objects, Stored
@@ -90,23 +90,15 @@ class Writes:
             raise Invalid.of("meta.k8s.io", "PatchOptions", "", [cause])
         resource = call.resource
         warnings: list[str] = []
-        validation = call.validation
-        apply = bodies.patch_of(call, resource.type)
+        patch = bodies.patch_of(call, resource.type)
 
         def change(old: Any, value: bytes) -> Any:
-            patched = apply(msgspec.json.decode(call.presented(value)))
-            if not isinstance(patched, dict):
-                raise BadRequest("the patched object is no object")
-            try:
-                obj, found = convert(resource.type, patched, validation=validation)
-            except BadRequest as error:
-                # What a patch makes of an object is the object's fault: 422, where a body would be a 400.
-                cause = Cause("FieldValueInvalid", "patch", f"Invalid value: {error.message}")
-                raise Invalid.of(resource.group, resource.kind, call.path.name, [cause]) from None
+            obj, found = patch(msgspec.json.decode(call.presented(value)))
             warnings[:] = found
-            if obj.metadata.name != old.metadata.name:
-                cause = invalid("metadata.name", obj.metadata.name, "field is immutable")
-                raise Invalid.of(resource.group, resource.kind, call.path.name, [cause])
+            if (name := obj.metadata.name) != call.path.name:
+                raise BadRequest(
+                    f"the name of the object ({name}) does not match the name on the URL ({call.path.name})"
+                )
             if obj.metadata.resource_version == old.metadata.resource_version and not _names_version(call.request.body):
                 obj.metadata.resource_version = None
             return _to_kept(call, obj, old)

@@ -52,6 +52,14 @@ class Kubectl:
 
     async def run(self, *command: str, stdin: str = "", code: int = 0, editor: str = "") -> str:
         """What it said on standard output (for a failure: on standard error)."""
+        output, errors = await self._outputs(*command, stdin=stdin, code=code, editor=editor)
+        return errors if code else output
+
+    async def run_both(self, *command: str, code: int = 0, editor: str = "") -> str:
+        """What it said on standard output, then what on standard error."""
+        return "".join(await self._outputs(*command, code=code, editor=editor))
+
+    async def _outputs(self, *command: str, stdin: str = "", code: int = 0, editor: str = "") -> tuple[str, str]:
         assert KUBECTL
         process = await asyncio.create_subprocess_exec(
             KUBECTL,
@@ -64,7 +72,7 @@ class Kubectl:
         async with asyncio.timeout(COMMAND_S):
             output, errors = await process.communicate(stdin.encode())
         assert process.returncode == code, (command, output.decode(), errors.decode())
-        return (errors if code else output).decode()
+        return output.decode(), errors.decode()
 
     def manifest(self, name: str, *objects: object) -> str:
         path = self.folder / name
