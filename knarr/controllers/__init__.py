@@ -23,6 +23,8 @@ from knarr.controllers.endpoints import EndpointsOfServices
 from knarr.controllers.endpointslice import EndpointSlices
 from knarr.controllers.garbagecollector import GarbageCollector
 from knarr.controllers.horizontalpodautoscaler import HorizontalPodAutoscalers
+from knarr.controllers.job import Jobs
+from knarr.controllers.job_orphans import JobOrphans
 from knarr.controllers.namespace import Namespaces
 from knarr.controllers.nodelifecycle import NodeLifecycle
 from knarr.controllers.podgc import PodGarbageCollector
@@ -36,6 +38,7 @@ from knarr.controllers.statefulset import StatefulSets
 from knarr.controllers.storageprotection import ClaimProtection, VolumeProtection
 from knarr.controllers.tainteviction import TaintEviction
 from knarr.controllers.token_secrets import Sign, TokenSecrets
+from knarr.controllers.ttlafterfinished import FinishedJobs
 
 ALL: tuple[type[Controller], ...] = (
     ServiceAccounts,
@@ -46,6 +49,9 @@ ALL: tuple[type[Controller], ...] = (
     DisruptionBudgets,
     HorizontalPodAutoscalers,
     ReplicationControllers,
+    Jobs,
+    JobOrphans,
+    FinishedJobs,
     EndpointSlices,
     EndpointsOfServices,
     Namespaces,
@@ -73,6 +79,7 @@ ACCOUNTS = {
     "endpointslice-mirroring-controller": "endpointslicemirroring-controller",
     "garbage-collector-controller": "generic-garbage-collector",
     "horizontal-pod-autoscaler-controller": "horizontal-pod-autoscaler",
+    "job-orphans-controller": "job-controller",
     "persistentvolume-protection-controller": "pv-protection-controller",
     "persistentvolumeclaim-protection-controller": "pvc-protection-controller",
     "pod-garbage-collector-controller": "pod-garbage-collector",
