@@ -31,6 +31,7 @@ from knarr.controllers.podgc import PodGarbageCollector
 from knarr.controllers.replicaset import ReplicaSets
 from knarr.controllers.replicationcontroller import ReplicationControllers
 from knarr.controllers.resourcequota import ResourceQuotaUsage
+from knarr.controllers.rollback import Rollbacks
 from knarr.controllers.rootca import RootCertificates
 from knarr.controllers.serviceaccount import ServiceAccounts
 from knarr.controllers.servicecidrs import ServiceCIDRs
@@ -43,6 +44,7 @@ from knarr.controllers.ttlafterfinished import FinishedJobs
 ALL: tuple[type[Controller], ...] = (
     ServiceAccounts,
     Deployments,
+    Rollbacks,
     ReplicaSets,
     StatefulSets,
     DaemonSets,
