@@ -13,6 +13,7 @@ from knarr.client.controller import Controller
 from knarr.client.informer import Informers
 from knarr.clock import Clock
 from knarr.controllers.clusterrole_aggregation import ClusterRoleAggregation
+from knarr.controllers.cronjob import CronJobs
 from knarr.controllers.csr_approving import CertificateApproval
 from knarr.controllers.csr_cleaner import CertificateCleaner
 from knarr.controllers.csr_signing import CertificateSigning
@@ -54,6 +55,7 @@ ALL: tuple[type[Controller], ...] = (
     Jobs,
     JobOrphans,
     FinishedJobs,
+    CronJobs,
     EndpointSlices,
     EndpointsOfServices,
     Namespaces,
