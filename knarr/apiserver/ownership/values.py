@@ -89,27 +89,27 @@ def _entries_laid_over(shape: Entries, live: dict[str, Any], value: Any, path: P
 
 def _items_laid_over(shape: Items | Distinct, live: list[Any], value: Any, path: Path) -> tuple[Set, Any]:
     items = _told_apart(shape, value, path)
+    here = [_element(shape, item) for item in live]
     if not isinstance(shape, Items):
-        return dict.fromkeys(items, NOTHING), _interleaved(shape, live, items)
-    there = _items(shape, live)
+        return dict.fromkeys(items, NOTHING), _interleaved(live, here, items)
+    there = dict(zip(here, live, strict=True))
+    if len(there) < len(here):
+        # What stands twice is not merged with what is applied, but replaced by it.
+        there = {element: item for element, item in there.items() if here.count(element) == 1}
     found: Set = {}
     for element, item in items.items():
-        before = there.get(element)
-        here = None if type(before) is Repeated else before
-        below, items[element] = laid_over(shape.item, here, item, (path, element))
+        below, items[element] = laid_over(shape.item, there.get(element), item, (path, element))
         if below:
             below[ITSELF] = NOTHING
         found[element] = below
-    return found, _interleaved(shape, live, items)
+    return found, _interleaved(live, here, items)
 
 
-def _interleaved(shape: Items | Distinct, live: list[Any], applied: dict[str, Any]) -> list[Any]:
-    """Items of both: the applied ones in their order, the others where they stood."""
-    here = [_element(shape, item) for item in live]
+def _interleaved(live: list[Any], here: list[str], applied: dict[str, Any]) -> list[Any]:
+    """Items of both: the applied ones in their order, the others where they stood. `here`: the elements of `live`."""
     if here == list(applied):
         return list(applied.values())
-    there = set(here)
-    shared = iter([element for element in applied if element in there])
+    shared = iter([element for element in applied if element in here])
     expected = next(shared, None)
     waiting = iter(applied.items())
     following = next(waiting, None)
