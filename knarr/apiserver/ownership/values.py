@@ -5,6 +5,7 @@ Data that is handed in is never changed; what is answered may share parts with i
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from knarr.apiserver.ownership.fieldsets import ITSELF, NOTHING, Set, is_member, step
@@ -95,7 +96,8 @@ def _items_laid_over(shape: Items | Distinct, live: list[Any], value: Any, path:
     there = dict(zip(here, live, strict=True))
     if len(there) < len(here):
         # What stands twice is not merged with what is applied, but replaced by it.
-        there = {element: item for element, item in there.items() if here.count(element) == 1}
+        times = Counter(here)
+        there = {element: item for element, item in there.items() if times[element] == 1}
     found: Set = {}
     for element, item in items.items():
         below, items[element] = laid_over(shape.item, there.get(element), item, (path, element))
@@ -109,7 +111,8 @@ def _interleaved(live: list[Any], here: list[str], applied: dict[str, Any]) -> l
     """Items of both: the applied ones in their order, the others where they stood. `here`: the elements of `live`."""
     if here == list(applied):
         return list(applied.values())
-    shared = iter([element for element in applied if element in here])
+    there = set(here)
+    shared = iter([element for element in applied if element in there])
     expected = next(shared, None)
     waiting = iter(applied.items())
     following = next(waiting, None)
