@@ -47,6 +47,8 @@ GZIP_MIN_BYTES = 128 << 10
 """Longer answers are compressed for those who accept it (KEP-156)."""
 DRAINED_FROM_BYTES = 64 << 10
 """An answer of this size is waited for until the client has taken most of it."""
+STALLED_MAX_S = 60.0
+"""How long a watch waits for a client that does not read; then the connection is closed."""
 SHUTDOWN_S = 2.0
 """How long running requests may take to end when the server stops."""
 MESSAGE_MAX_BYTES = 4 << 20
@@ -132,8 +134,10 @@ class Listener:
         query = {name: values[0] for name, values in repeated.items()}
         body = b""
         if incoming.body_exists:
+            # Mostly the body is here already: to arm a timer then would cost more than to read it.
+            limit_s = None if incoming.content.is_eof() else BODY_MAX_S
             try:
-                async with self._clock.timeout(BODY_MAX_S):
+                async with self._clock.timeout(limit_s):
                     body = await incoming.read()
             except TimeoutError:
                 raise timed_out() from None
@@ -156,7 +160,7 @@ class Listener:
         async def carry() -> None:
             async with aclosing(cast(Any, chunks)):
                 async for chunk in chunks:
-                    await response.write(chunk)
+                    await self._write_chunk(incoming, chunk)
 
         try:
             await response.prepare(incoming)
@@ -165,6 +169,21 @@ class Listener:
         except ConnectionError:
             pass  # The client has gone.
         return response
+
+    async def _write_chunk(self, incoming: web.BaseRequest, chunk: bytes) -> None:
+        """In one piece. Raises ConnectionError when the client has gone, or has not read for long."""
+        transport = incoming.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has gone")
+        transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        if not incoming.protocol.writing_paused:
+            return
+        try:
+            async with self._clock.timeout(STALLED_MAX_S if "watch" in incoming.query else None):
+                await incoming.writer.drain()
+        except TimeoutError:
+            transport.abort()
+            raise ConnectionResetError(f"the client has read nothing for {STALLED_MAX_S} s") from None
 
     async def _until_closed(self, work: Coroutine[Any, Any, None]) -> None:
         """Work to its end, or until `close` ends it: the client then sees an orderly end of what it was sent."""

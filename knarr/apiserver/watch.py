@@ -7,7 +7,7 @@ or DELETED. Bookmarks say how far a quiet watch has come. A watch that can't go 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -33,6 +33,8 @@ from knarr.store.contract import (
 )
 
 BOOKMARK_PERIOD_S = 60.0
+CHUNK_BYTES = 256 << 10
+"""What is told at once when much has come; then the client is waited for, if it reads slowly."""
 TIMEOUT_MIN_S = 1800
 """A watch without timeoutSeconds ends after this, and up to as much more (upstream's min-request-timeout)."""
 FUTURE_WAIT_S = 3.0
@@ -59,6 +61,9 @@ class Watcher:
         self._form = accepted.form
         self._version = accepted.version
         self._include = include
+        resource = selection.resource
+        self._key = f"{accepted.form.value} {accepted.version} {include} {resource.group_version} {resource.kind}"
+        """Watches with the same one are told the same lines."""
         self._headers = accepted.form is Form.TABLE
         """Whether the columns of the table have still to be told: once a watch is enough."""
 
@@ -86,25 +91,30 @@ class Watcher:
         timeout_s = self._options.timeout_s or TIMEOUT_MIN_S * (1 + self._clock.random.random())
         deadline_s = self._clock.monotonic_s() + timeout_s
         async with watch:
-            if initial:
-                yield b"".join(self._line(Kind.ADDED, value) for value in initial)
+            for piece in _pieces(self._line(Kind.ADDED, value) for value in initial):
+                yield piece
             if self._options.initial_events and self._options.bookmarks:
                 yield self._bookmark(revision, end=True)
+            period_s = min(timeout_s, BOOKMARK_PERIOD_S)
+            timer = asyncio.get_running_loop().call_later(period_s, watch.nudge)
             try:
-                while (left_s := deadline_s - self._clock.monotonic_s()) > 0:
-                    try:
-                        async with self._clock.timeout(min(left_s, BOOKMARK_PERIOD_S)):
-                            events = await watch.next()
-                    except TimeoutError:
+                while True:
+                    events = await watch.next()
+                    if not events:  # a period is over
+                        period_s = min(deadline_s - self._clock.monotonic_s(), BOOKMARK_PERIOD_S)
+                        if period_s <= 0:
+                            return
+                        timer = asyncio.get_running_loop().call_later(period_s, watch.nudge)
                         if self._options.bookmarks:
                             yield self._bookmark(watch.revision)
-                        continue
-                    if chunk := b"".join(filter(None, map(self._told, events))):
-                        yield chunk
+                    for piece in _pieces(map(self._told, events)):
+                        yield piece
             except Overrun as slow:
                 yield _line("ERROR", msgspec.json.encode(Expired(f"too old resource version: {slow}").status()))
             except StoreFailure:
                 return
+            finally:
+                timer.cancel()
 
     def _told(self, event: Event) -> bytes:
         """The line for an event; empty when it doesn't concern this watch."""
@@ -126,10 +136,9 @@ class Watcher:
     def _shared(self, event: Event) -> bytes:
         if self._headers:
             return self._line(event.kind, event.value)
-        key = (self._form, self._version, self._include, self._selection.resource.type)
-        line = event.memo.get(key)
+        line = event.memo.get(self._key)
         if line is None:
-            line = event.memo[key] = self._line(event.kind, event.value)
+            line = event.memo[self._key] = self._line(event.kind, event.value)
         assert isinstance(line, bytes)
         return line
 
@@ -161,6 +170,20 @@ class Watcher:
                 forms.table_of_bookmark(resource, value, self._include, version=self._version, headers=headers),
             )
         return _line("BOOKMARK", msgspec.json.encode(bookmark))
+
+
+def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines joined to pieces of about CHUNK_BYTES; none that is empty."""
+    held: list[bytes] = []
+    size = 0
+    for line in lines:
+        held.append(line)
+        size += len(line)
+        if size >= CHUNK_BYTES:
+            yield b"".join(held)
+            held, size = [], 0
+    if size:
+        yield b"".join(held)
 
 
 async def over_socket(stream: AsyncIterator[bytes], socket: Socket) -> None:

@@ -7,7 +7,8 @@ choice counts on it. What the API server says replaces the assumption; a binding
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 
 from knarr.api.core.pod_state import is_terminal
@@ -123,6 +124,8 @@ class Cache:
         self._assumed: dict[str, str] = {}
         """Pods that nobody but the scheduler knows the node of: key → uid."""
         self._listeners: list[Listener] = []
+        self._nominated: dict[str, str] = {}
+        self._expected: dict[str, dict[str, PodInfo]] = {}
         self.priorities: Counter[int] = Counter()
         """How many pods on nodes have each priority."""
         self.topology = 0
@@ -175,6 +178,10 @@ class Cache:
     def is_assumed(self, key: str) -> bool:
         return key in self._assumed
 
+    def is_known(self, key: str) -> bool:
+        """It is on a node, or assumed to be."""
+        return key in self._places
+
     def pod_changed(self, pod: Pod) -> bool:
         """What the API server says of a pod; True when it takes up less of its node than before."""
         key = key_of(pod)
@@ -205,11 +212,8 @@ class Cache:
 
     def _put(self, pod: PodInfo, node_name: str) -> None:
         self._take(pod.key)
-        self._info(node_name).add(pod)
         self._places[pod.key] = node_name
-        self.priorities[pod.priority] += 1
-        for listener in self._listeners:
-            listener(pod, node_name, 1)
+        self.enter(pod, node_name)
 
     def _take(self, key: str) -> str | None:
         self._assumed.pop(key, None)
@@ -217,16 +221,80 @@ class Cache:
         if place is None:
             return None
         info = self._infos[place]
-        pod = info.pods[key]
-        info.remove(key)
+        self.leave(info.pods[key], place)
+        if info.node is None and not info.pods:
+            del self._infos[place]
+        return place
+
+    def enter(self, pod: PodInfo, node_name: str) -> None:
+        """Count a pod on a node, be it only for a thought (see `without` and `along_with`)."""
+        self._info(node_name).add(pod)
+        self.priorities[pod.priority] += 1
+        for listener in self._listeners:
+            listener(pod, node_name, 1)
+
+    def leave(self, pod: PodInfo, node_name: str) -> None:
+        self._infos[node_name].remove(pod.key)
         self.priorities[pod.priority] -= 1
         if not self.priorities[pod.priority]:
             del self.priorities[pod.priority]
-        if info.node is None and not info.pods:
-            del self._infos[place]
         for listener in self._listeners:
-            listener(pod, place, -1)
-        return place
+            listener(pod, node_name, -1)
+
+    @contextmanager
+    def without(self, node: NodeInfo, pods: Sequence[PodInfo]) -> Iterator[None]:
+        """As if these were not on their node. What enters or leaves meanwhile is undone as well."""
+        before = dict(node.pods)
+        for pod in pods:
+            self.leave(pod, node.name)
+        try:
+            yield
+        finally:
+            for key in [key for key in node.pods if key not in before]:
+                self.leave(node.pods[key], node.name)
+            for key, pod in before.items():
+                if key not in node.pods:
+                    self.enter(pod, node.name)
+
+    @contextmanager
+    def along_with(self, node: NodeInfo, pods: Sequence[PodInfo]) -> Iterator[None]:
+        """As if these were on the node already."""
+        for pod in pods:
+            self.enter(pod, node.name)
+        try:
+            yield
+        finally:
+            for pod in pods:
+                self.leave(pod, node.name)
+
+    # Nominated: pods for which others had to go
+
+    def nominate(self, pod: PodInfo, node_name: str) -> None:
+        """The pod is to come to a node as soon as there is room; pods of lower priority leave that room to it."""
+        self.withdraw(pod.key)
+        self._nominated[pod.key] = node_name
+        self._expected.setdefault(node_name, {})[pod.key] = pod
+
+    def withdraw(self, key: str) -> None:
+        node_name = self._nominated.pop(key, None)
+        if node_name is not None:
+            self._expected[node_name].pop(key)
+            if not self._expected[node_name]:
+                del self._expected[node_name]
+
+    def nominated_node(self, key: str) -> str:
+        return self._nominated.get(key, "")
+
+    def expected(self, node_name: str, pod: PodInfo) -> list[PodInfo]:
+        """Nominated pods that go before `pod` on a node."""
+        waiting = self._expected.get(node_name)
+        if not waiting:
+            return []
+        return [each for each in waiting.values() if each.priority >= pod.priority and each.key != pod.key]
+
+    def outranked(self, node_name: str, pod: PodInfo) -> list[PodInfo]:
+        """Nominated pods that would go after `pod` on a node."""
+        return [each for each in self._expected.get(node_name, {}).values() if each.priority < pod.priority]
 
     def _info(self, name: str) -> NodeInfo:
         info = self._infos.get(name)

@@ -65,7 +65,7 @@ class Choice:
         enough = _enough(len(nodes))
         feasible: list[NodeInfo] = []
         verdicts: list[Verdict] = []
-        refusals: list[Refusal] = []
+        refusals: list[tuple[NodeInfo, Refusal]] = []
         known = pod_class.verdicts
         seen = 0
         begin = self._begin % len(nodes) if nodes else 0
@@ -80,8 +80,10 @@ class Choice:
                     refusal = plugin.filter(prepared, node)
                     if refusal is not None:
                         break
+            if refusal is None:
+                refusal = self._refused_for_others(pod, node)
             if refusal is not None:
-                refusals.append(refusal)
+                refusals.append((node, refusal))
                 continue
             feasible.append(node)
             verdicts.append(verdict)
@@ -89,20 +91,33 @@ class Choice:
                 break
         self._begin = begin + seen
         if not feasible:
-            raise Unschedulable(refusals, len(nodes), victims=self._has_victims(pod))
+            raise Unschedulable(refusals, len(nodes))
         if len(feasible) == 1:
             return feasible[0]
         return self._best(pod, pod_class, feasible, verdicts)
 
     def fits(self, pod: PodInfo, node: NodeInfo) -> bool:
         """Whether one node would do."""
-        if _judge(self._class_of(pod), node).refusal is not None:
-            return False
-        return not any(
-            plugin.filter(prepared, node)
-            for plugin in self._global
-            if plugin.filters and (prepared := plugin.prepare(pod)) is not None
-        )
+        return self._refusal(pod, node) is None and self._refused_for_others(pod, node) is None
+
+    def _refusal(self, pod: PodInfo, node: NodeInfo) -> Refusal | None:
+        refusal = _judge(self._class_of(pod), node).refusal
+        if refusal is not None:
+            return refusal
+        for plugin in self._global:
+            prepared = plugin.prepare(pod) if plugin.filters else None
+            refusal = plugin.filter(prepared, node) if prepared is not None else None
+            if refusal is not None:
+                return refusal
+        return None
+
+    def _refused_for_others(self, pod: PodInfo, node: NodeInfo) -> Refusal | None:
+        """Whether there would be no room left for pods of higher priority for which others had to go from the node."""
+        expected = self._cache.expected(node.name, pod)
+        if not expected:
+            return None
+        with self._cache.along_with(node, expected):
+            return self._refusal(pod, node)
 
     def _best(
         self, pod: PodInfo, pod_class: PodClass, feasible: Sequence[NodeInfo], verdicts: Sequence[Verdict]
@@ -134,10 +149,6 @@ class Choice:
         if len(self._classes) > CLASSES_MAX:
             self._classes.popitem(last=False)
         return pod_class
-
-    def _has_victims(self, pod: PodInfo) -> bool:
-        """Some pod has a lower priority."""
-        return any(priority < pod.priority for priority in self._cache.priorities)
 
 
 def _judge(pod_class: PodClass, node: NodeInfo) -> Verdict:

@@ -11,7 +11,7 @@ remembered until the node changes, and shared by pods that ask for the same.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -40,6 +40,8 @@ class Plugin:
     filters: ClassVar[bool] = True
     comparing: ClassVar[bool] = False
     """Its raw scores go through `normalize`."""
+    spans: ClassVar[bool] = False
+    """What happens on one node can change its answer for others."""
 
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
@@ -63,30 +65,33 @@ class Plugin:
 
 
 class Unschedulable(Exception):
-    """No node will do. The message is upstream's, word for word."""
+    """No node will do. The messages are upstream's, word for word."""
 
-    def __init__(self, refusals: Iterable[Refusal], nodes: int, *, victims: bool = False) -> None:
-        refusals = list(refusals)
-        self.plugins = frozenset(refusal.plugin for refusal in refusals)
-        super().__init__(_message(refusals, nodes, victims))
+    def __init__(self, refusals: Sequence[tuple[NodeInfo, Refusal]], nodes: int) -> None:
+        self.plugins = frozenset(refusal.plugin for _, refusal in refusals)
+        self.curable = [node for node, refusal in refusals if refusal.curable]
+        """Nodes where it would help if pods went."""
+        self._nodes = nodes
+        self._helpless = len(refusals) - len(self.curable)
+        self._reasons = Counter(reason for _, refusal in refusals for reason in refusal.reasons)
+        super().__init__(self.message())
 
+    def message(self) -> str:
+        """Why, when nobody can give way."""
+        preemption = Counter(
+            {
+                "Preemption is not helpful for scheduling": self._helpless,
+                "No preemption victims found for incoming pod": len(self.curable),
+            }
+        )
+        return self.message_with(f"0/{self._nodes} nodes are available: {_counted(+preemption)}.")
 
-def _message(refusals: Sequence[Refusal], nodes: int, victims: bool) -> str:
-    if not nodes:
-        return "no nodes available to schedule pods"
-    reasons = Counter(reason for refusal in refusals for reason in refusal.reasons)
-    message = f"0/{nodes} nodes are available: {_counted(reasons)}."
-    if victims:
-        return message
-    # Nobody of lower priority is there to give way: preemption would find what upstream's finds.
-    helpless = sum(not refusal.curable for refusal in refusals)
-    preemption = Counter(
-        {
-            "Preemption is not helpful for scheduling": helpless,
-            "No preemption victims found for incoming pod": len(refusals) - helpless,
-        }
-    )
-    return f"{message} no new claims to deallocate, preemption: 0/{nodes} nodes are available: {_counted(+preemption)}."
+    def message_with(self, preemption: str) -> str:
+        """Why, and what became of the thought that others could give way ("": they do)."""
+        if not self._nodes:
+            return "no nodes available to schedule pods"
+        refused = f"0/{self._nodes} nodes are available: {_counted(self._reasons)}."
+        return f"{refused} no new claims to deallocate, preemption: {preemption}" if preemption else refused
 
 
 def _counted(reasons: Counter[str]) -> str:

@@ -8,25 +8,38 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from knarr.api.apps.v1 import ReplicaSet
+from knarr.api.apps.v1 import ReplicaSet, StatefulSet
 from knarr.api.core.pod_state import is_terminal
-from knarr.api.core.v1 import Binding, Node, ObjectReference, Pod, PodCondition, Service
+from knarr.api.core.v1 import (
+    Binding,
+    Namespace,
+    Node,
+    ObjectReference,
+    Pod,
+    PodCondition,
+    ReplicationController,
+    Service,
+)
 from knarr.api.errors import APIError, NotFound
 from knarr.api.meta.owners import controller_of, selector_for
 from knarr.api.meta.v1 import ObjectMeta
+from knarr.api.policy.v1 import PodDisruptionBudget
 from knarr.api.selectors import Selector, selector_of_labels
 from knarr.client.client import Client
 from knarr.client.events import EventRecorder
-from knarr.client.informer import Informers, key_of
+from knarr.client.informer import Informer, Informers, key_of
 from knarr.clock import Clock, utc
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
 from knarr.scheduler.choice import Choice
 from knarr.scheduler.framework import Unschedulable
 from knarr.scheduler.plugins import ALL
+from knarr.scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from knarr.scheduler.plugins.topology_spread import TopologySpread
+from knarr.scheduler.preemption import Budgets, Candidate, Preemption
 from knarr.scheduler.queue import SchedulingQueue, Waiting
 
 NAME = "default-scheduler"
@@ -51,17 +64,36 @@ class Scheduler:
         for plugin in plugins:
             if isinstance(plugin, TopologySpread):
                 plugin.group_of = self._group_of
+            if isinstance(plugin, InterPodAffinity):
+                plugin.labels_of = self._labels_of
+                self._affinity = plugin
+        self._spanning = frozenset(plugin.name for plugin in plugins if plugin.spans)
         self._choice = Choice(self._cache, plugins, clock.random)
+        self._preemption = Preemption(self._cache, self._choice, clock.random)
         self._writes: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(WRITES_MAX)
         self._nodes = informers.of(Node)
         self._pods = informers.of(Pod)
         self._services = informers.of(Service)
         self._replica_sets = informers.of(ReplicaSet)
+        self._stateful_sets = informers.of(StatefulSet)
+        self._controllers = informers.of(ReplicationController)
+        self._namespaces = informers.of(Namespace)
+        self._budgets = informers.of(PodDisruptionBudget)
+        self._namespaces.add_handler(self._namespace_changed)
         self._nodes.add_handler(self._node_changed)
         self._pods.add_handler(self._pod_changed)
 
     async def run(self) -> None:
-        for informer in (self._nodes, self._pods, self._services, self._replica_sets):
+        for informer in (
+            self._nodes,
+            self._pods,
+            self._services,
+            self._replica_sets,
+            self._stateful_sets,
+            self._controllers,
+            self._namespaces,
+            self._budgets,
+        ):
             await informer.synced.wait()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._events.run(), name="scheduler events")
@@ -88,11 +120,43 @@ class Scheduler:
         try:
             node = self._choice.node_for(pod)
         except Unschedulable as refusal:
-            message = str(refusal)
             self._queue.park(waiting, refusal.plugins or frozenset({"nodes"}))
-            return lambda: self._refuse(waiting, message)
+            return self._make_room(waiting, refusal)
+        self._cache.withdraw(pod.key)
         self._cache.assume(pod, node.name)
+        self._came(pod.pod)
         return lambda: self._bind(waiting, node.name)
+
+    def _make_room(self, waiting: Waiting, refusal: Unschedulable) -> Callable[[], Awaitable[None]]:
+        """Let others give way to a pod that fits nowhere, if that would help; what is to be written comes back."""
+        pod = waiting.pod
+        spec, message = pod.pod.spec, refusal.message()
+        nominated = self._cache.nominated_node(pod.key)
+        if not self._preemption.could_help(pod):
+            return lambda: self._refuse(waiting, message)
+        if spec and spec.preemption_policy == "Never":
+            message = refusal.message_with("not eligible due to preemptionPolicy=Never.")
+            return lambda: self._refuse(waiting, message)
+        if nominated and self._is_making_room(pod, nominated):
+            message = refusal.message_with("not eligible due to a terminating pod on the nominated node.")
+            return lambda: self._refuse(waiting, message)
+        candidate = self._preemption.candidate(pod, refusal.curable, Budgets(self._budgets.all()))
+        if candidate is None:
+            self._cache.withdraw(pod.key)
+            return lambda: self._refuse(waiting, message)
+        outranked = self._cache.outranked(candidate.node.name, pod)
+        for each in outranked:
+            self._cache.withdraw(each.key)
+        self._cache.nominate(pod, candidate.node.name)
+        return lambda: self._preempt(waiting, candidate, outranked, refusal.message_with(""))
+
+    def _is_making_room(self, pod: PodInfo, node_name: str) -> bool:
+        """Pods of lower priority are on their way out of the node."""
+        node = self._cache.get(node_name)
+        return node is not None and any(
+            each.priority < pod.priority and each.pod.metadata.deletion_timestamp is not None
+            for each in node.pods.values()
+        )
 
     async def _write(self) -> None:
         while True:
@@ -125,11 +189,52 @@ class Scheduler:
             self._queue.remove(waiting.pod.key)
         self._events.normal(pod, "Scheduled", f"Successfully assigned {namespace}/{name} to {node_name}")
 
-    async def _refuse(self, waiting: Waiting, message: str) -> None:
-        """Tell why it has no node."""
+    async def _preempt(
+        self, waiting: Waiting, candidate: Candidate, outranked: Sequence[PodInfo], message: str
+    ) -> None:
+        """Say for which node the pod waits, and end the pods that are in its way."""
+        pod, node_name = waiting.pod.pod, candidate.node.name
+        await self._refuse(waiting, message, nominated=node_name)
+        for other in outranked:
+            await self._patch_status(other.pod, {"nominatedNodeName": None})
+        for victim in candidate.victims:
+            await self._end(victim.pod, pod, node_name)
+
+    async def _end(self, victim: Pod, pod: Pod, node_name: str) -> None:
+        condition = PodCondition(
+            type="DisruptionTarget",
+            status="True",
+            reason="PreemptionByScheduler",
+            message=f"{NAME}: preempting to accommodate a higher priority pod",
+            observed_generation=victim.metadata.generation,
+            last_transition_time=utc(self._clock.time_s()),
+        )
+        metadata = victim.metadata
+        if not await self._patch_status(victim, {"conditions": [condition]}):
+            return
+        try:
+            await self._client.delete(Pod, metadata.name or "", metadata.namespace, uid=metadata.uid)
+        except NotFound:
+            return
+        except APIError as error:
+            log.warning("%s could not be preempted: %s", key_of(victim), error)
+            return
+        self._events.normal(victim, "Preempted", f"Preempted by pod {pod.metadata.uid} on node {node_name}")
+
+    async def _patch_status(self, pod: Pod, status: dict[str, Any]) -> bool:
+        patch = {"metadata": {"uid": pod.metadata.uid}, "status": status}
+        try:
+            await self._client.patch(Pod, pod.metadata.name or "", patch, pod.metadata.namespace, subresource="status")
+        except APIError as error:
+            log.debug("%s: its status could not be written: %s", key_of(pod), error)
+            return False
+        return True
+
+    async def _refuse(self, waiting: Waiting, message: str, nominated: str = "") -> None:
+        """Tell why it has no node, and which one it waits for, if others give way there."""
         pod = waiting.pod.pod
         self._events.warning(pod, "FailedScheduling", message)
-        if waiting.message == message:
+        if waiting.message == message and not nominated:
             return
         waiting.message = message
         old = next((c for c in pod.status.conditions if c.type == "PodScheduled"), None) if pod.status else None
@@ -142,12 +247,11 @@ class Scheduler:
             observed_generation=pod.metadata.generation,
             last_transition_time=old.last_transition_time if old and old.status == "False" else now,
         )
-        patch = {"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}}
-        try:
-            await self._client.patch(Pod, pod.metadata.name or "", patch, pod.metadata.namespace, subresource="status")
-        except APIError as error:
+        status: dict[str, Any] = {"conditions": [condition]}
+        if nominated:
+            status["nominatedNodeName"] = nominated
+        if not await self._patch_status(pod, status):
             waiting.message = ""
-            log.debug("%s: its condition could not be written: %s", waiting.pod.key, error)
 
     # What the caches tell
 
@@ -164,21 +268,32 @@ class Scheduler:
         assert pod is not None
         key = key_of(pod)
         if new is None:
-            self._queue.remove(key)
+            self._drop(key)
             self._freed(self._cache.pod_gone(key))
         elif is_terminal(new) or (new.spec and new.spec.node_name):
-            self._queue.remove(key)
+            self._drop(key)
+            known = self._cache.is_known(key)
             if self._cache.pod_changed(new):
                 self._freed((new.spec.node_name if new.spec else None) or "")
+            if not known:
+                self._came(new)
         elif not _is_to_be_scheduled(new):
-            self._queue.remove(key)
+            self._drop(key)
         elif not self._cache.is_assumed(key) or (old and old.metadata.uid != new.metadata.uid):
             self._cache.pod_changed(new)
             self._consider(key, new)
 
+    def _drop(self, key: str) -> None:
+        """It needs no node, or no more."""
+        self._queue.remove(key)
+        self._cache.withdraw(key)
+
     def _consider(self, key: str, pod: Pod) -> None:
         """A pod without a node: new, or changed in a way that may help it."""
         waiting = self._queue.get(key)
+        nominated = pod.status.nominated_node_name if pod.status else None
+        if waiting is None and nominated:
+            self._cache.nominate(PodInfo(pod), nominated)  # from before a restart
         if waiting is not None and _asks_the_same(waiting.pod.pod, pod):
             waiting.pod.pod = pod
             return
@@ -194,11 +309,25 @@ class Scheduler:
         for waiting in self._queue.parked():
             if self._choice.fits(waiting.pod, node):
                 self._queue.wake(waiting, sure=True)
-            elif TopologySpread.name in waiting.plugins:
+            elif self._spanning & waiting.plugins:
                 self._queue.wake(waiting, sure=False)
 
+    def _came(self, pod: Pod) -> None:
+        """A pod has a node: those that want to be near it may fit now."""
+        for waiting in self._queue.parked():
+            if InterPodAffinity.name in waiting.plugins and self._affinity.is_drawn_by(waiting.pod, pod):
+                self._queue.wake(waiting, sure=True)
+
+    def _namespace_changed(self, old: Namespace | None, new: Namespace | None) -> None:
+        if old is None or new is None or old.metadata.labels != new.metadata.labels:
+            self._affinity.namespaces_changed()
+
+    def _labels_of(self, namespace: str) -> Mapping[str, str]:
+        found = self._namespaces.get(namespace)
+        return found.metadata.labels if found else {}
+
     def _group_of(self, pod: Pod) -> Selector | None:
-        """The pods of the same Services and the same ReplicaSet."""
+        """The pods of the same Services and of the same workload."""
         requirements = [
             requirement
             for service in self._services.by_index("namespace", pod.metadata.namespace or "")
@@ -206,11 +335,18 @@ class Scheduler:
             for requirement in selector_of_labels(service.spec.selector).requirements
         ]
         owner = controller_of(pod)
-        if owner is not None and owner.kind == "ReplicaSet":
-            replica_set = self._replica_sets.get(f"{pod.metadata.namespace}/{owner.name}")
-            selector = selector_for(replica_set.spec.selector) if replica_set and replica_set.spec else None
-            requirements += selector.requirements if selector else ()
+        selector = self._selector_of(owner.kind, f"{pod.metadata.namespace}/{owner.name}") if owner else None
+        requirements += selector.requirements if selector else ()
         return Selector(tuple(dict.fromkeys(requirements))) if requirements else None
+
+    def _selector_of(self, kind: str, key: str) -> Selector | None:
+        """Of a workload whose pods are alike."""
+        if kind == "ReplicationController":
+            controller = self._controllers.get(key)
+            return selector_of_labels(controller.spec.selector) if controller and controller.spec else None
+        informers: dict[str, Informer[Any]] = {"ReplicaSet": self._replica_sets, "StatefulSet": self._stateful_sets}
+        workload = informers[kind].get(key) if kind in informers else None
+        return selector_for(workload.spec.selector) if workload and workload.spec else None
 
 
 def _is_to_be_scheduled(pod: Pod) -> bool:

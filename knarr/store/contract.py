@@ -110,13 +110,16 @@ class Event:
 
 
 class Watch(Protocol):
-    """A running watch; an async iterator over batches of events (never empty), and an async context manager."""
+    """A running watch: batches of events, in an async context manager."""
 
     async def __aenter__(self) -> Watch: ...
     async def __aexit__(self, *exc: object) -> None: ...
 
     async def next(self) -> Sequence[Event]:
-        """Wait for the next events; raises Overrun, or StoreFailure when the store closes."""
+        """Wait for the next events; none when it was nudged. Raises Overrun, or StoreFailure when the store closes."""
+
+    def nudge(self) -> None:
+        """Let `next` answer, now or when it is asked: by this its caller can keep time without a timer an event."""
 
     def take(self) -> Sequence[Event]:
         """The events that have come by now, perhaps none, without waiting; raises as `next` does."""

@@ -244,6 +244,7 @@ class LiveWatch:
         self.handed_out = 0
         self._history = history
         self._failure: StoreFailure | None = None
+        self._nudged = False
         self._wake: asyncio.Future[None] | None = None
         history._join(self)
 
@@ -260,12 +261,19 @@ class LiveWatch:
         return max(self.handed_out, self._history.revision)
 
     async def next(self) -> Sequence[Event]:
-        while not self.backlog:
+        while not self.backlog and not self._nudged:
             if self._failure:
                 raise self._failure
             self._wake = asyncio.get_running_loop().create_future()
             await self._wake
+        if self._nudged:
+            self._nudged = False
+            return ()
         return self.take()
+
+    def nudge(self) -> None:
+        self._nudged = True
+        self._rouse()
 
     def take(self) -> Sequence[Event]:
         if not self.backlog:

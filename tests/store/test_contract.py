@@ -153,6 +153,18 @@ async def test_a_watcher_that_does_not_keep_up_is_ended(store: Store, monkeypatc
             await watch.next()
 
 
+async def test_a_watch_that_is_nudged_answers_nothing_and_misses_nothing(store: Store) -> None:
+    async with store.watch("pods/", after=0) as watch:
+        waiting = asyncio.ensure_future(watch.next())
+        await asyncio.sleep(0)
+        watch.nudge()
+        assert await waiting == ()
+        await put(store, "pods/default/a")
+        watch.nudge()
+        assert await watch.next() == ()
+        assert [event.key for event in await watch.next()] == ["pods/default/a"]
+
+
 async def test_history_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "EVENTS_KEPT_MAX", 10)
     monkeypatch.setattr(history, "EVENTS_SLACK", 5)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from knarr.scheduler.framework import Plugin
 from knarr.scheduler.plugins.balance import Balance
 from knarr.scheduler.plugins.image_locality import ImageLocality
+from knarr.scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from knarr.scheduler.plugins.node_affinity import NodeAffinity
 from knarr.scheduler.plugins.node_name import NodeName
 from knarr.scheduler.plugins.node_ports import NodePorts
@@ -24,6 +25,7 @@ ALL: tuple[type[Plugin], ...] = (
     NodePorts,
     ResourcesFit,
     TopologySpread,
+    InterPodAffinity,
     Balance,
     ImageLocality,
 )

@@ -65,6 +65,7 @@ class TopologySpread(Plugin):
     weight = 2
     local = False
     comparing = True
+    spans = True
 
     def __init__(self, cache: Cache) -> None:
         super().__init__(cache)

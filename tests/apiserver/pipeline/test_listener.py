@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import io
 import json
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from knarr.apiserver import listener
 from knarr.client.https import client_context
 from tests.apiserver.pipeline.door import CONFIG_MAPS, PODS, config_map, pod
 from tests.apiserver.pipeline.echo_node import EchoNode
@@ -136,6 +138,46 @@ async def test_what_a_warning_repeats_can_break_no_header(session: aiohttp.Clien
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "x\r\ny: z": 1}
     answer = await session.post(CONFIG_MAPS, json=body)
     assert (answer.status, answer.headers["Warning"]) == (201, '299 - "unknown field \\"x  y: z\\""')
+
+
+async def test_a_watch_whose_client_does_not_read_is_closed_and_others_miss_nothing(
+    served: Served, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "STALLED_MAX_S", 0.1)
+    folder, path = served.folder, f"{CONFIG_MAPS}?watch=true"
+    context = client_context(served.ca, str(folder / "admin.crt"), str(folder / "admin.key"))
+
+    def open_and_stall() -> ssl.SSLSocket:
+        plain = socket.socket()
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plain.connect(("127.0.0.1", served.port))
+        stalled = context.wrap_socket(plain, server_hostname="127.0.0.1")
+        stalled.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        assert b"200 OK" in stalled.recv(512)
+        return stalled
+
+    stalled = await asyncio.to_thread(open_and_stall)
+    async with session.get(path, headers={"accept": "application/json"}) as reading:
+        streams = set(served.listener._streams)
+        assert len(streams) == 2
+
+        async def fill() -> None:
+            for number in range(20):
+                await served.door.done("POST", CONFIG_MAPS, config_map(f"a{number}", x="x" * 900_000))
+
+        filling = asyncio.ensure_future(fill())
+        names: list[str] = []
+        line = b""
+        while len(names) < 20:
+            line += await reading.content.readany()
+            *whole, line = line.split(b"\n")
+            names += [json.loads(each)["object"]["metadata"]["name"] for each in whole]
+        await filling
+        assert names == [f"a{number}" for number in range(20)]
+        ended, going_on = await asyncio.wait(streams, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        assert (len(ended), len(going_on)) == (1, 1)
+        assert isinstance(ended.pop().exception(), ConnectionResetError)
+    stalled.close()
 
 
 async def test_a_body_over_three_mebibytes_is_too_large_and_the_next_request_is_served(

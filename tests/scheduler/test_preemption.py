@@ -1,0 +1,194 @@
+"""Preemption: who gives way to whom, in tables and in a whole cluster."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+import pytest
+
+from knarr.api.core.v1 import Node, Pod
+from knarr.api.policy.v1 import PodDisruptionBudget
+from knarr.api.scheduling.v1 import PriorityClass
+from knarr.clock import utc
+from knarr.scheduler.cache import PodInfo
+from knarr.scheduler.framework import Unschedulable
+from knarr.scheduler.preemption import Budgets, Preemption
+from tests.cluster import Cluster, simulate
+from tests.scheduler.test_choice import World, node
+from tests.scheduler.test_choice import pod as bare_pod
+from tests.scheduler.test_scheduler import SMALL, node_of, scheduled
+from tests.scheduler.test_scheduler import pod as cluster_pod
+
+
+def pod(name: str, cpu: str, priority: int, *, started_s: float = 0.0, app: str = "", **spec: Any) -> Pod:
+    made = bare_pod(name, cpu=cpu, labels={"app": app} if app else {}, priority=priority, **spec)
+    return msgspec.convert(
+        {**msgspec.to_builtins(made), "status": {"startTime": utc(started_s).isoformat()}}, Pod, strict=False
+    )
+
+
+def budget(app: str, allowed: int, **status: Any) -> PodDisruptionBudget:
+    return msgspec.convert(
+        {
+            "metadata": {"name": app, "namespace": "default"},
+            "spec": {"selector": {"matchLabels": {"app": app}}},
+            "status": {"disruptionsAllowed": allowed, **status},
+        },
+        PodDisruptionBudget,
+    )
+
+
+def chosen(world: World, one: Pod, *budgets: PodDisruptionBudget) -> tuple[str, list[str]] | None:
+    """Node and victims."""
+    info = PodInfo(one)
+    with pytest.raises(Unschedulable) as refused:
+        world.choice.node_for(info)
+    preemption = Preemption(world.cache, world.choice, random.Random(1))
+    before = {node.name: set(node.pods) for node in world.cache.nodes}
+    found = preemption.candidate(info, refused.value.curable, Budgets(budgets))
+    assert {node.name: set(node.pods) for node in world.cache.nodes} == before  # thoughts leave no trace
+    return (found.node.name, sorted(victim.key.partition("/")[2] for victim in found.victims)) if found else None
+
+
+def test_only_as_many_go_as_must_the_least_important_first() -> None:
+    world = World(node("a", cpu="3"))
+    for name, cpu, priority in (("low", "1", 1), ("middle", "1", 5), ("high", "1", 9)):
+        world.put(pod(name, cpu, priority), "a")
+    assert chosen(world, pod("p", "1", 10)) == ("a", ["low"])
+    assert chosen(world, pod("p", "2", 10)) == ("a", ["low", "middle"])
+    assert chosen(world, pod("p", "2", 6)) == ("a", ["low", "middle"])
+    assert chosen(world, pod("p", "3", 6)) is None
+    assert chosen(world, pod("p", "1", 1)) is None
+
+
+def test_the_node_with_the_lowest_victims_is_chosen() -> None:
+    world = World(node("a", cpu="2"), node("b", cpu="2"), node("c", cpu="2"))
+    for place, priorities in (("a", (5, 5)), ("b", (3, 4)), ("c", (3, 3))):
+        for number, priority in enumerate(priorities):
+            world.put(pod(f"{place}{number}", "1", priority), place)
+    assert chosen(world, pod("p", "2", 10)) == ("c", ["c0", "c1"])
+    assert (chosen(world, pod("p", "1", 10)) or ("",))[0] in ("b", "c")
+
+
+def test_among_equals_fewer_and_younger_go() -> None:
+    world = World(node("a", cpu="2"), node("b", cpu="2"))
+    world.put(pod("a0", "1", 3), "a")
+    world.put(pod("a1", "1", 3), "a")
+    world.put(pod("b0", "2", 3), "b")
+    assert chosen(world, pod("p", "2", 10)) == ("b", ["b0"])
+    world = World(node("a", cpu="1"), node("b", cpu="1"))
+    world.put(pod("old", "1", 3, started_s=100), "a")
+    world.put(pod("young", "1", 3, started_s=200), "b")
+    assert chosen(world, pod("p", "1", 10)) == ("b", ["young"])
+
+
+def test_budgets_are_kept_if_there_is_another_way() -> None:
+    world = World(node("a", cpu="1"), node("b", cpu="1"))
+    world.put(pod("guarded", "1", 1, app="guarded"), "a")
+    world.put(pod("free", "1", 5), "b")
+    assert chosen(world, pod("p", "1", 10), budget("guarded", 0)) == ("b", ["free"])
+    assert chosen(world, pod("p", "1", 10), budget("guarded", 1)) == ("a", ["guarded"])
+    assert chosen(world, pod("p", "1", 4), budget("guarded", 0)) == ("a", ["guarded"])  # there is none
+    charged = budget("guarded", 0, disruptedPods={"guarded": utc(0).isoformat()})
+    assert chosen(world, pod("p", "1", 10), charged) == ("a", ["guarded"])
+
+
+def test_what_going_pods_would_not_cure_is_no_candidate() -> None:
+    world = World(node("a", cpu="1", taints=[{"key": "k", "effect": "NoSchedule"}]))
+    world.put(pod("low", "1", 1), "a")
+    assert chosen(world, pod("p", "1", 10)) is None
+
+
+def test_anti_affinity_is_cured_by_the_going_of_those_that_it_is_about() -> None:
+    term = {"labelSelector": {"matchLabels": {"app": "x"}}, "topologyKey": "kubernetes.io/hostname"}
+    affinity = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    world = World(node("a", cpu="4"))
+    world.put(pod("x", "1", 1, app="x"), "a")
+    world.put(pod("y", "1", 1, app="y"), "a")
+    assert chosen(world, pod("p", "1", 10, affinity=affinity)) == ("a", ["x"])
+
+
+def test_room_that_was_made_for_a_pod_is_left_to_it() -> None:
+    world = World(node("a", cpu="1"))
+    nominated = PodInfo(pod("nominated", "1", 10))
+    world.cache.nominate(nominated, "a")
+    assert "Insufficient cpu" in world.why_not(pod("q", "500m", 5))
+    assert world.choice.fits(nominated, world.cache.nodes[0])
+    assert world.place(pod("more-important", "1", 20)) == "a"
+
+
+# In a whole cluster
+
+
+async def priority(cluster: Cluster, name: str, value: int, **more: Any) -> None:
+    made = msgspec.convert({"metadata": {"name": name}, "value": value, **more}, PriorityClass)
+    await cluster.client.create(made)
+    await cluster.clock.sleep(0.5)
+
+
+def test_a_pod_of_low_priority_is_ended_in_order_and_the_other_comes() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await priority(cluster, "high", 1000)
+        await cluster.create(cluster_pod("low", "800m"))
+        await cluster.until(lambda: node_of(cluster, "low"))
+        seen: list[tuple[str | None, str | None]] = []
+
+        def look(old: Pod | None, new: Pod | None) -> None:
+            if new and new.status and new.metadata.name == "urgent":
+                nominated = new.status.nominated_node_name
+                seen.extend((each.message, nominated) for each in new.status.conditions if each.status == "False")
+
+        cluster.pods.add_handler(look)
+        urgent = await cluster.create(cluster_pod("urgent", "800m", priorityClassName="high"))
+        await cluster.until(lambda: node_of(cluster, "urgent") == "hollow-0", within_s=40)
+        assert ("0/1 nodes are available: 1 Insufficient cpu.", "hollow-0") in seen
+        assert cluster.pods.get("default/low") is None
+        (message,) = await cluster.events("Preempted")
+        assert message == f"Preempted by pod {urgent.metadata.uid} on node hollow-0"
+
+    simulate(scenario, nodes=1, capacity=SMALL)
+
+
+def test_a_pod_that_never_preempts_waits() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await priority(cluster, "patient", 1000, preemptionPolicy="Never")
+        await cluster.create(cluster_pod("low", "800m"))
+        await cluster.until(lambda: node_of(cluster, "low"))
+        await cluster.create(cluster_pod("p", "800m", priorityClassName="patient"))
+        await cluster.until(lambda: scheduled(cluster, "p")[0] == "False")
+        assert (scheduled(cluster, "p")[2] or "").endswith("preemption: not eligible due to preemptionPolicy=Never.")
+        await cluster.clock.sleep(60)
+        assert node_of(cluster, "low")
+
+    simulate(scenario, nodes=1, capacity=SMALL)
+
+
+def test_no_more_than_needed_are_preempted_when_many_come_at_once() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await priority(cluster, "high", 1000)
+        for number in range(20):
+            await cluster.create(cluster_pod(f"low-{number}", "450m"))
+        await cluster.until(lambda: all(node_of(cluster, f"low-{n}") for n in range(20)))
+        for number in range(5):
+            await cluster.create(cluster_pod(f"high-{number}", "450m", priorityClassName="high"))
+        await cluster.until(lambda: all(node_of(cluster, f"high-{n}") for n in range(5)))
+        assert len([pod for pod in cluster.pods.all() if (pod.metadata.name or "").startswith("low")]) == 15
+
+    simulate(scenario, nodes=10, capacity=SMALL)
+
+
+def test_a_cordoned_node_is_not_emptied() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await priority(cluster, "high", 1000)
+        await cluster.create(cluster_pod("low", "800m"))
+        await cluster.until(lambda: node_of(cluster, "low"))
+        await cluster.client.patch(Node, "hollow-0", {"spec": {"unschedulable": True}})
+        await cluster.clock.sleep(1)
+        await cluster.create(cluster_pod("p", "800m", priorityClassName="high"))
+        await cluster.until(lambda: scheduled(cluster, "p")[0] == "False")
+        await cluster.clock.sleep(60)
+        assert node_of(cluster, "low")
+
+    simulate(scenario, nodes=1, capacity=SMALL)
