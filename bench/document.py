@@ -44,17 +44,18 @@ a change has done.
 How it is measured: `bench/load.py` is the load generator, a process of its own that speaks HTTP/1.1 over TLS with a
 client certificate, each connection sending its next request when the last is answered. It shares the machine's
 processors with the server. It asks as `{subjects.USER}`, an ordinary user whom a Role allows it, so RBAC decides about
-each request; authentication, admission, validation and managedFields are on, as always. A pod is 2.5 KB as it is kept. Data folders are on the disk, and every create is on it (SQLite WAL, synchronous=FULL) before it is answered.
+each request; authentication, admission, validation and managedFields are on, as always. A pod is 2.5 KB as it is kept.
+Data folders are on the disk, and every create is on it (SQLite WAL, synchronous=FULL) before it is answered.
 "µs of processor each" is what the server's process used, in all its threads, divided by the requests. Memory is the
 proportional set size of the whole process. Ready means that the node is Ready, the default ServiceAccount is there and
 a pod can be created; it is counted from the start of the process, so Python's own start is in it. One section alone:
 `make bench ARGS="--only api"`.
 
 The figure of 1,000 watchers can be read in two ways, and both are measured. Told of one of {subjects.SHARDS} namespaces
-each, an event goes to 20 watches. Told of everything, 200 events a second are 200,000 deliveries a second to decrypt and
-count: most of the machine is then the generator's, and how old an event is when it arrives is mostly the time that
+each, an event goes to 20 watches. Told of everything, 200 events a second are 200,000 deliveries a second to decrypt
+and count: most of the machine is then the generator's, and how old an event is when it arrives is mostly the time that
 one process needs to read 1,000 connections once. A watch that falls behind is told of several events in one write, so
-the server's share stays far below a core.
+the server's share stays below a core.
 
 ## Where the time goes
 
