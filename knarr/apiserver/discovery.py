@@ -89,11 +89,14 @@ def version() -> Info:
     )
 
 
+ISSUER = ("/.well-known/openid-configuration", "/openid/v1/jwks")
+
+
 def paths(registry: Registry) -> list[str]:
     """/: what can be asked for besides objects."""
     groups = {path for resource in registry if resource.group for path in _paths_of(resource)}
     always = ("/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz")
-    return sorted({*always, "/version", *groups})
+    return sorted({*always, *ISSUER, "/version", *groups})
 
 
 def _paths_of(resource: Resource) -> tuple[str, str]:

@@ -7,7 +7,8 @@ v3 says the zero values of what is always written.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, get_args, get_origin, get_type_hints
+from functools import lru_cache
+from typing import Any, get_args, get_origin
 
 import msgspec
 
@@ -16,6 +17,7 @@ from knarr.api.meta.v1 import ListMeta
 from knarr.api.resources import Resource
 from knarr.api.types import IntOrString, Merge, MicroTime, Quantity, RawJSON, RawObject, Struct, Time, is_always
 
+HINTS_CACHED_MAX = 4096
 META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 NAMED_SCALARS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "io.k8s.apimachinery.pkg.api.resource.Quantity": (
@@ -113,11 +115,10 @@ class Schemas:
 
     def _struct(self, kind: type[Any]) -> dict[str, Any]:
         schema = _describe({}, descriptions.of_type(kind))
-        hints = get_type_hints(kind, include_extras=True)
-        fields = msgspec.structs.fields(kind)
+        fields = fields_of(kind)
         properties: dict[str, Any] = {}
         for field in sorted(fields, key=lambda each: each.encode_name):
-            shape = self._schema(hints[field.name])
+            shape = self._schema(field.type)
             if shape.get("type") == "array":
                 shape.setdefault("x-kubernetes-list-type", "atomic")
             if is_always(field):
@@ -144,7 +145,10 @@ class Schemas:
                 elif isinstance(note, msgspec.Meta) and note.le == 2**31 - 1:
                     extra["format"] = "int32"
             hint = hint.__origin__
-        return self._plain(hint) | extra
+        made = self._plain(hint) | extra
+        if made.get("type") != "array":
+            made.pop("x-kubernetes-list-type", None)  # A struct that is replaced as a whole (retainKeys) is no list.
+        return made
 
     def _plain(self, hint: Any) -> dict[str, Any]:
         if name := _scalar_name(hint):
@@ -178,6 +182,16 @@ class Schemas:
         return {"default": zero} if self._v3 and zero is not None else {}
 
 
+_fields: dict[type[Any], tuple[msgspec.structs.FieldInfo, ...]] = {}
+
+
+def fields_of(kind: type[Any]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """The fields of a type. Working them out takes most of the time that a document takes: once is enough."""
+    if kind not in _fields:
+        _fields[kind] = msgspec.structs.fields(kind)
+    return _fields[kind]
+
+
 def _zero(schema: dict[str, Any]) -> Any:
     """The zero value, as the documents say it: {} for structs, nothing for lists, maps and scalars with names."""
     if "allOf" in schema:
@@ -192,6 +206,7 @@ def _describe(schema: dict[str, Any], text: str) -> dict[str, Any]:
     return schema
 
 
+@lru_cache(maxsize=HINTS_CACHED_MAX)
 def _scalar_name(hint: Any) -> str | None:
     return next((name for name, (of, _, _) in NAMED_SCALARS.items() if of is not None and hint == of), None)
 

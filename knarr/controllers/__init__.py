@@ -13,6 +13,7 @@ from knarr.client.controller import Controller
 from knarr.client.informer import Informers
 from knarr.clock import Clock
 from knarr.controllers.clusterrole_aggregation import ClusterRoleAggregation
+from knarr.controllers.cronjob import CronJobs
 from knarr.controllers.csr_approving import CertificateApproval
 from knarr.controllers.csr_cleaner import CertificateCleaner
 from knarr.controllers.csr_signing import CertificateSigning
@@ -23,28 +24,37 @@ from knarr.controllers.endpoints import EndpointsOfServices
 from knarr.controllers.endpointslice import EndpointSlices
 from knarr.controllers.garbagecollector import GarbageCollector
 from knarr.controllers.horizontalpodautoscaler import HorizontalPodAutoscalers
+from knarr.controllers.job import Jobs
+from knarr.controllers.job_orphans import JobOrphans
 from knarr.controllers.namespace import Namespaces
 from knarr.controllers.nodelifecycle import NodeLifecycle
 from knarr.controllers.podgc import PodGarbageCollector
 from knarr.controllers.replicaset import ReplicaSets
 from knarr.controllers.replicationcontroller import ReplicationControllers
 from knarr.controllers.resourcequota import ResourceQuotaUsage
+from knarr.controllers.rollback import Rollbacks
 from knarr.controllers.rootca import RootCertificates
 from knarr.controllers.serviceaccount import ServiceAccounts
 from knarr.controllers.statefulset import StatefulSets
 from knarr.controllers.storageprotection import ClaimProtection, VolumeProtection
 from knarr.controllers.tainteviction import TaintEviction
 from knarr.controllers.token_secrets import Sign, TokenSecrets
+from knarr.controllers.ttlafterfinished import FinishedJobs
 
 ALL: tuple[type[Controller], ...] = (
     ServiceAccounts,
     Deployments,
+    Rollbacks,
     ReplicaSets,
     StatefulSets,
     DaemonSets,
     DisruptionBudgets,
     HorizontalPodAutoscalers,
     ReplicationControllers,
+    Jobs,
+    JobOrphans,
+    FinishedJobs,
+    CronJobs,
     EndpointSlices,
     EndpointsOfServices,
     Namespaces,
@@ -71,6 +81,7 @@ ACCOUNTS = {
     "endpointslice-mirroring-controller": "endpointslicemirroring-controller",
     "garbage-collector-controller": "generic-garbage-collector",
     "horizontal-pod-autoscaler-controller": "horizontal-pod-autoscaler",
+    "job-orphans-controller": "job-controller",
     "persistentvolume-protection-controller": "pv-protection-controller",
     "persistentvolumeclaim-protection-controller": "pvc-protection-controller",
     "pod-garbage-collector-controller": "pod-garbage-collector",

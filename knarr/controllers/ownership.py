@@ -51,10 +51,16 @@ def owner_keys(
 
 
 async def claim(
-    client: Client, owner: Any, selector: Selector | None, owned: Iterable[T], loose: Iterable[T]
+    client: Client,
+    owner: Any,
+    selector: Selector | None,
+    owned: Iterable[T],
+    loose: Iterable[T],
+    finalizer: str | None = None,
 ) -> list[T]:
     """Those that belong to `owner` (of `owned`, which name it, and `loose`, which name no controller), after adopting
-    and releasing. What is released here is gone at once, what is adopted counts at once."""
+    and releasing. What is released here is gone at once, what is adopted counts at once. With a `finalizer`, what is
+    adopted gets it, and what is released loses it."""
     deleted = owner.metadata.deletion_timestamp is not None
     matches = _matcher(selector)
     claimed: list[T] = []
@@ -62,13 +68,13 @@ async def claim(
         if matches(obj):
             claimed.append(obj)
         elif not deleted:
-            await _release(client, owner, obj)
+            await _release(client, owner, obj, finalizer)
     if deleted:
         return claimed
     strays: list[Any] = [obj for obj in loose if matches(obj) and not _is_going(obj)]
     if strays and await _is_alive(client, owner):
         for stray in strays:
-            adopted: T | None = await _adopt(client, owner, stray)
+            adopted: T | None = await _adopt(client, owner, stray, finalizer)
             if adopted is not None:
                 claimed.append(adopted)
     return claimed
@@ -102,17 +108,19 @@ async def _is_alive(client: Client, owner: Any) -> bool:
     return live.metadata.uid == owner.metadata.uid and live.metadata.deletion_timestamp is None
 
 
-async def _adopt(client: Client, owner: Any, obj: Any) -> Any | None:
-    patch = {"metadata": {"uid": obj.metadata.uid, "ownerReferences": [owner_reference(owner)]}}
+async def _adopt(client: Client, owner: Any, obj: Any, finalizer: str | None) -> Any | None:
+    metadata: dict[str, Any] = {"uid": obj.metadata.uid, "ownerReferences": [owner_reference(owner)]}
+    patch = {"metadata": metadata | ({"finalizers": [finalizer]} if finalizer else {})}
     try:
         return await client.patch(type(obj), obj.metadata.name, patch, obj.metadata.namespace)
     except NotFound:
         return None
 
 
-async def _release(client: Client, owner: Any, obj: Any) -> None:
+async def _release(client: Client, owner: Any, obj: Any, finalizer: str | None) -> None:
     reference = {"$patch": "delete", "uid": owner.metadata.uid}
-    patch = {"metadata": {"uid": obj.metadata.uid, "ownerReferences": [reference]}}
+    metadata: dict[str, Any] = {"uid": obj.metadata.uid, "ownerReferences": [reference]}
+    patch = {"metadata": metadata | ({"$deleteFromPrimitiveList/finalizers": [finalizer]} if finalizer else {})}
     try:
         await client.patch(type(obj), obj.metadata.name, patch, obj.metadata.namespace)
     except NotFound:

@@ -71,7 +71,7 @@ def spare(pods: Sequence[Pod], related: Iterable[Pod], count: int, now_s: float)
             deletion_cost(pod) if pod.metadata.annotations else 0,
             -on_node[node],
             _magnitude(condition.last_transition_time, now_s) if condition and ready else 0,
-            *_restarts(pod),
+            *restarts(pod),
             _magnitude(pod.metadata.creation_timestamp, now_s),
             pod.metadata.uid or "",
         )
@@ -97,7 +97,7 @@ def seconds(moment: datetime) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def _restarts(pod: Pod) -> tuple[int, int]:
+def restarts(pod: Pod) -> tuple[int, int]:
     """The most restarts of a container, and of a sidecar; negative, as more go first."""
     if pod.status is None or pod.spec is None:
         return 0, 0

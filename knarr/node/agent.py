@@ -82,7 +82,7 @@ class NodeAgent:
             self._events,
             volumes,
             self._references,
-            Pulls(runtime, clock),
+            Pulls(runtime, clock, self._references.secret),
             tokens,
             handlers,
             self._services_of,

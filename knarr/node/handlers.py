@@ -1,7 +1,6 @@
 """What a probe or a lifecycle hook does: run a command in the container, ask by HTTP, open a connection, wait.
 
-HTTP and TCP go from the node to the pod's address. HTTPS isn't verified; a status from 200 to 399 is success. gRPC
-probes are not served: they fail with a message that says so.
+HTTP, TCP and gRPC go from the node to the pod's address. HTTPS isn't verified; a status from 200 to 399 is success.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from knarr.api.core.v1 import Container, HTTPGetAction, LifecycleHandler, Probe
 from knarr.api.types import IntOrString
 from knarr.clock import Clock
+from knarr.node import grpc_probe
 from knarr.node.runtime.contract import Runtime, RuntimeFailure
 
 if TYPE_CHECKING:
@@ -95,7 +95,9 @@ class HostHandlers:
         if isinstance(action, LifecycleHandler) and action.sleep is not None:
             await self._clock.sleep(action.sleep.seconds)
             return Outcome(True)
-        return Outcome(False, "this kind of probe is not served by this node")
+        if isinstance(action, Probe) and action.grpc is not None:
+            return Outcome(*await grpc_probe.ask(pod_ip, action.grpc.port, action.grpc.service or "", timeout_s))
+        return Outcome(False, "missing probe handler")
 
     async def close(self) -> None:
         if self._session is not None:

@@ -1,7 +1,8 @@
 """Having a container's image on the node: by its pull policy, with back-off where the registry refuses.
 
 Always asks the registry each time, IfNotPresent only when the image isn't here, Never never. Pods that want the same
-image at the same moment share one pull.
+image at the same moment share one pull. The registry is asked in the name of the pod's imagePullSecrets, where it has
+some for that image.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from knarr.api.core.v1 import Container, Pod
+from knarr.api.core.v1 import Container, Pod, Secret
 from knarr.clock import Clock
 from knarr.node.back_off import BackOff
-from knarr.node.runtime.contract import Runtime, RuntimeFailure
+from knarr.node.pull_secrets import credentials_for
+from knarr.node.runtime.contract import PullFailure, Runtime, RuntimeFailure
 
 PULLS_MAX = 4
 """At once: more would only share the same line."""
@@ -35,8 +37,12 @@ class ImageProblem(Exception):
 class Pulls:
     """All pulls of the node."""
 
-    def __init__(self, runtime: Runtime, clock: Clock) -> None:
+    def __init__(
+        self, runtime: Runtime, clock: Clock, secret: Callable[[str, str], Secret | None] = lambda namespace, name: None
+    ) -> None:
+        """`secret`: a Secret by namespace and name."""
         self._runtime = runtime
+        self._secret = secret
         self._clock = clock
         self._slots = asyncio.Semaphore(PULLS_MAX)
         self._locks: dict[str, asyncio.Lock] = {}
@@ -69,6 +75,26 @@ class Pulls:
             raise ImageProblem("ErrImageNeverPull", text, now_s + 10)
         await self._pull(pod, name, policy, tell)
 
+    async def _fetch(self, pod: Pod, name: str, tell: Tell) -> None:
+        """From the registry, in each of the pod's names until one is let in."""
+        assert pod.spec
+        named = [reference.name or "" for reference in pod.spec.image_pull_secrets]
+        found = {each: self._secret(pod.metadata.namespace or "", each) for each in named if each}
+        if missing := ", ".join(each for each, secret in found.items() if secret is None):
+            text = (
+                f"Unable to retrieve some image pull secrets ({missing}); attempting to pull the image may not succeed."
+            )
+            tell("Warning", "FailedToRetrieveImagePullSecret", text)
+        names = credentials_for(name, [secret for secret in found.values() if secret is not None])
+        for number, credentials in enumerate(names or (None,), 1):
+            try:
+                await self._runtime.pull_image(name, credentials=credentials)
+            except PullFailure:
+                if number >= len(names):
+                    raise
+            else:
+                return
+
     def forget(self, uid: str) -> None:
         for key in [key for key in self._back_offs if key[0] == uid]:
             del self._back_offs[key]
@@ -91,7 +117,7 @@ class Pulls:
                 waited_s = self._clock.monotonic_s() - began_s
                 if policy == "Always" or await self._runtime.image(name) is None:
                     async with self._slots:
-                        await self._runtime.pull_image(name)
+                        await self._fetch(pod, name, tell)
         except RuntimeFailure as failure:
             back_off.tried(now_s)
             now_s = self._clock.time_s()

@@ -154,7 +154,8 @@ def _container_status(spec: PodSpec, container: Container, one: Observed) -> Con
         ready=one.ready,
         started=one.started,
         restart_count=one.restarts,
-        image=container.image or "",
+        # What runs, not what shall run: they differ until a container of another image has been replaced.
+        image=(newest.image if newest is not None else container.image) or "",
         image_id=image_id,
         container_id=f"{CONTAINER_SCHEME}{newest.id}" if newest is not None else None,
         allocated_resources=container.resources.requests if container.resources else {},

@@ -15,7 +15,7 @@ PORT = 6379
 GUESTBOOK = f"""#!/bin/sh
 # cmd=set&value=…, cmd=get, cmd=register&host=…; ROLE says who this is: primary, replica or frontend.
 value() {{ echo "$QUERY_STRING" | tr '&' '\\n' | sed -n "s/^$1=//p"; }}
-ask() {{ wget -q -T 5 -O - "http://$1:{PORT}/cgi-bin/guestbook?$2"; }}
+ask() {{ timeout 5 wget -q -O - "http://$1:{PORT}/cgi-bin/guestbook?$2"; }}
 printf 'Content-Type: text/plain\\r\\n\\r\\n'
 case "$ROLE/$(value cmd)" in
   frontend/set) ask primary "$QUERY_STRING" ;;
@@ -29,7 +29,7 @@ esac
 SERVE = f"""#!/bin/sh
 # Serves /www; a replica makes itself known to the primary first.
 if [ "$ROLE" = replica ]; then
-  until wget -q -T 2 -O - "http://primary:{PORT}/cgi-bin/guestbook?cmd=register&host=$ADDRESS"; do sleep 0.2; done
+  until timeout 2 wget -q -O - "http://primary:{PORT}/cgi-bin/guestbook?cmd=register&host=$ADDRESS"; do sleep 0.2; done
 fi
 exec httpd -f -p {PORT} -h /www
 """

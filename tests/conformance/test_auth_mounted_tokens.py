@@ -53,25 +53,29 @@ def projected(name: str, **token: Any) -> dict[str, Any]:
     }
 
 
+def reviewed(cluster: Cluster, token: str) -> dict[str, Any]:
+    """What the API server says of a token."""
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
+    path = "/apis/authentication.k8s.io/v1/tokenreviews"
+    status: dict[str, Any] = msgspec.json.decode(
+        cluster.kubectl("create", "--raw", path, "-f", "-", given=json.dumps(review))
+    )["status"]
+    return status
+
+
 def test_every_container_finds_a_token_the_root_certificates_and_its_namespace(
     cluster: Cluster, namespace: str
 ) -> None:
     """[sig-auth] ServiceAccounts should mount an API token into pods"""
     start(cluster, namespace, "mounted", f"cd {MOUNT} && cat token && echo && cat namespace && echo && cat ca.crt")
     token, inside, certificate = output(cluster, namespace, "mounted").split("\n", 2)
-    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
-    said = cluster.kubectl("create", "-f", "-", "-o", "json", given=json.dumps(review))
-    status = msgspec.json.decode(said)["status"]
     assert inside == namespace
     published = cluster.get("configmap", "kube-root-ca.crt", "-n", namespace)["data"]["ca.crt"]
     assert certificate.strip() == published.strip()
-    # The token is bound to its pod, which is gone.
-    assert status.get("authenticated", False) is False
+    assert reviewed(cluster, token).get("authenticated", False) is False, "it was bound to its pod, which is gone"
     start(cluster, namespace, "alive", f"cat {MOUNT}/token && sleep 600")
     cluster.kubectl("wait", "-n", namespace, "pod/alive", "--for=condition=Ready", "--timeout=30s")
-    review["spec"] = {"token": cluster.kubectl("exec", "-n", namespace, "alive", "--", "cat", f"{MOUNT}/token")}
-    said = cluster.kubectl("create", "-f", "-", "-o", "json", given=json.dumps(review))
-    status = msgspec.json.decode(said)["status"]
+    status = reviewed(cluster, cluster.kubectl("exec", "-n", namespace, "alive", "--", "cat", f"{MOUNT}/token"))
     assert status["authenticated"] is True
     assert status["user"]["username"] == f"system:serviceaccount:{namespace}:default"
     assert status["user"]["extra"]["authentication.kubernetes.io/pod-name"] == ["alive"]

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from knarr.api.core.v1 import Container, LifecycleHandler, Probe
+from knarr.api.core.v1 import Container, Probe
 from knarr.clock import SystemClock
 from knarr.node.handlers import HostHandlers, Outcome
 from knarr.node.runtime.sim import SimRuntime
@@ -126,14 +126,6 @@ async def test_tcp(server: Server, handlers: HostHandlers) -> None:
     closed = await _free_port()
     refused = await ask(handlers, tcpSocket={"port": closed})
     assert refused == Outcome(False, f"dial tcp 127.0.0.1:{closed}: connect: connection refused")
-
-
-async def test_what_is_not_served_fails_and_says_so(handlers: HostHandlers) -> None:
-    outcome = await ask(handlers, grpc={"port": 1})
-    assert outcome == Outcome(False, "this kind of probe is not served by this node")
-    container = msgspec.convert({"name": "main"}, Container)
-    hook = msgspec.convert({"sleep": {"seconds": 0}}, LifecycleHandler)
-    assert (await handlers.run(hook, container, "id", "127.0.0.1", 1)).success
 
 
 async def _free_port() -> int:

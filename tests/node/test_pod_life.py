@@ -213,7 +213,7 @@ def test_a_pod_deleted_while_its_image_is_pulled_goes_at_once(tmp_path: Path) ->
     async def scenario(cluster: NodeCluster) -> None:
         pulling = asyncio.Event()
 
-        async def never(image: str, *, insecure: bool | None = None) -> str:
+        async def never(image: str, **options: Any) -> str:
             pulling.set()
             await asyncio.Event().wait()
             return ""
@@ -526,6 +526,10 @@ def test_a_changed_image_restarts_the_container(tmp_path: Path) -> None:
         await cluster.client.patch(Pod, "web", patch, "default")
         await cluster.until(lambda: cluster.status("web").restart_count == 1 and cluster.ready("web"))
         assert cluster.status("web").image == "two:v2"
+        statuses = [one.status.container_statuses for one in cluster.history["web"] if one.status]
+        shown = [one for listed in statuses for one in listed if one.container_id]
+        assert {(one.restart_count, one.image) for one in shown} == {(0, shown[0].image), (1, "two:v2")}
+        assert shown[0].image != "two:v2", "what ran, until the other ran"
         killings = [message for reason, message in await cluster.events("web") if reason == "Killing"]
         assert killings == ["Container main definition changed, will be restarted"]
 

@@ -47,7 +47,7 @@ def validate_job_status(job: Job) -> Iterable[Cause]:
     if is_finished(status):
         if status.active:
             yield invalid("status.active", status.active, "active>0 is invalid for finished job")
-        if status.start_time is None:
+        if status.start_time is None and not spec.suspend:
             yield required("status.startTime", "startTime is required for finished job")
         if uncounted.failed or uncounted.succeeded:
             detail = "uncountedTerminatedPods needs to be empty for finished job"
@@ -67,13 +67,15 @@ def validate_job_status_change(job: Job, old: Job) -> Iterable[Cause]:
             yield _conditions(f"cannot disable the terminal {kind}=True condition")
     if (status.failed or 0) < (before.failed or 0):
         yield invalid("status.failed", status.failed or 0, "cannot decrease the failed counter")
-    same_completions = (job.spec or JobSpec()).completions == (old.spec or JobSpec()).completions
-    if (status.succeeded or 0) < (before.succeeded or 0) and same_completions:
+    spec = job.spec or JobSpec()
+    scalable = is_indexed(spec) and spec.completions == spec.parallelism
+    if (status.succeeded or 0) < (before.succeeded or 0) and not scalable:
         yield invalid("status.succeeded", status.succeeded or 0, "cannot decrease the succeeded counter")
     if status.completion_time and before.completion_time and status.completion_time != before.completion_time:
         yield invalid("status.completionTime", status.completion_time, "completionTime cannot be mutated")
     suspended = bool(job.spec and job.spec.suspend)
-    if before.start_time and status.start_time != before.start_time and not suspended:
+    resumed = condition_is_true(before, "Suspended") and not condition_is_true(status, "Suspended")
+    if before.start_time and status.start_time != before.start_time and not (suspended or resumed):
         yield required("status.startTime", "startTime cannot be removed for unsuspended job")
     met = condition_is_true(status, "SuccessCriteriaMet")
     if condition_is_true(before, "SuccessCriteriaMet") and not met:

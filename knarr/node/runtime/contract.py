@@ -215,6 +215,15 @@ class PullFailure(RuntimeFailure):
     """A pull that failed; reason is ErrImagePull, InvalidImageName or RegistryUnavailable."""
 
 
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Who asks a registry."""
+
+    username: str
+    password: str
+    identity_token: str = ""
+
+
 class PodNetwork(Protocol):
     """Joins sandboxes to the network of the pods (the task that CNI plugins have upstream)."""
 
@@ -292,7 +301,9 @@ class Runtime(Protocol):
 
     async def usage(self, container_id: str) -> ContainerUsage | None: ...
 
-    async def pull_image(self, image: str, *, insecure: bool | None = None) -> str:
+    async def pull_image(
+        self, image: str, *, insecure: bool | None = None, credentials: Credentials | None = None
+    ) -> str:
         """Fetch an image from its registry; answers its id. PullFailure when it can't be had."""
 
     async def load_image(self, path: str) -> list[str]:

@@ -14,9 +14,11 @@ on disk: a crash at any moment leaves images wholly there or absent.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import io
+import json
 import lzma
 import os
 import shutil
@@ -31,7 +33,7 @@ import msgspec
 
 from knarr.clock import Clock
 from knarr.node.runtime import archives, files, kernel, references
-from knarr.node.runtime.contract import Image, ImageNotPresent, PullFailure, RuntimeFailure
+from knarr.node.runtime.contract import Credentials, Image, ImageNotPresent, PullFailure, RuntimeFailure
 from knarr.node.runtime.layers import unpack
 from knarr.node.runtime.references import Reference
 
@@ -47,6 +49,9 @@ UNPACKS_AT_ONCE_MAX = 2
 
 _DAMAGE = (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError)
 """All that reading a stranger's archive may raise: BrokenArchive and UnsafeLayer are ValueErrors."""
+
+
+_PullKey = tuple[str, bool | None, Credentials | None]
 
 
 class StoredImage(msgspec.Struct, frozen=True):
@@ -76,7 +81,7 @@ class ImageStore:
         self._skopeo = skopeo
         self._images: dict[str, StoredImage] = {}
         self._configurations: dict[str, archives.ImageConfiguration] = {}
-        self._pulls: dict[str, asyncio.Task[str]] = {}
+        self._pulls: dict[_PullKey, asyncio.Task[str]] = {}
         self._pull_slots = asyncio.Semaphore(PULLS_AT_ONCE_MAX)
         self._unpack_slots = asyncio.Semaphore(UNPACKS_AT_ONCE_MAX)
         self._unpacking: dict[str, asyncio.Lock] = {}
@@ -141,28 +146,33 @@ class ImageStore:
         finally:
             await asyncio.to_thread(shutil.rmtree, scratch, True)
 
-    async def pull(self, text: str, insecure: bool | None) -> str:
-        """Fetch from the registry; whoever wants the same image meanwhile waits for the same pull."""
+    async def pull(self, text: str, insecure: bool | None, credentials: Credentials | None = None) -> str:
+        """Fetch from the registry; who wants the same image in the same name meanwhile waits for the same pull."""
         reference = references.parse(text)
-        key = f"{reference} {insecure}"
+        key = (str(reference), insecure, credentials)
         pull = self._pulls.get(key)
         if pull is None:
-            pull = self._pulls[key] = asyncio.create_task(self._pull(reference, insecure), name=f"pull {text}")
+            pull = self._pulls[key] = asyncio.create_task(
+                self._pull(reference, insecure, credentials), name=f"pull {text}"
+            )
             pull.add_done_callback(lambda done: self._pull_ended(key, done))
         # A waiter that goes away (its pod was deleted) does not end the pull of the others.
         return await asyncio.shield(pull)
 
-    def _pull_ended(self, key: str, pull: asyncio.Task[str]) -> None:
+    def _pull_ended(self, key: _PullKey, pull: asyncio.Task[str]) -> None:
         self._pulls.pop(key, None)
         if not pull.cancelled():
             pull.exception()  # each waiter has got it; none may be left
 
-    async def _pull(self, reference: Reference, insecure: bool | None) -> str:
+    async def _pull(self, reference: Reference, insecure: bool | None, credentials: Credentials | None) -> str:
         async with self._pull_slots:
             scratch = await asyncio.to_thread(tempfile.mkdtemp, dir=self._path("scratch"))
             try:
                 fetched = os.path.join(scratch, "image")
-                await self._fetch(reference, insecure, fetched)
+                shown = os.path.join(scratch, "auth.json")
+                if credentials is not None:
+                    await asyncio.to_thread(_write_credentials, shown, reference, credentials)
+                await self._fetch(reference, insecure, fetched, shown if credentials is not None else "")
                 names = await self._take(fetched, scratch, (str(reference),))
             except _DAMAGE as error:
                 raise PullFailure("ErrImagePull", f'failed to unpack image "{reference}": {error}') from error
@@ -173,8 +183,11 @@ class ImageStore:
             raise PullFailure("ErrImagePull", f'image "{reference}" was removed while it was pulled')
         return image.id
 
-    async def _fetch(self, reference: Reference, insecure: bool | None, target: str) -> None:
+    async def _fetch(self, reference: Reference, insecure: bool | None, target: str, credentials: str) -> None:
+        """`credentials`: the file that has them, never the command line, which everybody sees."""
         arguments = ["--insecure-policy", "copy", "--quiet", "--remove-signatures"]
+        if credentials:
+            arguments.append(f"--src-authfile={credentials}")
         if insecure if insecure is not None else reference.registry_is_loopback:
             arguments.append("--src-tls-verify=false")
         try:
@@ -365,6 +378,14 @@ class ImageStore:
 
     def _configuration_path(self, identity: str) -> str:
         return self._path("configurations", identity.removeprefix("sha256:"))
+
+
+def _write_credentials(path: str, reference: Reference, credentials: Credentials) -> None:
+    """As Docker's configuration has them, for its owner alone."""
+    text = base64.b64encode(f"{credentials.username}:{credentials.password}".encode()).decode()
+    entry = {"auth": text} | ({"identitytoken": credentials.identity_token} if credentials.identity_token else {})
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        json.dump({"auths": {reference.domain: entry}}, file)
 
 
 def chain_ids(diff_ids: tuple[str, ...]) -> tuple[str, ...]:

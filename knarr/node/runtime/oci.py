@@ -49,6 +49,7 @@ from knarr.node.runtime.contract import (
     Container,
     ContainerConfig,
     ContainerUsage,
+    Credentials,
     ExecResult,
     Image,
     ImageNotPresent,
@@ -547,8 +548,10 @@ class OciRuntime:
 
     # -- images
 
-    async def pull_image(self, image: str, *, insecure: bool | None = None) -> str:
-        return await self._images.pull(image, insecure)
+    async def pull_image(
+        self, image: str, *, insecure: bool | None = None, credentials: Credentials | None = None
+    ) -> str:
+        return await self._images.pull(image, insecure, credentials)
 
     async def load_image(self, path: str) -> list[str]:
         return await self._to_its_end(self._images.load(path))

@@ -35,6 +35,7 @@ from knarr.node.runtime.contract import (
     ContainerConfig,
     ContainerState,
     ContainerUsage,
+    Credentials,
     ExecResult,
     Image,
     ImageNotPresent,
@@ -333,7 +334,9 @@ class SimRuntime:
 
     # -- images
 
-    async def pull_image(self, image: str, *, insecure: bool | None = None) -> str:
+    async def pull_image(
+        self, image: str, *, insecure: bool | None = None, credentials: Credentials | None = None
+    ) -> str:
         found = await self.image(image)
         if found is None:
             reference = references.parse(image)

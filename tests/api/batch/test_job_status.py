@@ -149,3 +149,25 @@ def test_how_it_may_not_change(before: dict[str, Any], status: dict[str, Any], f
 
 def test_a_suspended_job_starts_anew() -> None:
     assert status_faults("Job", {}, {"startTime": START}, spec=job(suspend=True)) == []
+
+
+def test_a_job_that_is_resumed_starts_anew() -> None:
+    suspended = {"startTime": START, "conditions": [{"type": "Suspended", "status": "True"}]}
+    resumed = {"startTime": LATER, "conditions": [{"type": "Suspended", "status": "False"}]}
+    assert status_faults("Job", resumed, suspended, spec=job()) == []
+
+
+def test_a_suspended_job_that_has_nothing_to_do_need_not_have_started() -> None:
+    done = {key: value for key, value in COMPLETE.items() if key != "startTime"}
+    assert status_faults("Job", done, spec=job(suspend=True, completions=0)) == []
+
+
+def test_an_indexed_job_that_has_shrunk_loses_successes() -> None:
+    fewer = {"succeeded": 1}, {"succeeded": 2}
+    assert status_faults("Job", *fewer, spec=indexed(completions=3, parallelism=3)) == []
+    assert status_faults("Job", *fewer, spec=indexed(completions=3, parallelism=2)) != []
+
+
+def test_what_is_wrong_already_keeps_nothing_else_from_changing() -> None:
+    wrong = {"active": 1, "ready": 2}
+    assert status_faults("Job", wrong | {"succeeded": 1}, wrong, spec=job()) == []

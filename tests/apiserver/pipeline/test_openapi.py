@@ -13,6 +13,7 @@ from knarr.api.registry import built_in
 from knarr.api.resources import Registry
 from knarr.apiserver.openapi import Documents
 from knarr.apiserver.openapi_protobuf import MEDIA_TYPE, MEDIA_TYPES
+from knarr.apiserver.protobuf import wire_fields
 from knarr.client.transport import Answer, Request
 from tests.apiserver.pipeline.door import ADMINISTRATOR, CONFIG_MAPS, Door, config_map
 
@@ -89,11 +90,22 @@ async def test_documents_are_sent_compressed_to_who_can_read_that(door: Door) ->
         assert gzip.decompress(packed.body) == plain.body
 
 
+def name(entry: bytes) -> str:
+    """Of an entry of a map."""
+    found: bytes = next(value for at, value in wire_fields(entry) if at == 1)
+    return found.decode()
+
+
 async def test_version_2_is_told_in_protobuf_to_who_asks_for_that(door: Door) -> None:
     for accept in MEDIA_TYPES:
         answer = await ask(door, "/openapi/v2", accept=accept)
         assert answer.headers["content-type"] == MEDIA_TYPE
-        assert answer.body.startswith(b"\x0a\x032.0") or b"2.0" in answer.body
+        swagger = await door.done("GET", "/openapi/v2")
+        told = {number: [value for at, value in wire_fields(answer.body) if at == number] for number in (1, 8, 9, 10)}
+        assert told[1] == [b"2.0"]
+        for number, part, entry in ((8, "paths", 2), (9, "definitions", 1), (10, "parameters", 1)):
+            names = [name(value) for at, value in wire_fields(told[number][0]) if at == entry]
+            assert names == list(swagger[part])
     for accept in ("text/html", "application/x-thing"):
         refused = await ask(door, "/openapi/v2", accept=accept)
         assert (refused.status, json.loads(refused.body)["reason"]) == (406, "NotAcceptable")
@@ -163,3 +175,28 @@ async def test_the_deprecated_watch_paths_are_watches(door: Door) -> None:
 async def test_the_keys_of_the_issuer_have_their_own_media_type(door: Door) -> None:
     assert (await ask(door, "/openid/v1/jwks")).headers["content-type"] == "application/jwk-set+json"
     assert (await ask(door, "/.well-known/openid-configuration/")).headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "more"),
+    [
+        ("/api/v1/namespaces/default/serviceaccounts", "ServiceAccount", {}),
+        ("/api/v1/namespaces/default/resourcequotas", "ResourceQuota", {"spec": {"hard": {"pods": "9"}}}),
+        ("/apis/storage.k8s.io/v1/storageclasses", "StorageClass", {"provisioner": "example.com/disks"}),
+        (CONFIG_MAPS, "Status", {}),
+    ],
+)
+async def test_a_delete_answers_what_openapi_says(door: Door, path: str, kind: str, more: dict[str, Any]) -> None:
+    """The object that is gone, or a Status."""
+    await door.done("POST", path, {"metadata": {"name": "gone"}, **more})
+    assert (await door.done("DELETE", f"{path}/gone"))["kind"] == kind
+    place = path.replace("/namespaces/default", "/namespaces/{namespace}")
+    swagger = await door.done("GET", "/openapi/v2")
+    told = swagger["paths"][f"{place}/{{name}}"]["delete"]["responses"]["200"]["schema"]["$ref"]
+    assert told.endswith(f".{kind}")
+
+
+async def test_the_root_names_what_can_be_asked_for(door: Door) -> None:
+    door.server.ready = True
+    for path in (await door.done("GET", "/"))["paths"]:
+        assert (await ask(door, path)).status == 200, path

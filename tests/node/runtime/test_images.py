@@ -15,11 +15,12 @@ import tarfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from knarr.clock import SystemClock
-from knarr.node.runtime.contract import PullFailure, RuntimeFailure
+from knarr.node.runtime.contract import Credentials, PullFailure, RuntimeFailure
 from knarr.node.runtime.images import ImageStore, chain_ids, pull_error
 from tests import images
 
@@ -252,9 +253,9 @@ class Registry:
     address: str
     directory: Path
 
-    async def push(self, path: str, name: str) -> None:
+    async def push(self, path: str, name: str, *options: str) -> None:
         await run(
-            "skopeo", "--insecure-policy", "copy", "--dest-tls-verify=false",
+            "skopeo", "--insecure-policy", "copy", "--dest-tls-verify=false", *options,
             f"docker-archive:{path}", f"docker://{self.address}/{name}",
         )  # fmt: skip
 
@@ -272,6 +273,20 @@ def free_port() -> int:
 
 @pytest.fixture
 async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
+    async for made in serving(tmp_path):
+        yield made
+
+
+@pytest.fixture
+async def guarded(tmp_path: Path) -> AsyncIterator[Registry]:
+    """A registry that lets in nobody but ann, whose password is "secret"."""
+    (tmp_path / "htpasswd").write_text("ann:$2b$04$46lwk9gVZZeo/HgNFjxnI.SCvx6AVtaQz0tzIyfvQI8xqjMvsCtoS\n")
+    access = {"auth": {"htpasswd": {"realm": "registry", "path": str(tmp_path / "htpasswd")}}}
+    async for made in serving(tmp_path, **access):
+        yield made
+
+
+async def serving(tmp_path: Path, **settings: Any) -> AsyncIterator[Registry]:
     program = shutil.which("docker-registry")
     if program is None:
         pytest.skip("needs docker-registry")
@@ -283,6 +298,7 @@ async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
         "log": {"level": "error"},
         "storage": {"filesystem": {"rootdirectory": str(directory)}},
         "http": {"addr": f"127.0.0.1:{port}"},
+        **settings,
     }
     (directory / "config.yml").write_text(json.dumps(document))
     process = await asyncio.create_subprocess_exec(
@@ -326,6 +342,22 @@ async def test_an_image_is_pulled_from_a_registry(store: ImageStore, tmp_path: P
     await store.remove(identity, list)
     assert await store.pull(digest, None) == identity
     assert store.find(digest) is not None
+    assert os.listdir(tmp_path / "store/scratch") == []
+
+
+async def test_a_registry_that_asks_who_you_are(
+    store: ImageStore, tmp_path: Path, guarded: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "nobody.json"))  # not the tester's own
+    await guarded.push(archive(tmp_path, "shop:v1"), "shop:v1", "--dest-creds=ann:secret")
+    for credentials in (None, Credentials("ann", "wrong"), Credentials("bob", "secret")):
+        with pytest.raises(PullFailure) as refused:
+            await store.pull(f"{guarded.address}/shop:v1", None, credentials)
+        assert refused.value.reason == "ErrImagePull"
+        assert "auth" in refused.value.message
+        assert "secret" not in refused.value.message
+    await store.pull(f"{guarded.address}/shop:v1", None, Credentials("ann", "secret"))
+    assert store.find(f"{guarded.address}/shop:v1") is not None
     assert os.listdir(tmp_path / "store/scratch") == []
 
 
