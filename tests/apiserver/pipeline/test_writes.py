@@ -326,3 +326,15 @@ async def test_a_dry_run_of_a_service_takes_no_address(door: Door) -> None:
     assert (await door.done("POST", SERVICES, generated, dryRun="All"))["metadata"]["name"].startswith("s-")
     await door.done("POST", SERVICES, body)
     assert len((await door.done("GET", SERVICES))["items"]) == 2
+
+
+async def test_a_pod_is_bound_by_the_older_resource_too(door: Door) -> None:
+    await door.done("POST", PODS, pod("a"))
+    bindings = PODS.replace("pods", "bindings")
+    binding = {"metadata": {"name": "a"}, "target": {"kind": "Node", "name": "one"}}
+    assert (await door("POST", bindings, {"target": {"name": "one"}}))[0] == 400
+    status, answer = await door("POST", bindings, binding)
+    assert (status, answer["status"]) == (201, "Success")
+    assert (await door.done("GET", f"{PODS}/a"))["spec"]["nodeName"] == "one"
+    assert (await door("GET", bindings))[0] == 405
+    assert (await door("POST", bindings, binding | {"metadata": {"name": "none"}}))[0] == 404
