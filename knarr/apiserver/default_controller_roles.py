@@ -230,6 +230,14 @@ CONTROLLER_ROLES: dict[str, tuple[PolicyRule, ...]] = {
         EVENTS,
     ),
     "ttl-after-finished-controller": (rule(f"delete {READ}", "batch", "jobs"), EVENTS),
+    "rollback-controller": (  # knarr's own
+        rule(f"update patch {READ}", "apps", "deployments"),
+        rule("update", "apps", "deployments/status"),
+        rule(f"patch {READ}", "apps", "replicasets"),
+        rule(READ, "core", "pods"),
+        rule("get", "core", "pods/proxy"),
+        EVENTS,
+    ),
     "root-ca-cert-publisher": (rule("create update", "core", "configmaps"), EVENTS),
     "validatingadmissionpolicy-status-controller": (
         rule(READ, "admissionregistration.k8s.io", "validatingadmissionpolicies"),

@@ -89,11 +89,14 @@ def version() -> Info:
     )
 
 
+ISSUER = ("/.well-known/openid-configuration", "/openid/v1/jwks")
+
+
 def paths(registry: Registry) -> list[str]:
     """/: what can be asked for besides objects."""
     groups = {path for resource in registry if resource.group for path in _paths_of(resource)}
     always = ("/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz")
-    return sorted({*always, "/version", *groups})
+    return sorted({*always, *ISSUER, "/version", *groups})
 
 
 def _paths_of(resource: Resource) -> tuple[str, str]:
@@ -156,7 +159,7 @@ def resources(registry: Registry, group_name: str, group_version: str) -> dict[s
             entry["shortNames"] = list(resource.short_names)
         if resource.categories:
             entry["categories"] = list(resource.categories)
-        if "list" in resource.verbs:
+        if "watch" in resource.verbs:  # What is only looked at when somebody asks is in no store.
             entry["storageVersionHash"] = storage_version_hash(registry.kept(resource))
         listed.append(entry)
         for name in resource.subresources:

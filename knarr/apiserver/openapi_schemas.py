@@ -145,7 +145,10 @@ class Schemas:
                 elif isinstance(note, msgspec.Meta) and note.le == 2**31 - 1:
                     extra["format"] = "int32"
             hint = hint.__origin__
-        return self._plain(hint) | extra
+        made = self._plain(hint) | extra
+        if made.get("type") != "array":
+            made.pop("x-kubernetes-list-type", None)  # A struct that is replaced as a whole (retainKeys) is no list.
+        return made
 
     def _plain(self, hint: Any) -> dict[str, Any]:
         if name := _scalar_name(hint):

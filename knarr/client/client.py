@@ -164,6 +164,10 @@ class Client:
         """GET of what may be no kind of the registry (metrics, scale); answers plain JSON data."""
         return msgspec.json.decode(await self._send("GET", path, query))
 
+    async def get_text(self, path: str) -> bytes:
+        """GET of what is no JSON (what a pod answers through its proxy)."""
+        return await self._send("GET", path)
+
     async def put_plain(self, path: str, obj: Any) -> Any:
         """PUT of plain JSON data."""
         return msgspec.json.decode(await self._send("PUT", path, self._manager(), msgspec.json.encode(obj)))

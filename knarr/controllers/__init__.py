@@ -13,6 +13,7 @@ from knarr.client.controller import Controller
 from knarr.client.informer import Informers
 from knarr.clock import Clock
 from knarr.controllers.clusterrole_aggregation import ClusterRoleAggregation
+from knarr.controllers.cronjob import CronJobs
 from knarr.controllers.csr_approving import CertificateApproval
 from knarr.controllers.csr_cleaner import CertificateCleaner
 from knarr.controllers.csr_signing import CertificateSigning
@@ -31,8 +32,10 @@ from knarr.controllers.podgc import PodGarbageCollector
 from knarr.controllers.replicaset import ReplicaSets
 from knarr.controllers.replicationcontroller import ReplicationControllers
 from knarr.controllers.resourcequota import ResourceQuotaUsage
+from knarr.controllers.rollback import Rollbacks
 from knarr.controllers.rootca import RootCertificates
 from knarr.controllers.serviceaccount import ServiceAccounts
+from knarr.controllers.servicecidrs import ServiceCIDRs
 from knarr.controllers.statefulset import StatefulSets
 from knarr.controllers.storageprotection import ClaimProtection, VolumeProtection
 from knarr.controllers.tainteviction import TaintEviction
@@ -42,6 +45,7 @@ from knarr.controllers.ttlafterfinished import FinishedJobs
 ALL: tuple[type[Controller], ...] = (
     ServiceAccounts,
     Deployments,
+    Rollbacks,
     ReplicaSets,
     StatefulSets,
     DaemonSets,
@@ -51,6 +55,7 @@ ALL: tuple[type[Controller], ...] = (
     Jobs,
     JobOrphans,
     FinishedJobs,
+    CronJobs,
     EndpointSlices,
     EndpointsOfServices,
     Namespaces,
@@ -62,6 +67,7 @@ ALL: tuple[type[Controller], ...] = (
     CertificateApproval,
     CertificateCleaner,
     ResourceQuotaUsage,
+    ServiceCIDRs,
     ClaimProtection,
     VolumeProtection,
 )

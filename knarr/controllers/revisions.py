@@ -23,8 +23,13 @@ REVISION = "deployment.kubernetes.io/revision"
 REVISION_HISTORY = "deployment.kubernetes.io/revision-history"
 REVISION_HISTORY_LENGTH_MAX = 2000
 """Characters of the annotation; the oldest numbers are dropped."""
+FAILED_TEMPLATE = "knarr.dev/rollback-failed-template"
+ROLLED_BACK_TO = "knarr.dev/rolled-back-to-template"
+"""Hashes of templates; see knarr.controllers.rollback."""
 OWN_ANNOTATIONS = frozenset(
     {
+        FAILED_TEMPLATE,
+        ROLLED_BACK_TO,
         "kubectl.kubernetes.io/last-applied-configuration",
         REVISION,
         REVISION_HISTORY,

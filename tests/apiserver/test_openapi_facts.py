@@ -147,6 +147,16 @@ def test_each_schema_has_the_same_fields_and_shapes() -> None:
     assert not wrong, "\n".join(map(str, wrong))
 
 
+def test_only_lists_have_the_type_of_a_list() -> None:
+    odd = [
+        (name, field)
+        for name, schema in ours()["definitions"].items()
+        for field, told in schema.get("properties", {}).items()
+        if "x-kubernetes-list-type" in told and told.get("type") != "array"
+    ]
+    assert not odd, odd
+
+
 def test_kinds_are_named_as_upstream_names_them() -> None:
     """DeleteOptions and WatchEvent are of every group; of ours only of those that are served."""
     wrong = []

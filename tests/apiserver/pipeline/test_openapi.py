@@ -175,3 +175,28 @@ async def test_the_deprecated_watch_paths_are_watches(door: Door) -> None:
 async def test_the_keys_of_the_issuer_have_their_own_media_type(door: Door) -> None:
     assert (await ask(door, "/openid/v1/jwks")).headers["content-type"] == "application/jwk-set+json"
     assert (await ask(door, "/.well-known/openid-configuration/")).headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "more"),
+    [
+        ("/api/v1/namespaces/default/serviceaccounts", "ServiceAccount", {}),
+        ("/api/v1/namespaces/default/resourcequotas", "ResourceQuota", {"spec": {"hard": {"pods": "9"}}}),
+        ("/apis/storage.k8s.io/v1/storageclasses", "StorageClass", {"provisioner": "example.com/disks"}),
+        (CONFIG_MAPS, "Status", {}),
+    ],
+)
+async def test_a_delete_answers_what_openapi_says(door: Door, path: str, kind: str, more: dict[str, Any]) -> None:
+    """The object that is gone, or a Status."""
+    await door.done("POST", path, {"metadata": {"name": "gone"}, **more})
+    assert (await door.done("DELETE", f"{path}/gone"))["kind"] == kind
+    place = path.replace("/namespaces/default", "/namespaces/{namespace}")
+    swagger = await door.done("GET", "/openapi/v2")
+    told = swagger["paths"][f"{place}/{{name}}"]["delete"]["responses"]["200"]["schema"]["$ref"]
+    assert told.endswith(f".{kind}")
+
+
+async def test_the_root_names_what_can_be_asked_for(door: Door) -> None:
+    door.server.ready = True
+    for path in (await door.done("GET", "/"))["paths"]:
+        assert (await ask(door, path)).status == 200, path
