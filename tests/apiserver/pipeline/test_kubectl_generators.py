@@ -169,8 +169,9 @@ async def test_get_in_every_form(kubectl: Kubectl) -> None:
 async def test_who_one_is_and_what_one_may(kubectl: Kubectl) -> None:
     assert "system:masters" in await kubectl.run("auth", "whoami")
     await kubectl.run("auth", "can-i", "get", "pods", "--as=ann", code=1)  # no, says its exit code
-    role = await kubectl.run("create", "role", "r", "--verb=get", "--resource=pods", "--dry-run=client", "-o", "json")
-    binding = ("rolebinding", "b", "--role=r", "--user=ann", "--dry-run=client", "-o", "json")
+    shown = ("--dry-run=client", "-o", "json", "--namespace=default")
+    role = await kubectl.run("create", "role", "r", "--verb=get", "--resource=pods", *shown)
+    binding = ("rolebinding", "b", "--role=r", "--user=ann", *shown)
     items = [json.loads(role), json.loads(await kubectl.run("create", *binding))]
     both = kubectl.manifest("rbac.json", {"apiVersion": "v1", "kind": "List", "items": items})
     assert "reconciled" in await kubectl.run("auth", "reconcile", "-f", both)
