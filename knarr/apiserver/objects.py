@@ -7,7 +7,7 @@ that meets a newer object begins again from it, unless the client named the vers
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -46,7 +46,7 @@ GENERATED_BASE_MAX = 58
 
 MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
 
-Companions = Callable[[Any, Any], Sequence[Write]]
+Companions = Callable[[Any, Any], Awaitable[Sequence[Write]]]
 """companions(new, old): writes that must be in one commit with the object's (a Service's addresses)."""
 
 
@@ -370,7 +370,7 @@ class Objects:
         value = _unstamped(obj)
         key = key_of(resource, metadata.namespace or "", metadata.name)
         companions = self.companions.get(resource.type)
-        more = companions(obj, old) if companions else ()
+        more = await companions(obj, old) if companions else ()
         if dry_run:
             if expect == 0 and await self.store.get(key):
                 raise Mismatch(key, None)
@@ -380,7 +380,7 @@ class Objects:
     async def _erase(self, resource: Resource, obj: Any, record: Record, dry_run: bool) -> bytes:
         """Remove for good; answers the object as of its deletion."""
         companions = self.companions.get(resource.type)
-        more = companions(None, obj) if companions else ()
+        more = await companions(None, obj) if companions else ()
         if dry_run:
             return record.value
         revision = await self._write(Write(record.key, None, record.revision), *more)

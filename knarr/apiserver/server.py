@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import msgspec
 
-from knarr.api.core.v1 import Node, Pod, Service, ServiceAccount
+from knarr.api.core.v1 import ComponentStatus, Node, Pod, Service, ServiceAccount
 from knarr.api.errors import APIError, InternalError, TooLarge
 from knarr.api.metrics.v1beta1 import NodeMetrics, PodMetrics
 from knarr.api.resources import Registry
@@ -29,6 +29,7 @@ from knarr.apiserver.addresses import ServiceAddresses
 from knarr.apiserver.admission import Admission, built_in
 from knarr.apiserver.answers import failure
 from knarr.apiserver.calls import Call
+from knarr.apiserver.components import Components
 from knarr.apiserver.eviction import Evictions
 from knarr.apiserver.flow import NO_PLACE, Flow, Place, time_limit_s, timed_out
 from knarr.apiserver.health import Health
@@ -122,7 +123,12 @@ class APIServer:
         }
         self.reviews: dict[type[Any], Review] = dict(self.access.reviews)
         usage = UsageKinds(registry, store, clock, lambda: self.nodes)
-        self.asked: dict[type[Any], Asked] = {NodeMetrics: usage.found, PodMetrics: usage.found}
+        components = Components(store, lambda: self.ready)
+        self.asked: dict[type[Any], Asked] = {
+            ComponentStatus: components.found,
+            NodeMetrics: usage.found,
+            PodMetrics: usage.found,
+        }
         self.health = Health()
         self.health.readiness["started"] = lambda: None if self.ready else "not yet"
         self.ready = False
@@ -246,6 +252,8 @@ class APIServer:
                 return await self.reads.list(call)
             case "POST" if call.resource.type in self.reviews:
                 return await self._review(call)
+            case "POST" if handler := self.subresources.handler(call.resource.type, ""):
+                return await handler(call)
             case "POST" if "create" in call.resource.verbs:
                 return await self.writes.create(call)
             case "DELETE" if "deletecollection" in call.resource.verbs:

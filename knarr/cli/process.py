@@ -49,6 +49,7 @@ from knarr.client.transport import User
 from knarr.clock import Clock, SystemClock
 from knarr.config import Config
 from knarr.controllers import controllers
+from knarr.controllers.flowcontrol import FlowControl
 from knarr.network.dns.server import DnsServer, host_resolvers
 from knarr.network.podnet import PodNetwork
 from knarr.network.proxy.service_proxy import ServiceProxy
@@ -230,6 +231,8 @@ class Process:
             client_of=self._account,
         )
         loops: list[tuple[str, Loop]] = [(controller.name, controller.run) for controller in of_cluster]
+        flow = FlowControl(self._client("system:apiserver", "system:masters"), informers, clock)
+        loops.append((flow.name, flow.run))
         scheduler = Scheduler(self._client("system:kube-scheduler"), informers, clock)
         loops.append(("scheduler", scheduler.run))
         agents = [self._agent(number, runtime, informers) for number, runtime in enumerate(runtimes)]

@@ -35,6 +35,7 @@ from knarr.controllers.resourcequota import ResourceQuotaUsage
 from knarr.controllers.rollback import Rollbacks
 from knarr.controllers.rootca import RootCertificates
 from knarr.controllers.serviceaccount import ServiceAccounts
+from knarr.controllers.servicecidrs import ServiceCIDRs
 from knarr.controllers.statefulset import StatefulSets
 from knarr.controllers.storageprotection import ClaimProtection, VolumeProtection
 from knarr.controllers.tainteviction import TaintEviction
@@ -66,6 +67,7 @@ ALL: tuple[type[Controller], ...] = (
     CertificateApproval,
     CertificateCleaner,
     ResourceQuotaUsage,
+    ServiceCIDRs,
     ClaimProtection,
     VolumeProtection,
 )

@@ -1,4 +1,5 @@
-"""The plainer kinds of the core group: namespaces, nodes, config maps, secrets, service accounts."""
+"""The plainer kinds of the core group: namespaces, nodes, config maps, secrets, service accounts,
+components."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ import msgspec
 from knarr.api import names
 from knarr.api.core.amounts import default_amounts
 from knarr.api.core.v1 import (
+    ComponentCondition,
+    ComponentStatus,
     ConfigMap,
     DaemonEndpoint,
     Namespace,
@@ -255,3 +258,15 @@ SECRET_COLUMNS = (
     AGE,
 )
 SERVICE_ACCOUNT_COLUMNS = (Column("Secrets", lambda obj, now_s: len(obj.secrets), type="integer"), AGE)
+
+
+def _health(obj: ComponentStatus) -> ComponentCondition:
+    return next((each for each in obj.conditions if each.type == "Healthy"), ComponentCondition(status="Unknown"))
+
+
+HEALTH = {"True": "Healthy", "False": "Unhealthy"}
+COMPONENT_COLUMNS = (
+    Column("Status", lambda obj, now_s: HEALTH.get(_health(obj).status, "Unknown")),
+    Column("Message", lambda obj, now_s: _health(obj).message or ""),
+    Column("Error", lambda obj, now_s: _health(obj).error or ""),
+)

@@ -147,3 +147,57 @@ async def test_schemas_merge_as_upstreams_do(door: Door) -> None:
         and shape.get(key) != theirs[name]["properties"][field].get(key)
     ]
     assert wrong == []
+
+
+def upstream_resources() -> dict[tuple[str, str, str], dict[str, Any]]:
+    """(group, version, resource) → what upstream says of it in its aggregated discovery, for what is stable."""
+    document = json.loads((UPSTREAM / "discovery" / "aggregated_v2.json").read_text())
+    return {
+        (group["metadata"].get("name", ""), version["version"], each["resource"]): each
+        for group in document["items"]
+        for version in group["versions"]
+        if version["version"] in ("v1", "v2")
+        for each in version["resources"]
+        if group["metadata"].get("name", "") not in EXTENSIONS
+    }
+
+
+EXTENSIONS = ("admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io")
+"""Groups that are not served."""
+
+
+def comparable(entry: dict[str, Any]) -> dict[str, Any]:
+    """Without the order of verbs and subresources, and without groups and versions, which the file leaves out."""
+    found = {key: value for key, value in entry.items() if key not in ("responseKind", "subresources")}
+    subresources = {each["subresource"]: each for each in entry.get("subresources", ())}
+    return found | {
+        "kind": entry["responseKind"]["kind"],
+        "verbs": sorted(entry["verbs"]),
+        "subresources": {
+            name: (each["responseKind"]["kind"], sorted(each["verbs"])) for name, each in subresources.items()
+        },
+    }
+
+
+@has_upstream
+async def test_every_stable_resource_is_served_as_upstream_serves_it(door: Door) -> None:
+    ours = {
+        (group["metadata"].get("name", ""), version["version"], each["resource"]): each
+        for root in ("/api", "/apis")
+        for group in (await door.done("GET", root, accept=AGGREGATED))["items"]
+        for version in group["versions"]
+        for each in version["resources"]
+    }
+    theirs = upstream_resources()
+    assert theirs
+    assert sorted(theirs.keys() - ours.keys()) == []
+    for key, entry in theirs.items():
+        assert comparable(ours[key]) == comparable(entry), key
+
+
+@has_upstream
+async def test_every_resource_of_the_core_group_is_served(door: Door) -> None:
+    """The aggregated file leaves the core group out."""
+    theirs = json.loads((UPSTREAM / "discovery" / "api__v1.json").read_text())["resources"]
+    ours = (await door.done("GET", "/api/v1"))["resources"]
+    assert {each["name"] for each in ours} == {each["name"] for each in theirs}

@@ -255,3 +255,15 @@ async def test_a_namespace_goes_when_its_finalizer_has_been_taken_out(door: Door
     body["spec"] = {}
     await door.done("PUT", "/api/v1/namespaces/x/finalize", body)
     assert (await door("GET", "/api/v1/namespaces/x"))[0] == 404
+
+
+async def test_a_pod_is_bound_by_the_older_resource_too(door: Door) -> None:
+    await door.done("POST", PODS, pod("a"))
+    bindings = PODS.replace("pods", "bindings")
+    binding = {"metadata": {"name": "a"}, "target": {"kind": "Node", "name": "one"}}
+    assert (await door("POST", bindings, {"target": {"name": "one"}}))[0] == 400
+    status, answer = await door("POST", bindings, binding)
+    assert (status, answer["status"]) == (201, "Success")
+    assert (await door.done("GET", f"{PODS}/a"))["spec"]["nodeName"] == "one"
+    assert (await door("GET", bindings))[0] == 405
+    assert (await door("POST", bindings, binding | {"metadata": {"name": "none"}}))[0] == 404
