@@ -285,11 +285,12 @@ class Objects:
             return Stored(await self._erase(resource, obj, record, dry_run), False, warnings)
         if ownership.only_time_differs(metadata.managed_fields, old.metadata.managed_fields):
             tracked, metadata.managed_fields = metadata.managed_fields, old.metadata.managed_fields
-            if _unstamped(obj) != _unstamped(old):
+            if stamp(_unstamped(obj), record.revision) != record.value:
                 metadata.managed_fields = tracked
-        if _unstamped(obj) == _unstamped(old):
+        value = _unstamped(obj)
+        if stamp(value, record.revision) == record.value:
             return Stored(record.value, False, warnings)
-        value = await self._commit(resource, obj, old, record.revision, dry_run, attributes.commit)
+        value = await self._commit(resource, obj, old, record.revision, dry_run, attributes.commit, value)
         return Stored(value, False, warnings)
 
     def _track(self, resource: Resource, obj: Any, old: Any, record: Record, manager: Manager) -> None:
@@ -364,10 +365,18 @@ class Objects:
         return obj
 
     async def _commit(
-        self, resource: Resource, obj: Any, old: Any, expect: int, dry_run: bool, commit: Commit | None = None
+        self,
+        resource: Resource,
+        obj: Any,
+        old: Any,
+        expect: int,
+        dry_run: bool,
+        commit: Commit | None = None,
+        value: bytes = b"",
     ) -> bytes:
+        """`value`: the object's bytes, where they are at hand."""
         metadata = obj.metadata
-        value = _unstamped(obj)
+        value = value or _unstamped(obj)
         key = key_of(resource, metadata.namespace or "", metadata.name)
         companions = self.companions.get(resource.type)
         more = await companions(obj, old) if companions else ()
@@ -437,7 +446,7 @@ def _desired(obj: Any) -> list[Any]:
 
 def _plain(obj: Any) -> dict[str, Any]:
     """The object as JSON data."""
-    data: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(obj))
+    data: dict[str, Any] = msgspec.to_builtins(obj)
     return data
 
 

@@ -107,7 +107,7 @@ class APIServer:
         self.objects.companions[Service] = addresses.companions
         self.about = About(registry, clock, settings.address, self.access.issuer_document)
         self.reads = Reads(store, self.objects, clock)
-        self.writes = Writes(store, self.objects, self.reads, clock)
+        self.writes = Writes(store, self.objects, self.reads, clock, self.access.authorizer)
         self.subresources = Subresources(registry, self.objects, self.writes, clock, lambda: self.nodes)
         self.proxy = Proxy(registry, self.objects, clock, lambda: self.nodes)
         token_requests = TokenRequests(

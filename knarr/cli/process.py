@@ -34,6 +34,7 @@ from knarr.api.core.v1 import Node, ServiceAccount
 from knarr.api.registry import with_metrics
 from knarr.apiserver.authenticate import Tokens
 from knarr.apiserver.bootstrap import bootstrap
+from knarr.apiserver.event_expiry import EventExpiry
 from knarr.apiserver.listener import Listener, tls_context
 from knarr.apiserver.nodes import Nodes
 from knarr.apiserver.server import APIServer, InProcessTransport, Settings
@@ -233,6 +234,7 @@ class Process:
         loops: list[tuple[str, Loop]] = [(controller.name, controller.run) for controller in of_cluster]
         flow = FlowControl(self._client("system:apiserver", "system:masters"), informers, clock)
         loops.append((flow.name, flow.run))
+        loops.append(("event expiry", EventExpiry(self.server.store, clock).run))
         scheduler = Scheduler(self._client("system:kube-scheduler"), informers, clock)
         loops.append(("scheduler", scheduler.run))
         agents = [self._agent(number, runtime, informers) for number, runtime in enumerate(runtimes)]
