@@ -62,6 +62,9 @@ class Choice:
         nodes = self._cache.nodes
         pod_class = self._class_of(pod)
         filters = [(p, prepared) for p in self._global if p.filters and (prepared := p.prepare(pod)) is not None]
+        for _, prepared in filters:
+            if isinstance(prepared, Refusal):
+                raise Unschedulable([(node, prepared) for node in nodes], len(nodes), whole=True)
         enough = _enough(len(nodes))
         feasible: list[NodeInfo] = []
         verdicts: list[Verdict] = []
@@ -106,6 +109,8 @@ class Choice:
             return refusal
         for plugin in self._global:
             prepared = plugin.prepare(pod) if plugin.filters else None
+            if isinstance(prepared, Refusal):
+                return prepared
             refusal = plugin.filter(prepared, node) if prepared is not None else None
             if refusal is not None:
                 return refusal

@@ -11,10 +11,13 @@ remembered until the node changes, and shared by pods that ask for the same.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
+from knarr.client.client import Client
+from knarr.client.informer import Informer, Informers
+from knarr.clock import Clock
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
 
 SCORE_MAX = 100
@@ -28,6 +31,26 @@ class Refusal:
     reasons: tuple[str, ...]
     curable: bool = True
     """Pods leaving the node could change it."""
+
+
+class BindingRefused(Exception):
+    """A pod can't be bound to its node after all; the message says why, an empty one that the pod is gone."""
+
+
+class Helped(Protocol):
+    """Told that pods which a plugin refused may fit now: those that use a claim (namespace/name), or all (None)."""
+
+    def __call__(self, plugin: str, claim: str | None, *, sure: bool) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """The world outside of nodes and pods, for plugins that decide by other objects."""
+
+    client: Client
+    informers: Informers
+    clock: Clock
+    helped: Helped
 
 
 class Plugin:
@@ -46,8 +69,12 @@ class Plugin:
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
 
+    def connect(self, to: Connections) -> Sequence[Informer[Any]]:
+        """Called once, before all else; answers the caches that must be there before the first pod is placed."""
+        return ()
+
     def prepare(self, pod: PodInfo) -> Any:
-        """What `filter` will need; None when every node will do."""
+        """What `filter` will need; None when every node will do; a Refusal when none will, whatever it is."""
         return None
 
     def prepare_score(self, pod: PodInfo) -> Any:
@@ -63,11 +90,23 @@ class Plugin:
     def normalize(self, prepared: Any, scores: Sequence[float]) -> Sequence[float]:
         return scores
 
+    def reserve(self, pod: PodInfo, node: NodeInfo) -> None:
+        """The pod goes to the node: keep for it what others must not take."""
+
+    def unreserve(self, pod: PodInfo) -> None:
+        """It is bound, or will not be: nothing needs to be kept any more. May come without `reserve`."""
+
+    def before_binding(self, pod: PodInfo, node_name: str) -> Awaitable[None] | None:
+        """What must be waited for before the pod is bound, if anything. It raises BindingRefused."""
+        return None
+
 
 class Unschedulable(Exception):
     """No node will do. The messages are upstream's, word for word."""
 
-    def __init__(self, refusals: Sequence[tuple[NodeInfo, Refusal]], nodes: int) -> None:
+    def __init__(self, refusals: Sequence[tuple[NodeInfo, Refusal]], nodes: int, *, whole: bool = False) -> None:
+        """`whole`: the pod itself was refused, no node was looked at."""
+        self._whole = refusals[0][1].reasons[0] if whole and refusals else ""
         self.plugins = frozenset(refusal.plugin for _, refusal in refusals)
         self.curable = [node for node, refusal in refusals if refusal.curable]
         """Nodes where it would help if pods went."""
@@ -90,7 +129,7 @@ class Unschedulable(Exception):
         """Why, and what became of the thought that others could give way ("": they do)."""
         if not self._nodes:
             return "no nodes available to schedule pods"
-        refused = f"0/{self._nodes} nodes are available: {_counted(self._reasons)}."
+        refused = f"0/{self._nodes} nodes are available: {self._whole or _counted(self._reasons)}."
         return f"{refused} no new claims to deallocate, preemption: {preemption}" if preemption else refused
 
 
