@@ -22,6 +22,7 @@ from knarr.controllers.deployment import Deployments
 from knarr.controllers.disruption import DisruptionBudgets
 from knarr.controllers.endpoints import EndpointsOfServices
 from knarr.controllers.endpointslice import EndpointSlices
+from knarr.controllers.endpointslicemirroring import EndpointSliceMirroring
 from knarr.controllers.garbagecollector import GarbageCollector
 from knarr.controllers.horizontalpodautoscaler import HorizontalPodAutoscalers
 from knarr.controllers.job import Jobs
@@ -58,6 +59,7 @@ ALL: tuple[type[Controller], ...] = (
     CronJobs,
     EndpointSlices,
     EndpointsOfServices,
+    EndpointSliceMirroring,
     Namespaces,
     GarbageCollector,
     NodeLifecycle,
