@@ -203,7 +203,8 @@ def test_a_granted_eviction_that_never_shows_is_told_of_and_forgotten() -> None:
 
 
 async def target(cluster: Cluster, name: str, **more: str) -> None:
-    condition = {"type": "DisruptionTarget", "status": "True", "lastTransitionTime": utc(cluster.clock.time_s()), **more}
+    now = utc(cluster.clock.time_s())
+    condition = {"type": "DisruptionTarget", "status": "True", "lastTransitionTime": now, **more}
     patch = {"status": {"conditions": [condition]}}
     patched = await cluster.client.patch(Pod, name, patch, "default", subresource="status")
     await cluster.pods.reached(version_of(patched))
