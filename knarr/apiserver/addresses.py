@@ -1,26 +1,36 @@
 """The addresses of Services: cluster IPs and node ports, allocated or chosen, never given twice.
 
-An address in use is a key of the store (`ranges/serviceips//10.96.0.7`, `ranges/nodeports//30080`) that names its
-Service, written and deleted in one commit with it: nothing leaks, whatever crashes. Of two Services that take the same
-one at the same time, one commit fails and begins again.
+A cluster IP in use is an IPAddress object that names its Service (KEP-1880), a node port in use a key of the store
+(`ranges/nodeports//30080`); both are written and deleted in one commit with the Service: nothing leaks, whatever
+crashes. Of two Services that take the same one at the same time, one commit fails and begins again.
+
+Cluster IPs come from the range that the server was started with, and from those of further ServiceCIDRs.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import itertools
+import uuid
 from collections.abc import Sequence
 
 import msgspec
 
 from knarr.api.core.v1 import Service, ServiceSpec
 from knarr.api.errors import Cause, Forbidden, InternalError, Invalid, invalid
+from knarr.api.meta.v1 import ObjectMeta
+from knarr.api.networking.policies import Network, network
+from knarr.api.networking.v1 import IPAddress, IPAddressSpec, ParentReference, ServiceCIDR
 from knarr.apiserver.admission import Attributes, Plugin
-from knarr.clock import Clock
+from knarr.apiserver.admission.index import Index
+from knarr.clock import Clock, utc
 from knarr.store.contract import Store, Write
 
 TRIES_MAX = 1000
 """Random addresses looked at before the range is searched in order."""
+ADDRESSES = "ipaddresses.networking.k8s.io//"
+FAMILY_LABEL, MANAGER_LABEL = "ipaddress.kubernetes.io/ip-family", "ipaddress.kubernetes.io/managed-by"
+MANAGER = "ipallocator.k8s.io"
 
 
 class ServiceAddresses(Plugin):
@@ -40,6 +50,7 @@ class ServiceAddresses(Plugin):
         self._store = store
         self._clock = clock
         self._network = ipaddress.ip_network(service_cidr)
+        self._ranges = Index(store, "servicecidrs.networking.k8s.io", ServiceCIDR)
         self._node_ports = node_ports
 
     async def mutate(self, attributes: Attributes) -> None:
@@ -50,16 +61,50 @@ class ServiceAddresses(Plugin):
         await self._cluster_ip(service, service.spec, old.spec if old else None)
         await self._ports(service, service.spec, old.spec if old else None)
 
-    def companions(self, new: Service | None, old: Service | None) -> Sequence[Write]:
-        """The keys to be taken and released in one commit with the Service."""
+    async def companions(self, new: Service | None, old: Service | None) -> Sequence[Write]:
+        """What is to be taken and released in one commit with the Service."""
         before, after = _keys(old), _keys(new)
         owner = new or old
         assert owner is not None
-        value = msgspec.json.encode({"metadata": {"name": owner.metadata.name, "namespace": owner.metadata.namespace}})
-        return [
-            *(Write(key, value, 0) for key in sorted(after - before)),
-            *(Write(key, None) for key in sorted(before - after)),
-        ]
+        # Somebody may have deleted the IPAddress of a Service.
+        released = [key for key in sorted(before - after) if await self._store.get(key)]
+        taken = [Write(key, self._taken(key, owner), 0) for key in sorted(after - before)]
+        return [*taken, *(Write(key, None) for key in released)]
+
+    def _taken(self, key: str, owner: Service) -> bytes:
+        """What stands for an address or a port that is in use."""
+        name, metadata = key.removeprefix(ADDRESSES), owner.metadata
+        if name == key:
+            return msgspec.json.encode({"metadata": {"name": metadata.name, "namespace": metadata.namespace}})
+        address = IPAddress(
+            metadata=ObjectMeta(
+                name=name,
+                uid=str(uuid.UUID(int=self._clock.random.getrandbits(128), version=4)),
+                creation_timestamp=utc(self._clock.time_s()),
+                labels={FAMILY_LABEL: f"IPv{ipaddress.ip_address(name).version}", MANAGER_LABEL: MANAGER},
+            ),
+            spec=IPAddressSpec(
+                parent_ref=ParentReference(
+                    group="", resource="services", namespace=metadata.namespace, name=metadata.name or ""
+                )
+            ),
+        )
+        return msgspec.json.encode(address)
+
+    async def _networks(self) -> list[Network]:
+        """The ranges that addresses may come from, the server's own first."""
+        found = [self._network]
+        for each in await self._ranges.all():
+            ready = (
+                any(one.type == "Ready" and one.status == "True" for one in each.status.conditions)
+                if each.status
+                else False
+            )
+            if not ready or each.metadata.deletion_timestamp or each.spec is None:
+                continue
+            written = (network(cidr) for cidr in each.spec.cidrs)
+            found += [one for one in written if one and one.version == self._network.version and one not in found]
+        return found
 
     async def _cluster_ip(self, service: Service, spec: ServiceSpec, old: ServiceSpec | None) -> None:
         if spec.type == "ExternalName":
@@ -87,26 +132,33 @@ class ServiceAddresses(Plugin):
         except ValueError:
             cause = invalid(f"{path}[0]", address, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
             raise _refused(service, cause) from None
-        if parsed not in self._network or parsed in (self._network[0], self._network[-1]):
+        networks = await self._networks()
+        if not any(
+            parsed in each and (each.num_addresses < 3 or parsed not in (each[0], each[-1])) for each in networks
+        ):
             detail = f"failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. "
-            raise _refused(service, invalid(path, [address], detail + f"The range of valid IPs is {self._network}"))
-        if await self._store.get(f"ranges/serviceips//{address}"):
+            ranges = ", ".join(map(str, networks))
+            raise _refused(service, invalid(path, [address], detail + f"The range of valid IPs is {ranges}"))
+        if await self._store.get(f"{ADDRESSES}{address}"):
             detail = f"failed to allocate IP {address}: provided IP is already allocated"
             raise _refused(service, invalid(path, [address], detail))
 
     async def _free_address(self) -> str:
-        size = self._network.num_addresses
-        for _ in range(TRIES_MAX):
+        for each in await self._networks():
+            if address := await self._free_in(each):
+                return address
+        raise InternalError(f"failed to allocate a serviceIP: range {self._network} is full")
+
+    async def _free_in(self, network: Network) -> str | None:
+        size = network.num_addresses
+        for _ in range(TRIES_MAX if size > 2 else 0):
             # The first addresses are left to those who choose (the API server's and DNS's among them), as upstream.
             low = min(max(16, size // 16), 256)
-            address = str(self._network[self._clock.random.randrange(min(low, size - 2), size - 1)])
-            if not await self._store.get(f"ranges/serviceips//{address}"):
+            address = str(network[self._clock.random.randrange(min(low, size - 2), size - 1)])
+            if not await self._store.get(f"{ADDRESSES}{address}"):
                 return address
-        taken = {record.key.rpartition("/")[2] for record in (await self._store.range("ranges/serviceips//")).records}
-        for candidate in self._network.hosts():
-            if str(candidate) not in taken:
-                return str(candidate)
-        raise InternalError(f"failed to allocate a serviceIP: range {self._network} is full")
+        taken = {record.key.removeprefix(ADDRESSES) for record in (await self._store.range(ADDRESSES)).records}
+        return next((str(each) for each in network.hosts() if str(each) not in taken), None)
 
     async def _ports(self, service: Service, spec: ServiceSpec, old: ServiceSpec | None) -> None:
         wanted = spec.type == "NodePort" or (
@@ -149,7 +201,7 @@ def _keys(service: Service | None) -> set[str]:
     if service is None or service.spec is None:
         return set()
     spec = service.spec
-    addresses = {f"ranges/serviceips//{address}" for address in spec.cluster_ips if address not in ("", "None")}
+    addresses = {f"{ADDRESSES}{address}" for address in spec.cluster_ips if address not in ("", "None")}
     return addresses | {f"ranges/nodeports//{port.node_port}" for port in spec.ports if port.node_port}
 
 

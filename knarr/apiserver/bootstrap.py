@@ -19,7 +19,9 @@ from knarr.api.discovery.v1 import EndpointPort as SlicePort
 from knarr.api.errors import AlreadyExists, NotFound
 from knarr.api.flowcontrol.defaults import LEVELS, SCHEMAS
 from knarr.api.flowcontrol.v1 import FlowSchema, PriorityLevelConfiguration
-from knarr.api.meta.v1 import ObjectMeta
+from knarr.api.meta.v1 import Condition, ObjectMeta
+from knarr.api.networking.addresses import CIDR_FINALIZER
+from knarr.api.networking.v1 import ServiceCIDR, ServiceCIDRSpec, ServiceCIDRStatus
 from knarr.api.scheduling.resources import DESCRIPTIONS, SYSTEM
 from knarr.api.scheduling.v1 import PriorityClass
 from knarr.apiserver.reconcile_roles import reconcile_roles
@@ -36,6 +38,7 @@ async def bootstrap(client: Client, service_cidr: str, cluster_dns: str, address
     await priority_classes(client)
     for each in (*LEVELS, *SCHEMAS):
         await _ensure(client, each)
+    await _service_range(client, service_cidr)
     first = str(ipaddress.ip_network(service_cidr)[1])
     labels = {"component": "apiserver", "provider": "kubernetes"}
     metadata = ObjectMeta(name="kubernetes", namespace="default", labels=labels)
@@ -43,6 +46,28 @@ async def bootstrap(client: Client, service_cidr: str, cluster_dns: str, address
     await _ensure(client, Service(metadata=metadata, spec=ServiceSpec(cluster_ip=first, ports=ports)))
     await _publish(client, address, port)
     await _ensure(client, _dns_service(cluster_dns))
+
+
+async def _service_range(client: Client, service_cidr: str) -> None:
+    """The range of cluster IPs, as the object that others read (KEP-1880)."""
+    try:
+        await client.get(ServiceCIDR, "kubernetes")
+        return
+    except NotFound:
+        pass
+    metadata = ObjectMeta(name="kubernetes", finalizers=[CIDR_FINALIZER])
+    made = await client.create(ServiceCIDR(metadata=metadata, spec=ServiceCIDRSpec(cidrs=[service_cidr])))
+    made.status = ServiceCIDRStatus(
+        conditions=[
+            Condition(
+                type="Ready",
+                status="True",
+                message="Kubernetes default Service CIDR is ready",
+                last_transition_time=made.metadata.creation_timestamp,
+            )
+        ]
+    )
+    await client.update_status(made)
 
 
 async def priority_classes(client: Client) -> None:

@@ -159,7 +159,7 @@ def resources(registry: Registry, group_name: str, group_version: str) -> dict[s
             entry["shortNames"] = list(resource.short_names)
         if resource.categories:
             entry["categories"] = list(resource.categories)
-        if "list" in resource.verbs:
+        if "watch" in resource.verbs:  # What is only looked at when somebody asks is in no store.
             entry["storageVersionHash"] = storage_version_hash(registry.kept(resource))
         listed.append(entry)
         for name in resource.subresources:

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import msgspec
 
-from knarr.api.core.v1 import Node, Pod, Service, ServiceAccount
+from knarr.api.core.v1 import ComponentStatus, Node, Pod, Service, ServiceAccount
 from knarr.api.errors import APIError, InternalError, TooLarge
 from knarr.api.metrics.v1beta1 import NodeMetrics, PodMetrics
 from knarr.api.resources import Registry
@@ -29,6 +29,7 @@ from knarr.apiserver.addresses import ServiceAddresses
 from knarr.apiserver.admission import Admission, built_in
 from knarr.apiserver.answers import failure
 from knarr.apiserver.calls import Call
+from knarr.apiserver.components import Components
 from knarr.apiserver.eviction import Evictions
 from knarr.apiserver.flow import NO_PLACE, Flow, Place, time_limit_s, timed_out
 from knarr.apiserver.health import Health
@@ -106,7 +107,7 @@ class APIServer:
         self.objects.companions[Service] = addresses.companions
         self.about = About(registry, clock, settings.address, self.access.issuer_document)
         self.reads = Reads(store, self.objects, clock)
-        self.writes = Writes(store, self.objects, self.reads, clock)
+        self.writes = Writes(store, self.objects, self.reads, clock, self.access.authorizer)
         self.subresources = Subresources(registry, self.objects, self.writes, clock, lambda: self.nodes)
         self.proxy = Proxy(registry, self.objects, clock, lambda: self.nodes)
         token_requests = TokenRequests(
@@ -122,11 +123,17 @@ class APIServer:
         }
         self.reviews: dict[type[Any], Review] = dict(self.access.reviews)
         usage = UsageKinds(registry, store, clock, lambda: self.nodes)
-        self.asked: dict[type[Any], Asked] = {NodeMetrics: usage.found, PodMetrics: usage.found}
+        components = Components(store, lambda: self.ready)
+        self.asked: dict[type[Any], Asked] = {
+            ComponentStatus: components.found,
+            NodeMetrics: usage.found,
+            PodMetrics: usage.found,
+        }
         self.health = Health()
         self.health.readiness["started"] = lambda: None if self.ready else "not yet"
-        self.ready = False
-        """Told by /readyz; whoever assembles the process sets it."""
+        self.health.readiness["shutdown"] = lambda: "process is shutting down" if self.stopping else None
+        self.ready = self.stopping = False
+        """Told by /readyz; whoever assembles the process sets them."""
 
     async def handle(self, request: Request) -> Answer:
         """The answer to a request of a part of this process; never raises."""
@@ -194,6 +201,10 @@ class APIServer:
             return await self._one(call)
         return await self._collection(call)
 
+    def stop(self) -> None:
+        """Tell /readyz that the end has begun; requests are still answered."""
+        self.stopping = True
+
     async def close(self) -> None:
         """Let go of what the server holds besides its store."""
         self.ready = False
@@ -229,7 +240,7 @@ class APIServer:
 
     def _public(self, request: Request) -> Answer | None:
         """Health and /version: never refused for lack of a place; open to all as long as a role says so."""
-        if request.path.rstrip("/") == "/version":
+        if request.path.rstrip("/") == "/version" and request.method in ("GET", "HEAD"):
             return answers.plain(discovery.version(), request)
         return self.health.answer(request)
 
@@ -246,6 +257,8 @@ class APIServer:
                 return await self.reads.list(call)
             case "POST" if call.resource.type in self.reviews:
                 return await self._review(call)
+            case "POST" if handler := self.subresources.handler(call.resource.type, ""):
+                return await handler(call)
             case "POST" if "create" in call.resource.verbs:
                 return await self.writes.create(call)
             case "DELETE" if "deletecollection" in call.resource.verbs:

@@ -15,7 +15,7 @@ import msgspec
 from knarr.api.autoscaling.v1 import Scale
 from knarr.api.core.v1 import Binding, Pod
 from knarr.api.decode import convert
-from knarr.api.errors import Invalid, invalid
+from knarr.api.errors import BadRequest, Invalid, invalid
 from knarr.api.resources import Registry
 from knarr.apiserver import answers, bodies, pods, scale
 from knarr.apiserver.calls import Call
@@ -49,6 +49,7 @@ class Subresources:
         self._clock = clock
         self._nodes = nodes
         self.handlers: dict[tuple[type[Any], str], Handler] = {
+            (Binding, ""): self._bind_named,
             (Pod, "binding"): self._bind,
             (Pod, "log"): self._log,
             (Pod, "exec"): self._remote_command,
@@ -65,7 +66,8 @@ class Subresources:
         resource, path = call.resource, call.path
         if call.request.method == "GET":
             record = await self._objects.record(resource, path.namespace, path.name)
-            return answers.encoded(scale.encoded(record.value, resource.type), call.request)
+            shown = replace(call, resource=scale.SHOWN, kept=scale.SHOWN)
+            return answers.shown(shown, scale.encoded(record.value, resource.type), self._clock)
         if call.request.method == "PUT":
             wanted, _ = bodies.object_of(call, Scale)
 
@@ -126,6 +128,15 @@ class Subresources:
             dry_run=call.dry_run,
         )
         return answers.success(call.request, 201, code=201)
+
+    async def _bind_named(self, call: Call) -> Answer:
+        """A POST of the resource `bindings`, older than the subresource: the body names the pod."""
+        binding, _ = bodies.object_of(call, Binding)
+        if not (name := binding.metadata.name):
+            raise BadRequest("name is required")
+        pod = self._registry.of(Pod)
+        path = ResourcePath("", "v1", pod.plural, call.path.namespace, name, "binding")
+        return await self._bind(replace(call, resource=pod, kept=pod, path=path))
 
     async def _log(self, call: Call) -> Answer:
         _only(call, "GET")

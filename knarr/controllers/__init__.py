@@ -20,8 +20,10 @@ from knarr.controllers.csr_signing import CertificateSigning
 from knarr.controllers.daemonset import DaemonSets
 from knarr.controllers.deployment import Deployments
 from knarr.controllers.disruption import DisruptionBudgets
+from knarr.controllers.disruption_stale import StaleDisruptions
 from knarr.controllers.endpoints import EndpointsOfServices
 from knarr.controllers.endpointslice import EndpointSlices
+from knarr.controllers.endpointslicemirroring import EndpointSliceMirroring
 from knarr.controllers.garbagecollector import GarbageCollector
 from knarr.controllers.horizontalpodautoscaler import HorizontalPodAutoscalers
 from knarr.controllers.job import Jobs
@@ -35,6 +37,7 @@ from knarr.controllers.resourcequota import ResourceQuotaUsage
 from knarr.controllers.rollback import Rollbacks
 from knarr.controllers.rootca import RootCertificates
 from knarr.controllers.serviceaccount import ServiceAccounts
+from knarr.controllers.servicecidrs import ServiceCIDRs
 from knarr.controllers.statefulset import StatefulSets
 from knarr.controllers.storageprotection import ClaimProtection, VolumeProtection
 from knarr.controllers.tainteviction import TaintEviction
@@ -49,6 +52,7 @@ ALL: tuple[type[Controller], ...] = (
     StatefulSets,
     DaemonSets,
     DisruptionBudgets,
+    StaleDisruptions,
     HorizontalPodAutoscalers,
     ReplicationControllers,
     Jobs,
@@ -57,6 +61,7 @@ ALL: tuple[type[Controller], ...] = (
     CronJobs,
     EndpointSlices,
     EndpointsOfServices,
+    EndpointSliceMirroring,
     Namespaces,
     GarbageCollector,
     NodeLifecycle,
@@ -66,6 +71,7 @@ ALL: tuple[type[Controller], ...] = (
     CertificateApproval,
     CertificateCleaner,
     ResourceQuotaUsage,
+    ServiceCIDRs,
     ClaimProtection,
     VolumeProtection,
 )
@@ -87,6 +93,7 @@ ACCOUNTS = {
     "pod-garbage-collector-controller": "pod-garbage-collector",
     "root-ca-certificate-publisher-controller": "root-ca-cert-publisher",
     "serviceaccount-controller": "service-account-controller",
+    "stale-disruption-controller": "disruption-controller",
     "taint-eviction-controller": "node-controller",
 }
 """A loop → the service account in kube-system as which it writes: upstream's roles fit, and audit tells who."""

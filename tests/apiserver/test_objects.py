@@ -88,7 +88,7 @@ async def test_an_update_that_changes_nothing_writes_nothing(door: Door) -> None
 
 async def test_preconditions_of_a_delete(door: Door) -> None:
     made = await door.client.create(config_map())
-    with pytest.raises(Conflict, match="Precondition failed: UID"):
+    with pytest.raises(Conflict, match="the UID in the precondition"):
         await door.client.delete(ConfigMap, "cm", "default", uid="other")
     await door.client.delete(ConfigMap, "cm", "default", uid=made.metadata.uid)
 
@@ -197,7 +197,7 @@ async def test_json_patch_and_merge_patch(door: Door) -> None:
     assert changed.data == {"b": "2", "c": "1"}
     assert changed.metadata.labels == {"x": "y"}
     failing = [{"op": "test", "path": "/data/b", "value": "9"}]
-    with pytest.raises(Invalid, match="testing path /data/b failed"):
+    with pytest.raises(Invalid, match="the server rejected our request due to an error in our request"):
         await door.client.patch(ConfigMap, "cm", failing, "default", content_type=JSON_PATCH)
     merged = await door.client.patch(ConfigMap, "cm", {"data": {"b": None}}, "default", content_type=MERGE_PATCH)
     assert merged.data == {"c": "1"}

@@ -26,10 +26,11 @@ SHORT = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", 
 RECLAIM_POLICIES = ("Delete", "Recycle", "Retain")
 VOLUME_MODES = ("Block", "Filesystem")
 SOURCES = (
-    *("aws_elastic_block_store", "azure_disk", "azure_file", "cephfs", "cinder", "csi", "fc", "flex_volume"),
-    *("flocker", "gce_persistent_disk", "glusterfs", "host_path", "iscsi", "local", "nfs"),
-    *("photon_persistent_disk", "portworx_volume", "quobyte", "rbd", "scale_io", "storageos", "vsphere_volume"),
+    *("host_path", "gce_persistent_disk", "aws_elastic_block_store", "glusterfs", "flocker", "nfs", "rbd", "quobyte"),
+    *("cephfs", "iscsi", "cinder", "fc", "flex_volume", "azure_file", "vsphere_volume", "photon_persistent_disk"),
+    *("portworx_volume", "azure_disk", "scale_io", "local", "storageos", "csi"),
 )
+"""In the order in which they are looked at: of two, the second is one too many."""
 AGE = Column("Age", lambda obj, now_s: age(obj.metadata.creation_timestamp, now_s))
 
 

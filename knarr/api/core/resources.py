@@ -18,6 +18,15 @@ from knarr.api.core import (
 from knarr.api.resources import served
 
 RESOURCES = (
+    served(v1.Binding, "bindings", verbs=("create",)),
+    served(
+        v1.ComponentStatus,
+        "componentstatuses",
+        namespaced=False,
+        short_names=("cs",),
+        verbs=("get", "list"),
+        columns=simple.COMPONENT_COLUMNS,
+    ),
     served(
         v1.ConfigMap,
         "configmaps",

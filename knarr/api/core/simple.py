@@ -1,7 +1,9 @@
-"""The plainer kinds of the core group: namespaces, nodes, config maps, secrets, service accounts."""
+"""The plainer kinds of the core group: namespaces, nodes, config maps, secrets, service accounts,
+components."""
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,6 +12,8 @@ import msgspec
 from knarr.api import names
 from knarr.api.core.amounts import default_amounts
 from knarr.api.core.v1 import (
+    ComponentCondition,
+    ComponentStatus,
     ConfigMap,
     DaemonEndpoint,
     Namespace,
@@ -71,6 +75,14 @@ class NamespaceStrategy(Strategy[Namespace]):
 NAMESPACE_COLUMNS = (Column("Status", lambda obj, now_s: obj.status.phase if obj.status else ""), AGE)
 
 
+def _pod_cidrs(node: Node) -> list[str]:
+    """Where podCIDR is not the first of podCIDRs, it is the only one (as in upstream's conversion)."""
+    spec = node.spec
+    if spec is None or not spec.pod_cidr or spec.pod_cidrs[:1] == [spec.pod_cidr]:
+        return spec.pod_cidrs if spec else []
+    return [spec.pod_cidr]
+
+
 class NodeStrategy(Strategy[Node]):
     has_status = True
     status_at_creation = True
@@ -90,6 +102,12 @@ class NodeStrategy(Strategy[Node]):
             status.node_info = NodeSystemInfo()
 
     def validate(self, obj: Node) -> Iterable[Cause]:
+        for index, cidr in enumerate(_pod_cidrs(obj)):
+            try:
+                ipaddress.ip_network(cidr, strict=False)
+            except ValueError:
+                detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+                yield invalid(f"spec.podCIDRs[{index}]", cidr, detail)
         seen: set[tuple[str, str]] = set()
         for index, taint in enumerate(obj.spec.taints if obj.spec else ()):
             place = f"spec.taints[{index}]"
@@ -255,3 +273,15 @@ SECRET_COLUMNS = (
     AGE,
 )
 SERVICE_ACCOUNT_COLUMNS = (Column("Secrets", lambda obj, now_s: len(obj.secrets), type="integer"), AGE)
+
+
+def _health(obj: ComponentStatus) -> ComponentCondition:
+    return next((each for each in obj.conditions if each.type == "Healthy"), ComponentCondition(status="Unknown"))
+
+
+HEALTH = {"True": "Healthy", "False": "Unhealthy"}
+COMPONENT_COLUMNS = (
+    Column("Status", lambda obj, now_s: HEALTH.get(_health(obj).status, "Unknown")),
+    Column("Message", lambda obj, now_s: _health(obj).message or ""),
+    Column("Error", lambda obj, now_s: _health(obj).error or ""),
+)

@@ -134,6 +134,9 @@ def _validate_data_sources(spec: PersistentVolumeClaimSpec) -> Iterable[Cause]:
             yield invalid(path, source.kind, "must be 'PersistentVolumeClaim' when referencing the default apiGroup")
         for fault in names.dns1123_subdomain_faults(source.api_group) if source.api_group else ():
             yield invalid(f"{path}.apiGroup", source.api_group, fault)
+    if new and new.namespace:
+        for fault in names.dns1123_label_faults(new.namespace):
+            yield invalid("spec.dataSourceRef.namespace", new.namespace, fault)
     if old is None or new is None:
         return
     if new.namespace:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
+from knarr.api import names
 from knarr.api.errors import Cause, invalid, required
 from knarr.api.networking.policies import CIDR_FAULT, network
-from knarr.api.networking.v1 import IPAddress, ServiceCIDR
+from knarr.api.networking.v1 import IPAddress, ServiceCIDR, ServiceCIDRSpec
 from knarr.api.printing import age
 from knarr.api.resources import Column, Strategy
 
+CIDR_FINALIZER = "networking.k8s.io/service-cidr-finalizer"
+"""Keeps a range as long as addresses in use are in no other."""
 CIDRS_MAX = 2
 """One a family of addresses."""
 
@@ -28,11 +31,14 @@ class IPAddressRules(Strategy[IPAddress]):
     name_faults = staticmethod(address_name_faults)
 
     def validate(self, obj: IPAddress) -> Iterable[Cause]:
-        parent = obj.spec.parent_ref
-        if not parent.resource:
-            yield required("spec.parentRef.resource")
-        if not parent.name:
-            yield required("spec.parentRef.name")
+        parent, path = obj.spec.parent_ref, "spec.parentRef"
+        for fault in names.dns1123_subdomain_faults(parent.group) if parent.group else ():
+            yield invalid(f"{path}.group", parent.group, fault)
+        for field, value in (("resource", parent.resource), ("name", parent.name), ("namespace", parent.namespace)):
+            if not value and field != "namespace":
+                yield required(f"{path}.{field}")
+            for fault in names.path_segment_faults(value or ""):
+                yield invalid(f"{path}.{field}", value, fault)
 
     def validate_update(self, obj: IPAddress, old: IPAddress) -> Iterable[Cause]:
         if obj.spec.parent_ref != old.spec.parent_ref:
@@ -45,33 +51,47 @@ def _parent(obj: IPAddress) -> str:
     return "/".join(part for part in (resource, parent.namespace, parent.name) if part)
 
 
-ADDRESS_COLUMNS = (
-    Column("ParentRef", lambda obj, now_s: _parent(obj)),
-    Column("Age", lambda obj, now_s: age(obj.metadata.creation_timestamp, now_s)),
-)
+ADDRESS_COLUMNS = (Column("ParentRef", lambda obj, now_s: _parent(obj)),)
 
 
 class ServiceCIDRRules(Strategy[ServiceCIDR]):
     has_status = True
 
-    def validate(self, obj: ServiceCIDR) -> Iterable[Cause]:
-        written = obj.spec.cidrs if obj.spec else []
-        if not written:
-            yield required("spec.cidrs", "at least one CIDR required")
-        elif len(written) > CIDRS_MAX:
-            yield invalid("spec", obj.spec, "may only hold up to 2 values")
-        found = [network(each) for each in written]
-        for index, (text, each) in enumerate(zip(written, found, strict=True)):
-            if each is None:
-                yield invalid(f"spec.cidrs[{index}]", text, CIDR_FAULT)
-            elif str(each) != text:
-                yield invalid(f"spec.cidrs[{index}]", text, f'must be in canonical form ("{each}")')
-        if len(found) == CIDRS_MAX and found[0] and found[1] and found[0].version == found[1].version:
-            yield invalid("spec", obj.spec, "may specify no more than one IP for each IP family")
+    def validate_create(self, obj: ServiceCIDR) -> Iterable[Cause]:
+        return _validate_ranges(obj.spec or ServiceCIDRSpec())
 
     def validate_update(self, obj: ServiceCIDR, old: ServiceCIDR) -> Iterable[Cause]:
-        if old.spec and old.spec.cidrs and (obj.spec is None or obj.spec.cidrs != old.spec.cidrs):
-            yield invalid("spec.cidrs", obj.spec.cidrs if obj.spec else [], "field is immutable")
+        """A range never changes; one of the other family may come to it."""
+        spec = obj.spec or ServiceCIDRSpec()
+        before, path = old.spec.cidrs if old.spec else [], "spec.cidrs"
+        grown = (len(before), len(spec.cidrs)) == (1, CIDRS_MAX)
+        if len(spec.cidrs) != len(before) and not grown:
+            yield invalid(path, spec.cidrs, "field is immutable")
+            return
+        for index, (cidr, was) in enumerate(zip(spec.cidrs, before, strict=False)):
+            if cidr != was:
+                yield invalid(f"{path}[{index}]", cidr, "field is immutable")
+        if grown:
+            yield from _validate_ranges(spec)
+
+
+def _validate_ranges(spec: ServiceCIDRSpec) -> Iterable[Cause]:
+    path = "spec.cidrs"
+    if not spec.cidrs:
+        yield required(path, "at least one CIDR required")
+        return
+    if len(spec.cidrs) > CIDRS_MAX:
+        yield invalid(path, spec, "may only hold up to 2 values")
+        return
+    found = [network(each) for each in spec.cidrs]
+    for index, (text, each) in enumerate(zip(spec.cidrs, found, strict=True)):
+        if each is None:
+            yield invalid(f"{path}[{index}]", text, CIDR_FAULT)
+        elif str(each) != text:
+            yield invalid(f"{path}[{index}]", text, f'must be in canonical form ("{each}")')
+    if len(found) == CIDRS_MAX and found[0] and found[1] and found[0].version == found[1].version:
+        detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"
+        yield invalid(path, spec.cidrs, detail)
 
 
 CIDR_COLUMNS = (

@@ -7,9 +7,17 @@ import re
 from collections.abc import Iterable
 
 from knarr.api import names
-from knarr.api.core.validate_values import port_name_faults, validate_port
+from knarr.api.core.v1 import TypedLocalObjectReference
+from knarr.api.core.validate_values import port_name_faults, validate_ip, validate_port
 from knarr.api.errors import Cause, forbidden, invalid, not_supported, required, too_long
-from knarr.api.networking.v1 import HTTPIngressPath, Ingress, IngressBackend, IngressClass, IngressSpec
+from knarr.api.networking.v1 import (
+    HTTPIngressPath,
+    Ingress,
+    IngressBackend,
+    IngressClass,
+    IngressClassParametersReference,
+    IngressSpec,
+)
 from knarr.api.printing import NONE, age
 from knarr.api.resources import Column, Strategy
 
@@ -18,6 +26,7 @@ PATH_TYPES = ("Exact", "ImplementationSpecific", "Prefix")
 NOT_IN_PATHS = ("//", "/./", "/../", "%2f", "%2F")
 NOT_AT_THE_END = ("/..", "/.")
 CONTROLLER_MAX = 250
+URL_PATH = re.compile(r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+")
 WILDCARD = re.compile(r"\*\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 WILDCARD_FAULT = (
     "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of "
@@ -32,11 +41,8 @@ class IngressRules(Strategy[Ingress]):
 
     def validate(self, obj: Ingress) -> Iterable[Cause]:
         spec = obj.spec or IngressSpec()
-        if spec.ingress_class_name:
-            for fault in names.dns1123_subdomain_faults(spec.ingress_class_name):
-                yield invalid("spec.ingressClassName", spec.ingress_class_name, fault)
         if not spec.rules and spec.default_backend is None:
-            yield invalid("spec", spec, "either `defaultBackend` or `rules` must be specified")
+            yield invalid("spec", None, "either `defaultBackend` or `rules` must be specified")
         if spec.default_backend:
             yield from _validate_backend(spec.default_backend, "spec.defaultBackend")
         for index, rule in enumerate(spec.rules):
@@ -55,11 +61,28 @@ class IngressRules(Strategy[Ingress]):
                 for fault in names.dns1123_subdomain_faults(tls.secret_name):
                     yield invalid(f"spec.tls[{index}].secretName", tls.secret_name, fault)
 
+        name = spec.ingress_class_name
+        for fault in names.dns1123_subdomain_faults(name) if name is not None else ():
+            yield invalid("spec.ingressClassName", name, fault)
+
     def validate_create(self, obj: Ingress) -> Iterable[Cause]:
         annotation = obj.metadata.annotations.get(CLASS_ANNOTATION)
-        if annotation is not None and obj.spec and obj.spec.ingress_class_name is not None:
-            path = f"metadata.annotations.{CLASS_ANNOTATION}"
-            yield invalid(path, annotation, "can not be set when the class field is also set")
+        name = obj.spec.ingress_class_name if obj.spec else None
+        if annotation is not None and name is not None and annotation != name:
+            detail = "must match `ingressClassName` when both are specified"
+            yield invalid(f"annotations.{CLASS_ANNOTATION}", annotation, detail)
+
+    def validate_status_update(self, obj: Ingress, old: Ingress) -> Iterable[Cause]:
+        balancer = obj.status.load_balancer if obj.status else None
+        for index, each in enumerate(balancer.ingress if balancer else ()):
+            path = f"status.loadBalancer.ingress[{index}]"
+            if each.ip:
+                yield from validate_ip(each.ip, f"{path}.ip")
+            if each.hostname:
+                for fault in names.dns1123_subdomain_faults(each.hostname):
+                    yield invalid(f"{path}.hostname", each.hostname, fault)
+                if _is_address(each.hostname):
+                    yield invalid(f"{path}.hostname", each.hostname, "must be a DNS name, not an IP address")
 
 
 def _validate_host(host: str, path: str, *, address: bool = False) -> Iterable[Cause]:
@@ -87,7 +110,8 @@ def _validate_path(each: HTTPIngressPath, path: str) -> Iterable[Cause]:
     written = each.path or ""
     if not each.path_type:
         yield required(f"{path}.pathType", "pathType must be specified")
-    elif each.path_type in ("Exact", "Prefix"):
+        return
+    if each.path_type in ("Exact", "Prefix"):
         if not written.startswith("/"):
             yield invalid(f"{path}.path", written, "must be an absolute path")
         for part in NOT_IN_PATHS:
@@ -108,9 +132,7 @@ def _validate_backend(backend: IngressBackend, path: str) -> Iterable[Cause]:
     if backend.resource and backend.service:
         yield invalid(path, "", "cannot set both resource and service backends")
     elif backend.resource:
-        for field in ("kind", "name"):
-            if not getattr(backend.resource, field):
-                yield required(f"{path}.resource.{field}")
+        yield from _validate_reference(backend.resource, f"{path}.resource")
     elif backend.service is None:
         yield invalid(path, "", "resource or service backend is required")
     else:
@@ -130,6 +152,19 @@ def _validate_backend(backend: IngressBackend, path: str) -> Iterable[Cause]:
             yield from validate_port(number, f"{path}.service.port.number")
         else:
             yield required(path, "port name or number is required")
+
+
+def _validate_reference(
+    reference: TypedLocalObjectReference | IngressClassParametersReference, path: str
+) -> Iterable[Cause]:
+    if reference.api_group is not None:
+        for fault in names.dns1123_subdomain_faults(reference.api_group):
+            yield invalid(f"{path}.apiGroup", reference.api_group, fault)
+    for field, value in (("kind", reference.kind), ("name", reference.name)):
+        if not value:
+            yield required(f"{path}.{field}")
+        for fault in names.path_segment_faults(value):
+            yield invalid(f"{path}.{field}", value, fault)
 
 
 def _hosts(ingress: Ingress) -> str:
@@ -165,33 +200,42 @@ class IngressClassRules(Strategy[IngressClass]):
         controller = (obj.spec.controller if obj.spec else None) or ""
         if not controller:
             yield required("spec.controller")
-        elif len(controller) > CONTROLLER_MAX:
-            yield too_long("spec.controller", CONTROLLER_MAX)
         else:
-            domain, slash, rest = controller.partition("/")
-            if not slash or not rest:
-                detail = 'must be a domain-prefixed path (such as "acme.io/foo")'
-                yield invalid("spec.controller", controller, detail)
-            for fault in names.dns1123_subdomain_faults(domain):
-                yield invalid("spec.controller", domain, fault)
+            if len(controller.encode()) > CONTROLLER_MAX:
+                yield too_long("spec.controller", CONTROLLER_MAX)
+            yield from _validate_controller(controller, "spec.controller")
         parameters = obj.spec.parameters if obj.spec else None
         if parameters is None:
             return
         path = "spec.parameters"
-        for field in ("kind", "name"):
-            if not getattr(parameters, field):
-                yield required(f"{path}.{field}", f"{field} is required")
+        yield from _validate_reference(parameters, path)
         if parameters.scope not in ("Cluster", "Namespace"):
             yield not_supported(f"{path}.scope", parameters.scope, ("Cluster", "Namespace"))
-        elif parameters.scope == "Namespace" and not parameters.namespace:
+        elif parameters.scope == "Cluster":
+            if parameters.namespace is not None:
+                yield forbidden(f"{path}.namespace", "`parameters.scope` is set to 'Cluster'")
+        elif parameters.namespace is None:
             yield required(f"{path}.namespace", "`parameters.scope` is set to 'Namespace'")
-        elif parameters.scope == "Cluster" and parameters.namespace:
-            yield forbidden(f"{path}.namespace", "`parameters.scope` is set to 'Cluster'")
+        else:
+            for fault in names.dns1123_label_faults(parameters.namespace):
+                yield invalid(f"{path}.namespace", parameters.namespace, fault)
 
     def validate_update(self, obj: IngressClass, old: IngressClass) -> Iterable[Cause]:
         controller = obj.spec.controller if obj.spec else None
         if controller != (old.spec.controller if old.spec else None):
             yield invalid("spec.controller", controller, "field is immutable")
+
+
+def _validate_controller(controller: str, path: str) -> Iterable[Cause]:
+    """domain/path (IsDomainPrefixedPath)."""
+    domain, _, rest = controller.partition("/")
+    if not domain or not rest:
+        yield invalid(path, controller, 'must be a domain-prefixed path (such as "acme.io/foo")')
+        return
+    for fault in names.dns1123_subdomain_faults(domain):
+        yield invalid(path, domain, fault)
+    if not URL_PATH.fullmatch(rest):
+        yield invalid(path, rest, f"Invalid path (regex used for validation is '{URL_PATH.pattern}')")
 
 
 def _parameters(obj: IngressClass) -> str:

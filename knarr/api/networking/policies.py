@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Sequence
 
-from knarr.api.core.validate_values import validate_choice, validate_port, validate_port_or_name, validate_selector
+from knarr.api.core.validate_values import validate_port, validate_port_or_name, validate_selector
 from knarr.api.errors import Cause, forbidden, invalid, not_supported, required
 from knarr.api.meta.v1 import LabelSelector
 from knarr.api.networking.v1 import IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec
@@ -13,8 +13,8 @@ from knarr.api.printing import NONE, age
 from knarr.api.resources import Column, Strategy
 from knarr.api.selectors import selector_of
 
-POLICY_TYPES = ("Egress", "Ingress")
-PROTOCOLS = ("SCTP", "TCP", "UDP")
+POLICY_TYPES = ("Ingress", "Egress")
+PROTOCOLS = ("TCP", "UDP", "SCTP")
 
 
 class NetworkPolicyRules(Strategy[NetworkPolicy]):
@@ -28,7 +28,7 @@ class NetworkPolicyRules(Strategy[NetworkPolicy]):
             spec.policy_types = ["Ingress", "Egress"] if spec.egress else ["Ingress"]
         ports = [port for entering in spec.ingress for port in entering.ports]
         for port in (*ports, *(port for leaving in spec.egress for port in leaving.ports)):
-            port.protocol = port.protocol or "TCP"
+            port.protocol = "TCP" if port.protocol is None else port.protocol
 
     def validate(self, obj: NetworkPolicy) -> Iterable[Cause]:
         spec = obj.spec or NetworkPolicySpec()
@@ -48,25 +48,24 @@ class NetworkPolicyRules(Strategy[NetworkPolicy]):
             return
         for index, kind in enumerate(spec.policy_types):
             if kind not in POLICY_TYPES:
-                yield not_supported(f"spec.policyTypes[{index}]", kind, POLICY_TYPES)
+                yield not_supported(f"spec.policyTypes[{index}]", kind, POLICY_TYPES, in_order=True)
 
 
 def _validate_ports(ports: Sequence[NetworkPolicyPort], path: str) -> Iterable[Cause]:
     for index, port in enumerate(ports):
         place = f"{path}[{index}]"
-        yield from validate_choice(port.protocol, PROTOCOLS, f"{place}.protocol")
+        if port.protocol not in PROTOCOLS:
+            yield not_supported(f"{place}.protocol", port.protocol, PROTOCOLS, in_order=True)
         if port.port is None:
             if port.end_port is not None:
                 yield invalid(f"{place}.endPort", port.end_port, "may not be specified when `port` is not specified")
             continue
-        yield from validate_port_or_name(port.port, f"{place}.port")
-        if port.end_port is None:
-            continue
-        if isinstance(port.port, str):
+        if isinstance(port.port, str) and port.end_port is not None:
             yield invalid(f"{place}.endPort", port.end_port, "may not be specified when `port` is non-numeric")
-        elif port.end_port < port.port:
-            yield invalid(f"{place}.endPort", port.end_port, "must be greater than or equal to `port`")
-        else:
+        yield from validate_port_or_name(port.port, f"{place}.port")
+        if port.end_port is not None and isinstance(port.port, int):
+            if port.end_port < port.port:
+                yield invalid(f"{place}.endPort", port.end_port, "must be greater than or equal to `port`")
             yield from validate_port(port.end_port, f"{place}.endPort")
 
 
@@ -101,7 +100,10 @@ def _validate_block(block: IPBlock, path: str) -> Iterable[Cause]:
 CIDR_FAULT = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
 
 
-def network(written: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def network(written: str) -> Network | None:
     """A CIDR, read; None for what is none."""
     if "/" not in written:
         return None

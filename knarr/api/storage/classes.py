@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from knarr.api import names
-from knarr.api.core.validate_values import validate_choice, validate_selector
-from knarr.api.errors import Cause, duplicate, forbidden, invalid, required, too_long, too_many
+from knarr.api.core.v1 import TopologySelectorTerm
+from knarr.api.core.validate_values import validate_choice, validate_not_negative, validate_selector
+from knarr.api.errors import Cause, duplicate, forbidden, invalid, required, too_long
 from knarr.api.printing import NONE, UNSET, age
+from knarr.api.quantity import parse_quantity
 from knarr.api.resources import Column, Strategy
 from knarr.api.storage.v1 import CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttributesClass
+from knarr.api.types import replace
 
 DEFAULT_ANNOTATION = "storageclass.kubernetes.io/is-default-class"
 PARAMETERS_MAX, PARAMETERS_MAX_BYTES = 512, 256 << 10
 RECLAIM_POLICIES = ("Delete", "Retain")
 BINDING_MODES = ("Immediate", "WaitForFirstConsumer")
 DRIVER_NAME_MAX = 63
+NODE_ID_MAX = 256
 LIFECYCLE_MODES = ("Ephemeral", "Persistent")
 GROUP_POLICIES = ("File", "None", "ReadWriteOnceWithFSType")
 AGE = Column("Age", lambda obj, now_s: age(obj.metadata.creation_timestamp, now_s))
@@ -23,7 +27,8 @@ AGE = Column("Age", lambda obj, now_s: age(obj.metadata.creation_timestamp, now_
 
 def _validate_parameters(parameters: Mapping[str, str], path: str) -> Iterable[Cause]:
     if len(parameters) > PARAMETERS_MAX:
-        yield too_many(path, len(parameters), PARAMETERS_MAX)
+        yield too_long(path, PARAMETERS_MAX)
+        return
     size = 0
     for key, value in parameters.items():
         if not key:
@@ -60,6 +65,14 @@ class StorageClassRules(Strategy[StorageClass]):
         yield from _validate_parameters(obj.parameters, "parameters")
         yield from validate_choice(obj.reclaim_policy, RECLAIM_POLICIES, "reclaimPolicy")
         yield from validate_choice(obj.volume_binding_mode, BINDING_MODES, "volumeBindingMode")
+        seen: list[dict[str, set[str]]] = []
+        for index, term in enumerate(obj.allowed_topologies):
+            path = f"allowedTopologies[{index}].matchLabelExpressions"
+            yield from _validate_topology(term, path)
+            topology = {each.key: set(each.values) for each in term.match_label_expressions}
+            if topology in seen:
+                yield duplicate(path, "")
+            seen.append(topology)
 
     def validate_update(self, obj: StorageClass, old: StorageClass) -> Iterable[Cause]:
         for field, name in (
@@ -71,6 +84,24 @@ class StorageClassRules(Strategy[StorageClass]):
                 yield forbidden(name, f"updates to {name} are forbidden.")
         if obj.volume_binding_mode != old.volume_binding_mode:
             yield invalid("volumeBindingMode", obj.volume_binding_mode, "field is immutable")
+
+
+def _validate_topology(term: TopologySelectorTerm, path: str) -> Iterable[Cause]:
+    if not term.match_label_expressions:
+        yield required(path)
+    keys: set[str] = set()
+    for index, each in enumerate(term.match_label_expressions):
+        place = f"{path}[{index}]"
+        if not each.values:
+            yield required(f"{place}.values")
+        for number, value in enumerate(each.values):
+            if value in each.values[:number]:
+                yield duplicate(f"{place}.values[{number}]", value)
+        for fault in names.label_key_faults(each.key):
+            yield invalid(f"{place}.key", each.key, fault)
+        if each.key in keys:
+            yield duplicate(f"{place}.key", each.key)
+        keys.add(each.key)
 
 
 def _class_name(obj: StorageClass) -> str:
@@ -108,6 +139,7 @@ ATTRIBUTES_CLASS_COLUMNS = (Column("DriverName", lambda obj, now_s: obj.driver_n
 
 
 class CSIDriverRules(Strategy[CSIDriver]):
+    allow_unconditional_update = False
     has_generation = True
     returns_deleted = True
 
@@ -122,7 +154,7 @@ class CSIDriverRules(Strategy[CSIDriver]):
 
     def validate(self, obj: CSIDriver) -> Iterable[Cause]:
         spec = obj.spec
-        yield from validate_driver_name(obj.metadata.name or "", "metadata.name")
+        yield from validate_driver_name(obj.metadata.name or "", "name")
         yield from validate_choice(spec.fs_group_policy, GROUP_POLICIES, "spec.fsGroupPolicy")
         for index, mode in enumerate(spec.volume_lifecycle_modes):
             yield from validate_choice(mode, LIFECYCLE_MODES, f"spec.volumeLifecycleModes[{index}]")
@@ -160,26 +192,44 @@ CSI_DRIVER_COLUMNS = (
 
 class CSINodeRules(Strategy[CSINode]):
     returns_deleted = True
+    allow_unconditional_update = False
 
     def validate(self, obj: CSINode) -> Iterable[Cause]:
         seen: set[str] = set()
         for index, driver in enumerate(obj.spec.drivers):
             path = f"spec.drivers[{index}]"
             yield from validate_driver_name(driver.name, f"{path}.name")
+            if not driver.node_id:
+                yield required(f"{path}.nodeID")
+            if len(driver.node_id.encode()) > NODE_ID_MAX:
+                yield invalid(f"{path}.nodeID", driver.node_id, f"must be {NODE_ID_MAX} characters or less")
+            count = driver.allocatable.count if driver.allocatable else None
+            yield from validate_not_negative(count, f"{path}.allocatable.count")
             if driver.name in seen:
                 yield duplicate(f"{path}.name", driver.name)
             seen.add(driver.name)
-            if not driver.node_id:
-                yield required(f"{path}.nodeID")
-            for key in driver.topology_keys:
+            for number, key in enumerate(driver.topology_keys):
+                if not key:
+                    yield required(path)
+                if key in driver.topology_keys[:number]:
+                    yield duplicate(path, key)
                 for fault in names.label_key_faults(key):
-                    yield invalid(f"{path}.topologyKeys", key, fault)
+                    yield invalid(path, driver.topology_keys, fault)
+
+    def validate_update(self, obj: CSINode, old: CSINode) -> Iterable[Cause]:
+        """How many volumes a driver can attach may be told anew (KEP-4876); what else it said stays."""
+        before = {driver.name: replace(driver, allocatable=None) for driver in old.spec.drivers}
+        for driver in obj.spec.drivers:
+            if driver.name in before and replace(driver, allocatable=None) != before[driver.name]:
+                yield invalid("CSINodeDriver", driver, "field is immutable")
 
 
 CSI_NODE_COLUMNS = (Column("Drivers", lambda obj, now_s: len(obj.spec.drivers), type="integer"), AGE)
 
 
 class CSIStorageCapacityRules(Strategy[CSIStorageCapacity]):
+    allow_unconditional_update = False
+
     def validate(self, obj: CSIStorageCapacity) -> Iterable[Cause]:
         if not obj.storage_class_name:
             yield required("storageClassName")
@@ -187,6 +237,9 @@ class CSIStorageCapacityRules(Strategy[CSIStorageCapacity]):
             for fault in names.dns1123_subdomain_faults(obj.storage_class_name):
                 yield invalid("storageClassName", obj.storage_class_name, fault)
         yield from validate_selector(obj.node_topology, "nodeTopology")
+        for field, amount in (("capacity", obj.capacity), ("maximumVolumeSize", obj.maximum_volume_size)):
+            if amount is not None and parse_quantity(amount) < 0:
+                yield invalid(field, str(amount), "must be greater than or equal to 0")
 
     def validate_update(self, obj: CSIStorageCapacity, old: CSIStorageCapacity) -> Iterable[Cause]:
         if obj.storage_class_name != old.storage_class_name:
@@ -198,5 +251,4 @@ class CSIStorageCapacityRules(Strategy[CSIStorageCapacity]):
 CAPACITY_COLUMNS = (
     Column("StorageClassName", lambda obj, now_s: obj.storage_class_name),
     Column("Capacity", lambda obj, now_s: str(obj.capacity) if obj.capacity is not None else UNSET),
-    AGE,
 )

@@ -11,8 +11,8 @@ from tests.apiserver.pipeline.door import PODS, SERVICES, Door, account, causes,
 
 
 async def addresses(door: Door) -> set[str]:
-    found = await door.store.range("ranges/")
-    return {record.key.rpartition("/")[2] for record in found.records}
+    found = [await door.store.range(prefix) for prefix in ("ranges/", "ipaddresses.networking.k8s.io/")]
+    return {record.key.rpartition("/")[2] for each in found for record in each.records}
 
 
 async def test_nothing_is_made_in_a_namespace_that_is_not_there(door: Door) -> None:

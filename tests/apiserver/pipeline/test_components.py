@@ -1,0 +1,44 @@
+"""componentstatuses: whether the parts of the cluster are well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from knarr.store.contract import StoreFailure
+from tests.apiserver.pipeline.door import Door
+
+COMPONENTS = "/api/v1/componentstatuses"
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
+
+
+async def rows(door: Door) -> dict[str, list[str]]:
+    return {row["cells"][0]: row["cells"][1:] for row in (await door.done("GET", COMPONENTS, accept=TABLE))["rows"]}
+
+
+async def test_components_are_well_once_all_run(door: Door) -> None:
+    waiting = ["Unhealthy", "not yet running", ""]
+    assert await rows(door) == {"controller-manager": waiting, "etcd-0": ["Healthy", "ok", ""], "scheduler": waiting}
+    door.server.ready = True
+    assert set(map(tuple, (await rows(door)).values())) == {("Healthy", "ok", "")}
+    one = await door.done("GET", f"{COMPONENTS}/scheduler")
+    assert one["conditions"] == [{"type": "Healthy", "status": "True", "message": "ok"}]
+
+
+async def test_a_store_that_fails_is_unhealthy(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*args: Any, **more: Any) -> Any:
+        raise StoreFailure("the disk is full")
+
+    monkeypatch.setattr(door.store, "range", broken)
+    assert (await rows(door))["etcd-0"] == ["Unhealthy", "the disk is full", ""]
+
+
+async def test_components_are_only_read(door: Door) -> None:
+    status, refused = await door("GET", f"{COMPONENTS}/none")
+    assert (status, refused["message"]) == (404, 'componentstatuses "none" not found')
+    for method in ("POST", "DELETE"):
+        assert (await door(method, COMPONENTS, {"metadata": {"name": "a"}}))[0] == 405
+    assert (await door("GET", COMPONENTS, watch="true"))[0] == 405
+    listed = await door.done("GET", COMPONENTS, fieldSelector="metadata.name=etcd-0")
+    assert [each["metadata"]["name"] for each in listed["items"]] == ["etcd-0"]
