@@ -1,5 +1,6 @@
 # demo   bring up a cluster and run the shop on it, each step checked (as root; without root on hollow nodes)
 # test   every test; those that need root, kubectl or a kernel feature say so when they are skipped
+# fuzz   the tests of hostile input with many more examples, other ones each time; as long as you like to wait
 # lint   ruff, its format check, mypy --strict
 # bench  the figures of docs/performance.md, measured on this machine
 # clean  remove what these made in the checkout
@@ -8,13 +9,16 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean machine
+.PHONY: demo test fuzz lint bench clean machine
 
 demo: machine $(VENV)/.installed
 	$(RUN)/python examples/shop/demo.py $(ARGS)
 
 test: $(VENV)/.installed-dev
 	$(RUN)/python -m pytest $(ARGS)
+
+fuzz: $(VENV)/.installed-dev
+	$(RUN)/python -m pytest --hypothesis-profile=long --timeout=7200 tests/apiserver/hostile $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(RUN)/ruff check .
@@ -34,6 +38,7 @@ clean:
 $(VENV)/.installed: pyproject.toml
 	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
 	$(RUN)/pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	$(RUN)/python -m compileall -q knarr
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -179,7 +179,8 @@ def read_delete_options(asked: meta.DeleteOptions, *, dry_run: bool) -> DeleteOp
     causes = [*_contradictions(asked, dry_run=dry_run)]
     if policy not in ("", "Background", "Foreground", "Orphan"):
         causes.append(not_supported("propagationPolicy", policy, ("Background", "Foreground", "Orphan")))
-    causes += [not_supported("dryRun", each, ("All",)) for each in asked.dry_run if each != "All"]
+    if any(each != "All" for each in asked.dry_run):
+        causes.append(not_supported("dryRun", asked.dry_run, ("All",)))
     if causes:
         raise Invalid.of("meta.k8s.io", "DeleteOptions", "", causes)
     if asked.orphan_dependents is not None:

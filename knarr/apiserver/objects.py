@@ -23,7 +23,7 @@ from knarr.api.errors import (
     Invalid,
     NotFound,
     ServiceUnavailable,
-    required,
+    invalid,
 )
 from knarr.api.metadata import validate_metadata, validate_metadata_update
 from knarr.api.resources import Resource
@@ -324,7 +324,7 @@ class Objects:
             raise Conflict.of(resource.group, resource.plural, name, detail)
         if not metadata.resource_version:
             if not repeated and not resource.strategy.allow_unconditional_update:
-                cause = required("metadata.resourceVersion", "must be specified for an update")
+                cause = invalid("metadata.resourceVersion", 0, "must be specified for an update")
                 raise Invalid.of(resource.group, resource.kind, name, [cause])
             return False
         if metadata.resource_version != str(record.revision):
@@ -332,12 +332,14 @@ class Objects:
         return True
 
     def _check_preconditions(self, resource: Resource, old: Any, record: Record, options: DeleteOptions) -> None:
-        found = {"UID": (options.uid, old.metadata.uid)}
-        found["ResourceVersion"] = (options.resource_version, str(record.revision))
-        for what, (wanted, there) in found.items():
+        revision = str(record.revision)
+        for what, wanted, there, guess in (
+            ("UID", options.uid, old.metadata.uid, "The object might have been deleted and then recreated"),
+            ("ResourceVersion", options.resource_version, revision, "The object might have been modified"),
+        ):
             if wanted and wanted != there:
-                detail = f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {there}"
-                raise Conflict.of(resource.group, resource.plural, old.metadata.name, detail)
+                detail = f"the {what} in the precondition ({wanted}) does not match the {what} in record ({there}). "
+                raise Conflict.of(resource.group, resource.kind, old.metadata.name, detail + guess)
 
     def _marked_for_deletion(self, resource: Resource, old: Any, options: DeleteOptions) -> Any | None:
         """The object as it waits for its end; None when it can go at once."""

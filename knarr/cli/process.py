@@ -105,6 +105,8 @@ class Process:
         self._record = teardown.Running(config, str(self.kubeconfig_path), server="")
         self._stop_asked = asyncio.Event()
         self._keep = False
+        self._stopping: list[Callable[[], None]] = []
+        """Told at once when the end begins."""
         self._closing: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
         """What the start has opened: a name and how to close it, in the order of opening."""
 
@@ -180,6 +182,8 @@ class Process:
         settings = Settings(address, config.service_cidr, config.node_ports, access_settings(config, self.clock))
         tokens = Tokens(store, self.clock, key, issuer, [issuer])
         self.server = APIServer(store, with_metrics(), self.clock, settings, tokens=tokens)
+        # /readyz tells it from the signal on, while the parts that still need the API end.
+        self._stopping.append(self.server.stop)
         self._closing.append(("API server's connections", self.server.close))
         context = tls_context(self.pki.apiserver, self.pki.ca)
         listener = Listener(self.server, context, config.listen_host, config.listen_port)
@@ -349,6 +353,8 @@ class Process:
     async def _close(self) -> int:
         """Close the parts in reverse order, each whatever became of the others; answers the exit code."""
         self._state = "stopping"
+        for told in self._stopping:
+            told()
         code = OK
         while self._closing:
             name, close = self._closing.pop()
