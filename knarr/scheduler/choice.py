@@ -205,9 +205,7 @@ class Choice:
         return pod_class
 
 
-def _with_compared(
-    totals: Sequence[float], plugin: Aspect, prepared: Any, scores: Sequence[float]
-) -> Sequence[float]:
+def _with_compared(totals: Sequence[float], plugin: Aspect, prepared: Any, scores: Sequence[float]) -> Sequence[float]:
     different = list(set(scores))
     if len(different) == 1:
         return totals  # it makes no difference

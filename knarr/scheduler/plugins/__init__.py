@@ -1,6 +1,7 @@
 """The plugins of the scheduler, one aspect a file.
 
-To add one: a file with a `Plugin` (or `Spanning`), and a line in ALL (filters run in this order, the cheap and telling ones first).
+To add one: a file with a `Plugin` (or `Spanning`), and a line in ALL (filters run in this order, the cheap and telling
+ones first).
 """
 
 from __future__ import annotations

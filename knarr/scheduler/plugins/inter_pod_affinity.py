@@ -109,10 +109,11 @@ class InterPodAffinity(Spanning):
         matchers = tuple(term.matcher for term in terms)
         counted = [(term.topology_key, self._counts(matchers, term.topology_key)) for term in terms]
         first = not any(counts for _, counts in counted) and all(self._matches(each, pod.kind) for each in matchers)
-        return [
-            Barrier(key, (frozenset() if first else self.cache.area(key).domains - counts.keys()).__contains__, FAR, FAR)
-            for key, counts in counted
-        ]
+        barriers = []
+        for key, counts in counted:
+            too_far = frozenset[str]() if first else self.cache.area(key).domains - counts.keys()
+            barriers.append(Barrier(key, too_far.__contains__, FAR, FAR))
+        return barriers
 
     def prepare_score(self, pod: PodInfo) -> dict[str, Counts] | None:
         """How much each domain of each topology key is liked."""
@@ -133,9 +134,7 @@ class InterPodAffinity(Spanning):
         return liked or None
 
     def scores(self, prepared: dict[str, Counts], pick: Pick) -> Sequence[float]:
-        rows = [
-            [likes.get(domain, 0) for domain in pick(self.cache.domains(key))] for key, likes in prepared.items()
-        ]
+        rows = [[likes.get(domain, 0) for domain in pick(self.cache.domains(key))] for key, likes in prepared.items()]
         return [sum(likes) for likes in zip(*rows, strict=True)]
 
     def normalize(self, prepared: dict[str, Counts], scores: Sequence[float]) -> Sequence[float]:

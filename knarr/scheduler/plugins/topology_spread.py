@@ -148,7 +148,7 @@ class TopologySpread(Spanning):
         return self.cache.tallies.of(asked, counts, certain_label(selector), self._area(spec, constraint, keys))
 
     def _area(self, spec: PodSpec, constraint: TopologySpreadConstraint, keys: tuple[str, ...]) -> Area:
-        """Nodes that have all the keys and that the pod could go to otherwise: others don't make a domain (KEP-3094)."""
+        """Nodes with all the keys that the pod could go to otherwise: others don't make a domain (KEP-3094)."""
         wishes = _wishes(spec, constraint)
         if not wishes and len(keys) <= 1:
             return self.cache.area(constraint.topology_key)
