@@ -38,6 +38,7 @@ clean:
 $(VENV)/.installed: pyproject.toml
 	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
 	$(RUN)/pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	$(RUN)/python -m compileall -q knarr
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -20,6 +20,7 @@ from knarr.controllers.csr_signing import CertificateSigning
 from knarr.controllers.daemonset import DaemonSets
 from knarr.controllers.deployment import Deployments
 from knarr.controllers.disruption import DisruptionBudgets
+from knarr.controllers.disruption_stale import StaleDisruptions
 from knarr.controllers.endpoints import EndpointsOfServices
 from knarr.controllers.endpointslice import EndpointSlices
 from knarr.controllers.endpointslicemirroring import EndpointSliceMirroring
@@ -54,6 +55,7 @@ ALL: tuple[type[Controller], ...] = (
     StatefulSets,
     DaemonSets,
     DisruptionBudgets,
+    StaleDisruptions,
     HorizontalPodAutoscalers,
     ReplicationControllers,
     Jobs,
@@ -98,6 +100,7 @@ ACCOUNTS = {
     "pod-garbage-collector-controller": "pod-garbage-collector",
     "root-ca-certificate-publisher-controller": "root-ca-cert-publisher",
     "serviceaccount-controller": "service-account-controller",
+    "stale-disruption-controller": "disruption-controller",
     "taint-eviction-controller": "node-controller",
     "volume_expand": "expand-controller",
 }

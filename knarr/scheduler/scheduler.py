@@ -36,7 +36,7 @@ from knarr.client.informer import Informer, Informers, key_of
 from knarr.clock import Clock, utc
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
 from knarr.scheduler.choice import Choice
-from knarr.scheduler.framework import BindingRefused, Connections, Plugin, Unschedulable
+from knarr.scheduler.framework import BindingRefused, Connections, Outside, Spanning, Unschedulable
 from knarr.scheduler.plugins import ALL
 from knarr.scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from knarr.scheduler.plugins.topology_spread import TopologySpread
@@ -68,11 +68,11 @@ class Scheduler:
             if isinstance(plugin, InterPodAffinity):
                 plugin.labels_of = self._labels_of
                 self._affinity = plugin
-        self._reserving = [plugin for plugin in plugins if type(plugin).reserve is not Plugin.reserve]
+        self._outside = [plugin for plugin in plugins if isinstance(plugin, Outside)]
         self._tasks: asyncio.TaskGroup | None = None
         to = Connections(self._client, informers, clock, self._helped)
-        self._connected: list[Informer[Any]] = [informer for plugin in plugins for informer in plugin.connect(to)]
-        self._spanning = frozenset(plugin.name for plugin in plugins if plugin.spans)
+        self._connected: list[Informer[Any]] = [each for plugin in self._outside for each in plugin.connect(to)]
+        self._spanning = frozenset(plugin.name for plugin in plugins if isinstance(plugin, Spanning))
         self._choice = Choice(self._cache, plugins, clock.random)
         self._preemption = Preemption(self._cache, self._choice, clock.random)
         self._writes: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(WRITES_MAX)
@@ -131,10 +131,10 @@ class Scheduler:
             self._queue.park(waiting, refusal.plugins or frozenset({"nodes"}))
             return self._make_room(waiting, refusal)
         self._cache.withdraw(pod.key)
-        for plugin in self._reserving:
+        for plugin in self._outside:
             plugin.reserve(pod, node)
         self._cache.assume(pod, node.name)
-        self._came(pod.pod)
+        self._came(pod)
         return lambda: self._bind(waiting, node.name)
 
     def _make_room(self, waiting: Waiting, refusal: Unschedulable) -> Callable[[], Awaitable[None]]:
@@ -178,7 +178,7 @@ class Scheduler:
 
     async def _bind(self, waiting: Waiting, node_name: str) -> None:
         """Bind it, at once or when what it needs is there; others don't wait for that."""
-        steps = [plugin.before_binding(waiting.pod, node_name) for plugin in self._reserving]
+        steps = [plugin.before_binding(waiting.pod, node_name) for plugin in self._outside]
         before = [step for step in steps if step is not None]
         if not before:
             await self._bind_now(waiting, node_name)
@@ -199,7 +199,7 @@ class Scheduler:
 
     def _not_bound(self, waiting: Waiting, message: str) -> None:
         """The choice came to nothing: the pod is placed anew, after a while."""
-        for plugin in self._reserving:
+        for plugin in self._outside:
             plugin.unreserve(waiting.pod)
         self._cache.forget(waiting.pod)
         if message:
@@ -224,7 +224,7 @@ class Scheduler:
             log.warning("%s: binding to %s failed: %s", waiting.pod.key, node_name, error)
             self._not_bound(waiting, f"binding rejected: {error}")
             return
-        for plugin in self._reserving:
+        for plugin in self._outside:
             plugin.unreserve(waiting.pod)
         if self._queue.get(waiting.pod.key) is waiting:
             self._queue.remove(waiting.pod.key)
@@ -317,7 +317,7 @@ class Scheduler:
             if self._cache.pod_changed(new):
                 self._freed((new.spec.node_name if new.spec else None) or "")
             if not known:
-                self._came(new)
+                self._came(PodInfo(new))
         elif not _is_to_be_scheduled(new):
             self._drop(key)
         elif not self._cache.is_assumed(key) or (old and old.metadata.uid != new.metadata.uid):
@@ -353,7 +353,7 @@ class Scheduler:
             elif self._spanning & waiting.plugins:
                 self._queue.wake(waiting, sure=False)
 
-    def _came(self, pod: Pod) -> None:
+    def _came(self, pod: PodInfo) -> None:
         """A pod has a node: those that want to be near it may fit now."""
         for waiting in self._queue.parked():
             if InterPodAffinity.name in waiting.plugins and self._affinity.is_drawn_by(waiting.pod, pod):

@@ -10,7 +10,7 @@ from knarr.api.core.volume_matching import claim_class, claim_spec, claims_of, v
 from knarr.api.storage.v1 import CSINode, StorageClass
 from knarr.client.informer import Informer
 from knarr.scheduler.cache import NodeInfo, PodInfo
-from knarr.scheduler.framework import Connections, Plugin, Refusal
+from knarr.scheduler.framework import Connections, Outside, Refusal
 
 NAME = "NodeVolumeLimits"
 REFUSAL = Refusal(NAME, ("node(s) exceed max volume count",))
@@ -19,9 +19,8 @@ Attached = tuple[str, str]
 """A driver, and what it calls the volume (or the claim that it will make one for)."""
 
 
-class NodeVolumeLimits(Plugin):
+class NodeVolumeLimits(Outside):
     name = NAME
-    local = False
 
     def connect(self, to: Connections) -> Sequence[Informer[Any]]:
         self._claims = to.informers.of(PersistentVolumeClaim)

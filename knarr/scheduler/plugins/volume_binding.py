@@ -35,7 +35,7 @@ from knarr.api.storage.v1 import CSIDriver, CSIStorageCapacity, StorageClass
 from knarr.api.types import replace
 from knarr.client.informer import Informer, key_of
 from knarr.scheduler.cache import NodeInfo, PodInfo
-from knarr.scheduler.framework import BindingRefused, Connections, Plugin, Refusal
+from knarr.scheduler.framework import BindingRefused, Connections, Outside, Refusal
 
 NAME = "VolumeBinding"
 BIND_S_MAX = 600.0
@@ -63,9 +63,8 @@ class Decision:
     to_make: list[PersistentVolumeClaim]
 
 
-class VolumeBinding(Plugin):
+class VolumeBinding(Outside):
     name = NAME
-    local = False
 
     def connect(self, to: Connections) -> Sequence[Informer[Any]]:
         self._client, self._clock = to.client, to.clock

@@ -10,7 +10,7 @@ from knarr.api.core.v1 import PersistentVolumeClaim, Pod, Volume
 from knarr.api.core.volume_matching import claim_spec, claims_of
 from knarr.client.informer import Informer
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
-from knarr.scheduler.framework import Connections, Plugin, Refusal
+from knarr.scheduler.framework import Connections, Outside, Refusal
 
 NAME = "VolumeRestrictions"
 IN_USE = Refusal(
@@ -22,10 +22,8 @@ Disk = tuple[str, ...]
 """Kind and identity."""
 
 
-class VolumeRestrictions(Plugin):
+class VolumeRestrictions(Outside):
     name = NAME
-    local = False
-    spans = True
 
     def __init__(self, cache: Cache) -> None:
         super().__init__(cache)

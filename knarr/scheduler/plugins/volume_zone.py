@@ -9,7 +9,7 @@ from knarr.api.core.v1 import PersistentVolume, PersistentVolumeClaim
 from knarr.api.core.volume_matching import claim_spec, claims_of
 from knarr.client.informer import Informer
 from knarr.scheduler.cache import NodeInfo, PodInfo
-from knarr.scheduler.framework import Connections, Plugin, Refusal
+from knarr.scheduler.framework import Connections, Outside, Refusal
 
 NAME = "VolumeZone"
 REFUSAL = Refusal(NAME, ("node(s) had no available volume zone",), curable=False)
@@ -24,9 +24,8 @@ BETWEEN = "__"
 """What separates the zones of a volume that is in several."""
 
 
-class VolumeZone(Plugin):
+class VolumeZone(Outside):
     name = NAME
-    local = False
 
     def connect(self, to: Connections) -> Sequence[Informer[Any]]:
         self._claims = to.informers.of(PersistentVolumeClaim)

@@ -142,6 +142,7 @@ async def test_requests_are_counted_under_upstreams_names(door: Door) -> None:
     assert (total(200, "resource", "GET"), total(404, "resource", "GET"), total(200, "namespace", "LIST")) == (1, 1, 1)
     count = "apiserver_request_duration_seconds_count{" + labels.format("resource", "GET") + "}"
     assert found[count] == 2
+    assert found['apiserver_storage_objects{resource="clusterroles.rbac.authorization.k8s.io"}'] > 10
     assert found['apiserver_resource_objects{group="",resource="configmaps"}'] == 1
     assert found["process_resident_memory_bytes"] > 1e6
 
