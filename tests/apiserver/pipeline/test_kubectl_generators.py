@@ -168,6 +168,8 @@ async def test_get_in_every_form(kubectl: Kubectl) -> None:
 
 async def test_who_one_is_and_what_one_may(kubectl: Kubectl) -> None:
     assert "system:masters" in await kubectl.run("auth", "whoami")
+    everything = (await kubectl.run("auth", "can-i", "--list")).splitlines()
+    assert [line.split() for line in everything].count(["[*]", "[]", "[*]"]) == 1
     await kubectl.run("auth", "can-i", "get", "pods", "--as=ann", code=1)  # no, says its exit code
     shown = ("--dry-run=client", "-o", "json", "--namespace=default")
     role = await kubectl.run("create", "role", "r", "--verb=get", "--resource=pods", *shown)
