@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from knarr.api.apps.v1 import StatefulSet
 from knarr.api.core.v1 import PersistentVolume, PersistentVolumeClaim, Pod
 from knarr.client.informer import Informer
 from knarr.node.local_volumes import HostFolders, node_of
-from knarr.simulate.clock import VirtualClock, run
 from tests.cluster import Cluster, simulate
 from tests.storage import claim, mounting, storage_class
 
@@ -163,16 +163,12 @@ def stateful_set() -> dict[str, Any]:
 
 def test_folders_are_made_for_everybody_and_removed_with_what_is_in_them(tmp_path: Path) -> None:
     folders = HostFolders(tmp_path / "volumes")
-
-    async def main(_: VirtualClock) -> None:
-        for _again in range(2):
-            await folders.make("one")
-        path = Path(folders.path("one"))
-        assert path.stat().st_mode & 0o777 == 0o777
-        (path / "inside").mkdir()
-        (path / "inside" / "file").write_text("x")
-        for _again in range(2):
-            await folders.remove("one")
-        assert not path.exists()
-
-    run(main, 0)
+    path = Path(folders.path("one"))
+    for _again in range(2):
+        asyncio.run(folders.make("one"))
+    assert path.stat().st_mode & 0o777 == 0o777
+    (path / "inside").mkdir()
+    (path / "inside" / "file").write_text("x")
+    for _again in range(2):
+        asyncio.run(folders.remove("one"))
+    assert not path.exists()
