@@ -1,5 +1,6 @@
 # demo   bring up a cluster and run the shop on it, each step checked (as root; without root on hollow nodes)
 # test   every test; those that need root, kubectl or a kernel feature say so when they are skipped
+# fuzz   the tests of hostile input with many more examples, other ones each time; as long as you like to wait
 # lint   ruff, its format check, mypy --strict
 # simulate  SEEDS=1000000 seeded runs of the control plane in bad weather; SEED=4711 replays one and shows it
 # bench  the figures of docs/performance.md, measured on this machine
@@ -9,13 +10,16 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test lint simulate bench clean machine
+.PHONY: demo test fuzz lint simulate bench clean machine
 
 demo: machine $(VENV)/.installed
 	$(RUN)/python examples/shop/demo.py $(ARGS)
 
-test: $(VENV)/.installed-dev
+test: machine $(VENV)/.installed-dev
 	$(RUN)/python -m pytest $(ARGS)
+
+fuzz: $(VENV)/.installed-dev
+	$(RUN)/python -m pytest --hypothesis-profile=long --timeout=7200 tests/apiserver/hostile $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(RUN)/ruff check .
@@ -39,6 +43,7 @@ clean:
 $(VENV)/.installed: pyproject.toml
 	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
 	$(RUN)/pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	$(RUN)/python -m compileall -q knarr
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

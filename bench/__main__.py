@@ -8,22 +8,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from bench import clusters, load, subjects
+from bench import clusters, load, scheduling, stages, subjects, workloads
 from bench.clusters import Measured
+from bench.document import Figure, document
 from knarr.cli.connection import ApiFailure, Connection
 from knarr.client.client import APPLY_PATCH
 
@@ -38,20 +37,12 @@ LIST_PODS = 1_000
 WATCHERS = 100
 WATCHED_CREATES = 1_000
 MANY_WATCHERS, PACE, PACED_CREATES = 1_000, 200, 2_000
+PACED_CONNECTIONS = 64
+"""Enough that the pace is kept even when an answer takes a quarter of a second."""
 STARTS = 7
 REPLICAS, SIM_NODES = 500, 100
 OCI_PODS = 50
 SIM = ("--runtime", "sim")
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One line of the table."""
-
-    what: str
-    value: str
-    expected: str = ""
-    by: str = "knarr"
 
 
 # What is measured, one function a figure or a few that belong together.
@@ -158,7 +149,7 @@ def many_watchers(measured: Measured) -> Iterator[Figure]:
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "paced-{}"}, "data": {"sent": "{now}"}}
         order = {"method": "POST", "body": json.dumps(body, separators=(",", ":")), "per_second": PACE}
         before_s = measured.processor_s()
-        made = asked(measured, path, 201, count=PACED_CREATES, connections=4, shards=shards, **order)
+        made = asked(measured, path, 201, count=PACED_CREATES, connections=PACED_CONNECTIONS, shards=shards, **order)
         delivered = load.result(watch)
         used = (measured.processor_s() - before_s) / (delivered["ended_s"] - made.began_s)
         yield Figure(
@@ -389,6 +380,9 @@ SECTIONS: dict[str, Callable[[], Iterator[Figure]]] = {
     "watchers": on_knarr(many_watchers),
     "discovery": on_knarr(first_contact),
     "deployments": deployments,
+    "workloads": workloads.workloads,
+    "scheduling": scheduling.scheduling,
+    "idle": workloads.idle,
     "containers": containers,
     "upstream-api": on_upstream(api),
     "upstream-applies": on_upstream(applies),
@@ -418,7 +412,8 @@ def main() -> int:
     if not clusters.has_upstream():
         console.print("kube-apiserver and etcd are not on PATH: upstream was not measured beside it.")
     if not parsed.no_write and code == 0 and parsed.only == list(SECTIONS):
-        DOCUMENT.write_text(document(figures))
+        written = document(figures, stages.measured(), upstream=clusters.has_upstream())
+        DOCUMENT.write_text(written)
         console.print(f"written to {DOCUMENT}")
     return code
 
@@ -430,44 +425,6 @@ def table(figures: list[Figure]) -> Table:
     for figure in figures:
         shown.add_row(figure.by, figure.what, figure.value, figure.expected)
     return shown
-
-
-def document(figures: list[Figure]) -> str:
-    rows = "\n".join(f"| {each.by} | {each.what} | {each.value} | {each.expected} |" for each in figures)
-    upstream = (
-        "kube-apiserver and etcd were measured beside it, by the same generator."
-        if clusters.has_upstream()
-        else "kube-apiserver and etcd were not installed there; where they are, `make bench` measures them beside it."
-    )
-    return f"""# Performance
-
-Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {machine()}. {upstream}
-
-| by | figure | measured | expected |
-|---|---|---|---|
-{rows}
-
-How it is measured: `bench/load.py` is the load generator, a process of its own that speaks HTTP/1.1 over TLS with a
-client certificate, each connection sending its next request when the last is answered. It shares the machine's
-processors with the server. Data folders are on the disk, and every create is on it (SQLite WAL, synchronous=FULL)
-before it is answered. Memory is the proportional set size of the whole process. Ready means that the node is Ready,
-the default ServiceAccount is there and a pod can be created; it is counted from the start of the process, so Python's
-own start is in it. One section alone: `make bench ARGS="--only api"`.
-"""
-
-
-def machine() -> str:
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.machine(),
-    )
-    memory = int(Path("/proc/meminfo").read_text().split()[1]) / 1e6
-    python = f"Python {platform.python_version()}"
-    return f"{os.cpu_count()} cores of {cpu}, {memory:.0f} GB, Linux {platform.release()}, {python}"
 
 
 if __name__ == "__main__":

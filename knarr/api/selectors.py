@@ -6,10 +6,11 @@ Grammar and messages follow upstream's apimachinery (labels.Parse, fields.ParseS
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from knarr.api.errors import shown
 from knarr.api.meta.v1 import LabelSelector
 from knarr.api.names import label_key_faults, label_value_faults
 
@@ -72,26 +73,9 @@ def _integer(written: str) -> int | None:
     return number if -(2**63) <= number < 2**63 else None
 
 
-_TOKEN = re.compile(r"\s*(?:(==|!=|=|!|,|\(|\)|<|>)|([^\s=!,()<>]+))")
-
-
 def parse_selector(text: str) -> Selector:
     """`a=b,c in (d,e),!f`. Raises ValueError with upstream's wording."""
-    tokens = _tokens(text)
-    requirements: list[Requirement] = []
-    position = 0
-    while position < len(tokens):
-        requirement, position = _requirement(tokens, position)
-        requirements.append(requirement)
-        if position < len(tokens):
-            if tokens[position] != ",":
-                raise ValueError(
-                    f"unable to parse requirement: found '{tokens[position]}', expected: ',' or 'end of string'"
-                )
-            position += 1
-            if position == len(tokens):
-                raise ValueError("unable to parse requirement: found '', expected: identifier after ','")
-    return Selector(tuple(sorted(requirements, key=lambda requirement: requirement.key)))
+    return Selector(tuple(sorted(_Parser(text).selector(), key=lambda requirement: requirement.key)))
 
 
 def selector_of_labels(labels: Mapping[str, str]) -> Selector:
@@ -161,83 +145,138 @@ def _split_terms(text: str) -> list[str]:
 
 
 def _unescape(value: str) -> str:
-    return re.sub(r"\\([\\,=])", r"\1", value)
-
-
-def _tokens(text: str) -> list[str]:
-    tokens, position = [], 0
-    text = text.rstrip()
-    while position < len(text):
-        found = _TOKEN.match(text, position)
-        if not found:
-            raise ValueError(f"unable to parse requirement: found {text[position]!r}")
-        tokens.append(found.group(1) or found.group(2))
-        position = found.end()
-    return tokens
-
-
-def _requirement(tokens: Sequence[str], position: int) -> tuple[Requirement, int]:
-    def peek(offset: int = 0) -> str:
-        return tokens[position + offset] if position + offset < len(tokens) else ""
-
-    if peek() == "!":
-        key = _key(peek(1))
-        return Requirement(key, Operator.DOES_NOT_EXIST), position + 2
-    key = _key(peek())
-    operator = peek(1)
-    if operator in ("", ","):
-        return Requirement(key, Operator.EXISTS), position + 1
-    if operator in ("=", "==", "!="):
-        value = peek(2)
-        end = position + 3
-        if value in ("", ","):
-            value, end = "", position + 2
-        kind = Operator.NOT_IN if operator == "!=" else Operator.IN
-        return Requirement(key, kind, frozenset((_value(key, value),))), end
-    if operator in ("in", "notin"):
-        values, end = _values(tokens, position + 2)
-        return Requirement(key, Operator(operator), frozenset(_value(key, value) for value in values)), end
-    if operator in (">", "<"):
-        value = peek(2)
-        if not re.fullmatch(r"-?[0-9]+", value):
-            raise ValueError(
-                f"values[0][{key}]: Invalid value: \"{value}\": for 'Gt', 'Lt' operators, the value must be an integer"
-            )
-        kind = Operator.GREATER_THAN if operator == ">" else Operator.LESS_THAN
-        return Requirement(key, kind, frozenset((value,))), position + 3
-    raise ValueError(f"unable to parse requirement: found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
-
-
-def _values(tokens: Sequence[str], position: int) -> tuple[list[str], int]:
-    if position >= len(tokens) or tokens[position] != "(":
-        found = tokens[position] if position < len(tokens) else ""
-        raise ValueError(f"unable to parse requirement: found '{found}', expected: '('")
-    position += 1
-    values: list[str] = []
-    expect_value = True
-    while position < len(tokens):
-        token = tokens[position]
-        position += 1
-        if token == ")":
-            if expect_value:
-                values.append("")
-            return values, position
-        if token == ",":
-            if expect_value:
-                values.append("")
-            expect_value = True
-        elif expect_value:
-            values.append(token)
-            expect_value = False
+    plain: list[str] = []
+    characters = iter(value)
+    for character in characters:
+        if character == "\\":
+            escaped = next(characters, "")
+            if escaped not in ("\\", ",", "="):
+                raise ValueError(f"invalid field selector: invalid escape sequence: \\{escaped}")
+            plain.append(escaped)
+        elif character in ",=":
+            raise ValueError(f"invalid field selector: unescaped character in value: {ord(character)}")
         else:
-            break
-    raise ValueError("unable to parse requirement: expected: ',' or ')'")
+            plain.append(character)
+    return "".join(plain)
+
+
+# The parser, after upstream's: the same tokens, the same complaints
+
+_SPECIAL = "=!,()<>"
+_TOKEN = re.compile(r"(==|!=|[=!,()<>])|([^ \t\r\n=!,()<>]+)")
+_OPERATORS = {
+    "in": Operator.IN,
+    "notin": Operator.NOT_IN,
+    "=": Operator.IN,
+    "==": Operator.IN,
+    "!=": Operator.NOT_IN,
+    ">": Operator.GREATER_THAN,
+    "<": Operator.LESS_THAN,
+}
+_END = ""
+
+
+class _Parser:
+    """Goes through the tokens of one selector: symbols and words, `_END` at last."""
+
+    def __init__(self, text: str) -> None:
+        self._tokens = [found.group() for found in _TOKEN.finditer(text)]
+        self._tokens.append(_END)
+        self._position = 0
+
+    def selector(self) -> list[Requirement]:
+        found: list[Requirement] = []
+        while (token := self._peek()) != _END:
+            if not _is_word(token) and token != "!":
+                raise _unexpected(token, "!, identifier, or 'end of string'")
+            found.append(self._requirement())
+            token = self._take()
+            if token == _END:
+                break
+            if token != ",":
+                raise _unexpected(token, "',' or 'end of string'")
+            following = self._peek()
+            if not _is_word(following) and following != "!":
+                raise _unexpected(following, "identifier after ','")
+        return found
+
+    def _peek(self) -> str:
+        return self._tokens[self._position]
+
+    def _take(self) -> str:
+        token = self._tokens[self._position]
+        self._position = min(self._position + 1, len(self._tokens) - 1)
+        return token
+
+    def _requirement(self) -> Requirement:
+        token = self._take()
+        absent = token == "!"
+        if absent:
+            token = self._take()
+        if not _is_word(token):
+            raise _unexpected(token, "identifier")
+        key = _key(token)
+        if self._peek() in (_END, ","):
+            return Requirement(key, Operator.DOES_NOT_EXIST if absent else Operator.EXISTS)
+        if absent:
+            return Requirement(key, Operator.DOES_NOT_EXIST)
+        written = self._take()
+        if written not in _OPERATORS:
+            raise _unexpected(written, "in, notin, =, ==, !=, gt, lt")
+        operator = _OPERATORS[written]
+        values = self._set() if written in ("in", "notin") else {self._one()}
+        if operator in (Operator.GREATER_THAN, Operator.LESS_THAN):
+            _check_number(key, next(iter(values)))
+        return Requirement(key, operator, frozenset(_value(key, value) for value in sorted(values)))
+
+    def _one(self) -> str:
+        if self._peek() in (_END, ","):
+            return ""
+        token = self._take()
+        if not _is_word(token):
+            raise _unexpected(token, "identifier")
+        return token
+
+    def _set(self) -> set[str]:
+        """(a,b): between two commas, and beside a bracket, stands the empty value."""
+        token = self._take()
+        if token != "(":
+            raise ValueError(f"unable to parse requirement: found '{token}' expected: '('")
+        values: set[str] = set()
+        word = False
+        while (token := self._take()) != ")":
+            if token == ",":
+                if not word:
+                    values.add("")
+                word = False
+            elif not _is_word(token):
+                raise _unexpected(token, "',', or identifier")
+            elif self._peek() not in (",", ")"):
+                raise _unexpected(self._peek(), "',' or ')'")
+            else:
+                values.add(token)
+                word = True
+        return values if word else values | {""}
+
+
+def _is_word(token: str) -> bool:
+    return token != _END and token[0] not in _SPECIAL
+
+
+def _unexpected(found: str, expected: str) -> ValueError:
+    return ValueError(f"unable to parse requirement: found '{found}', expected: {expected}")
+
+
+def _check_number(key: str, value: str) -> None:
+    if _integer(value) is None:
+        detail = "for 'Gt', 'Lt' operators, the value must be an integer"
+        raise ValueError(f"unable to parse requirement: values[0][{key}]: Invalid value: {shown(value)}: {detail}")
 
 
 def _key(key: str) -> str:
     faults = label_key_faults(key)
     if faults:
-        raise ValueError(f'unable to parse requirement: <nil>: Invalid value: "{key}": {"; ".join(faults)}')
+        raise ValueError(f"unable to parse requirement: <nil>: Invalid value: {shown(key)}: {'; '.join(faults)}")
     return key
 
 
@@ -245,7 +284,7 @@ def _value(key: str, value: str) -> str:
     faults = label_value_faults(value)
     if faults:
         raise ValueError(
-            f'unable to parse requirement: values[0][{key}]: Invalid value: "{value}": {"; ".join(faults)}'
+            f"unable to parse requirement: values[0][{key}]: Invalid value: {shown(value)}: {'; '.join(faults)}"
         )
     return value
 

@@ -8,13 +8,14 @@ key is named.
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import yaml
 
 NESTING_MAX = 250
 """Values in values: what recursive code can walk within Python's limit of 1,000 frames."""
-VALUES_MAX = 200_000
+VALUES_MAX = 100_000
 """Values in a document once its aliases are expanded: more than any real object has."""
 FAULTS_MAX = 100
 """Keys that stand twice and are named."""
@@ -111,7 +112,10 @@ def _parse(text: str) -> tuple[Any, list[str]]:
             inner = open_values[-1]
             if isinstance(event, yaml.ScalarEvent):
                 tag = event.tag or loader.resolve(yaml.ScalarNode, event.value, event.implicit)
-                value = _scalar(tag.rpartition(":")[2], event.value, inner)
+                kind = tag.rpartition(":")[2]
+                if kind == "str" and event.implicit[0]:
+                    kind = _as_go_reads(event.value)
+                value = _scalar(kind, event.value, inner)
                 add(inner, value, 1)
                 if event.anchor:
                     anchors[event.anchor] = (value, 1)
@@ -136,6 +140,15 @@ def _parse(text: str) -> tuple[Any, list[str]]:
     return (root.values[0] if root.values else None), faults
 
 
+_EXPONENT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+")
+
+
+def _as_go_reads(plain: str) -> str:
+    """What a text without quotes is, where Go's reader sees more than PyYAML: 1e3."""
+    # What is too large for a float stays text.
+    return "float" if _EXPONENT.fullmatch(plain) and math.isfinite(float(plain)) else "str"
+
+
 def _scalar(kind: str, text: str, inner: _Open) -> Any:
     """A value by its YAML 1.1 tag. Times stay strings: JSON has no such type."""
     if kind == "null":
@@ -145,8 +158,11 @@ def _scalar(kind: str, text: str, inner: _Open) -> Any:
     if kind == "int":
         return _number(text.replace("_", ""))
     if kind == "float":
+        written = text.replace("_", "")
+        if written.lstrip("+-").lower() in (".nan", ".inf"):
+            raise YAMLFault(f"{text} is no number of JSON")
         try:
-            value = float(text.replace("_", ""))
+            value = float(written)
         except ValueError:
             return text
         if not math.isfinite(value):

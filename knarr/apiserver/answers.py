@@ -21,7 +21,14 @@ JSON_HEADERS = {"content-type": "application/json"}
 
 def failure(error: APIError, request: Request | None = None) -> Answer:
     """The answer that an error is."""
-    answer = Answer(error.code, dict(JSON_HEADERS), msgspec.json.encode(error.status()))
+    try:
+        body = msgspec.json.encode(error.status())
+    except UnicodeEncodeError:
+        # The message repeats what the client sent, and that was no text.
+        error.message = error.message.encode("utf-8", "replace").decode()
+        error.causes = ()
+        body = msgspec.json.encode(error.status())
+    answer = Answer(error.code, dict(JSON_HEADERS), body)
     if request:
         pretty(answer, request)
     if error.retry_after_s is not None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from knarr.api.decode import convert, decode, duplicate_fields, plain_json, plain_yaml
-from knarr.api.errors import BadRequest, Invalid, UnsupportedMediaType, invalid, not_supported, required
+from knarr.api.errors import BadRequest, Cause, Invalid, UnsupportedMediaType, invalid, not_supported, required
 from knarr.api.meta import v1 as meta
 from knarr.apiserver import protobuf
 from knarr.apiserver.calls import Call
 from knarr.apiserver.objects import DeleteOptions
 from knarr.apiserver.patch import checked_operations, json_patch, merge_patch, unknown_members
-from knarr.apiserver.requests import number
+from knarr.apiserver.requests import flag, number
 from knarr.apiserver.strategic import go_value, strategic_merge_patch
 from knarr.client.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
 
@@ -158,6 +158,15 @@ def delete_options_of(call: Call) -> DeleteOptions:
     if asked.grace_period_seconds is None:
         asked.grace_period_seconds = number(call.query, "gracePeriodSeconds")
     asked.propagation_policy = asked.propagation_policy or call.query.get("propagationPolicy")
+    if asked.orphan_dependents is None and "orphanDependents" in call.query:
+        asked.orphan_dependents = flag(call.query, "orphanDependents")
+    unsafe = "ignoreStoreReadErrorWithClusterBreakingPotential"
+    asked.ignore_store_read_error_with_cluster_breaking_potential = (
+        asked.ignore_store_read_error_with_cluster_breaking_potential or flag(call.query, unsafe)
+    )
+    if asked.ignore_store_read_error_with_cluster_breaking_potential and not call.path.name:
+        detail = "is not allowed with DELETECOLLECTION, try again after removing the option"
+        raise Invalid.of("meta.k8s.io", "DeleteOptions", "", [invalid(unsafe, True, detail)])
     return read_delete_options(asked, dry_run=call.dry_run)
 
 
@@ -167,10 +176,14 @@ def read_delete_options(asked: meta.DeleteOptions, *, dry_run: bool) -> DeleteOp
     if grace_s is not None and grace_s < 0:
         raise BadRequest("gracePeriodSeconds must be a whole number, 0 or greater")
     policy = asked.propagation_policy or ""
+    causes = [*_contradictions(asked, dry_run=dry_run)]
     if policy not in ("", "Background", "Foreground", "Orphan"):
-        cause = not_supported("propagationPolicy", policy, ("Background", "Foreground", "Orphan"))
-        raise Invalid.of("meta.k8s.io", "DeleteOptions", "", [cause])
-    if asked.orphan_dependents is not None and not policy:
+        causes.append(not_supported("propagationPolicy", policy, ("Background", "Foreground", "Orphan")))
+    if any(each != "All" for each in asked.dry_run):
+        causes.append(not_supported("dryRun", asked.dry_run, ("All",)))
+    if causes:
+        raise Invalid.of("meta.k8s.io", "DeleteOptions", "", causes)
+    if asked.orphan_dependents is not None:
         policy = "Orphan" if asked.orphan_dependents else "Background"
     preconditions = asked.preconditions or meta.Preconditions()
     return DeleteOptions(
@@ -180,3 +193,22 @@ def read_delete_options(asked: meta.DeleteOptions, *, dry_run: bool) -> DeleteOp
         resource_version=preconditions.resource_version,
         dry_run=dry_run or asked.dry_run == ["All"],
     )
+
+
+def _contradictions(asked: meta.DeleteOptions, *, dry_run: bool) -> Iterator[Cause]:
+    """Options that exclude each other."""
+    if asked.orphan_dependents is not None and asked.propagation_policy:
+        detail = "orphanDependents and deletionPropagation cannot be both set"
+        yield invalid("propagationPolicy", asked.propagation_policy, detail)
+    if not asked.ignore_store_read_error_with_cluster_breaking_potential:
+        return
+    given = {
+        "dryRun": dry_run or asked.dry_run,
+        "propagationPolicy": asked.propagation_policy,
+        "orphanDependents": asked.orphan_dependents is not None,
+        "gracePeriodSeconds": asked.grace_period_seconds is not None,
+        "preconditions": asked.preconditions is not None,
+    }
+    for name in (name for name, value in given.items() if value):
+        field = "ignoreStoreReadErrorWithClusterBreakingPotential"
+        yield invalid(field, True, f"cannot be set together with .{name}")

@@ -9,12 +9,13 @@ from functools import lru_cache
 import msgspec
 
 from knarr.api.decode import decoder
-from knarr.api.errors import Invalid, invalid, not_supported
+from knarr.api.errors import Cause, Invalid, invalid, not_supported
 from knarr.api.resources import Resource
 from knarr.apiserver.ownership.managers import NAME_MAX_BYTES, UPDATE, Manager, manager_fault
 from knarr.apiserver.requests import ResourcePath
 from knarr.client.transport import Request, User
 
+OPTIONS = {"PUT": "UpdateOptions", "PATCH": "PatchOptions", "DELETE": "DeleteOptions"}
 PROGRAMS_MAX = 1024
 """User-Agents whose program is remembered."""
 
@@ -42,7 +43,7 @@ class Call:
         """Raises Invalid."""
         value = self.query.get("dryRun", "")
         if value not in ("", "All"):
-            raise Invalid.of("meta.k8s.io", "CreateOptions", "", [not_supported("dryRun", value, ("All",))])
+            raise self._odd(not_supported("dryRun", [value], ("All",)))
         return value == "All"
 
     @property
@@ -50,18 +51,21 @@ class Call:
         """fieldValidation: Ignore, Warn or Strict. Raises Invalid."""
         value = self.query.get("fieldValidation") or "Warn"
         if value not in ("Ignore", "Warn", "Strict"):
-            cause = not_supported("fieldValidation", value, ("Ignore", "Strict", "Warn"))
-            raise Invalid.of("meta.k8s.io", "CreateOptions", "", [cause])
+            raise self._odd(not_supported("fieldValidation", value, ("", "Ignore", "Strict", "Warn")))
         return value
 
     def manager(self, operation: str = UPDATE, subresource: str = "") -> Manager:
         """Who will own what this request sets: fieldManager, else the program that the User-Agent names."""
         name = self.query.get("fieldManager", "")
         if name and (fault := manager_fault(name)):
-            raise Invalid.of("meta.k8s.io", "PatchOptions", "", [invalid("fieldManager", name, fault)])
+            raise self._odd(invalid("fieldManager", name, fault))
         name = name or _program(self.request.headers.get("user-agent", ""))
         version = self.resource.group_version
         return Manager(name, operation, version, subresource or self.path.subresource, self.versions)
+
+    def _odd(self, cause: Cause) -> Invalid:
+        """A fault of the options in the query."""
+        return Invalid.of("meta.k8s.io", OPTIONS.get(self.request.method, "CreateOptions"), "", [cause])
 
     def presented(self, value: bytes) -> bytes:
         """An object's bytes in the version that the client asked for."""

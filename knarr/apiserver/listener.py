@@ -49,7 +49,7 @@ DRAINED_FROM_BYTES = 64 << 10
 """An answer of this size is waited for until the client has taken most of it."""
 STALLED_MAX_S = 60.0
 """How long a watch waits for a client that does not read; then the connection is closed."""
-SHUTDOWN_S = 2.0
+SHUTDOWN_S = 10.0
 """How long running requests may take to end when the server stops."""
 MESSAGE_MAX_BYTES = 4 << 20
 """Of one WebSocket message."""
@@ -75,6 +75,7 @@ class Listener:
         )
         self._listening: asyncio.Server | None = None
         self._streams: set[asyncio.Task[Any]] = set()
+        self._stopping = False
 
     async def start(self) -> int:
         """Listen; answers the port. Raises OSError."""
@@ -86,7 +87,12 @@ class Listener:
         return port
 
     async def close(self) -> None:
-        """Stop listening, end the streams, let short requests finish."""
+        """Be ready no more, stop listening, end the streams as if their time were over, let short requests finish.
+
+        Idle connections are closed at once, the others with the answer that they wait for.
+        """
+        self._server.stop()
+        self._stopping = True
         if self._listening:
             self._listening.close()
         for task in tuple(self._streams):
@@ -117,9 +123,12 @@ class Listener:
             answer.body = await asyncio.to_thread(gzip.compress, answer.body, 1)
             vary = filter(None, (answer.headers.get("vary"), "Accept-Encoding"))
             answer.headers |= {"content-encoding": "gzip", "vary": ", ".join(vary)}
-        if answer.headers == JSON_HEADERS and not answer.warnings and incoming.keep_alive:
+        if answer.headers == JSON_HEADERS and not answer.warnings and incoming.keep_alive and not self._stopping:
             return await _written(answer, incoming)
-        return _plain(answer)
+        response = _plain(answer)
+        if self._stopping:
+            response.force_close()
+        return response
 
     async def _read(self, incoming: web.BaseRequest) -> Request:
         path, _, text = incoming.raw_path.partition("?")

@@ -13,6 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
 from knarr import KUBERNETES_VERSION
+from knarr.api.errors import qualified
 from knarr.apiserver.requests import ResourcePath, flag
 from knarr.client.transport import Answer, Request
 
@@ -70,6 +71,12 @@ class Metrics:
             ("group", "resource"),
             registry=self.registry,
         )
+        self._storage_objects = Gauge(
+            "apiserver_storage_objects",
+            "Objects in the store, by resource and group in one (deprecated for apiserver_resource_objects).",
+            ("resource",),
+            registry=self.registry,
+        )
         build = Gauge(
             "kubernetes_build_info", "What runs here.", ("git_version", "major", "minor"), registry=self.registry
         )
@@ -101,6 +108,7 @@ class Metrics:
         """The text, with the number of objects by (group, resource), which are counted when somebody reads."""
         for labels, count in objects.items():
             self._objects.labels(*labels).set(count)
+            self._storage_objects.labels(qualified(*labels)).set(count)
         return Answer(200, {"content-type": CONTENT_TYPE_LATEST}, generate_latest(self.registry))
 
 

@@ -23,7 +23,7 @@ from knarr.api.errors import (
     Invalid,
     NotFound,
     ServiceUnavailable,
-    required,
+    invalid,
 )
 from knarr.api.metadata import validate_metadata, validate_metadata_update
 from knarr.api.resources import Resource
@@ -285,11 +285,12 @@ class Objects:
             return Stored(await self._erase(resource, obj, record, dry_run), False, warnings)
         if ownership.only_time_differs(metadata.managed_fields, old.metadata.managed_fields):
             tracked, metadata.managed_fields = metadata.managed_fields, old.metadata.managed_fields
-            if _unstamped(obj) != _unstamped(old):
+            if stamp(_unstamped(obj), record.revision) != record.value:
                 metadata.managed_fields = tracked
-        if _unstamped(obj) == _unstamped(old):
+        value = _unstamped(obj)
+        if stamp(value, record.revision) == record.value:
             return Stored(record.value, False, warnings)
-        value = await self._commit(resource, obj, old, record.revision, dry_run, attributes.commit)
+        value = await self._commit(resource, obj, old, record.revision, dry_run, attributes.commit, value)
         return Stored(value, False, warnings)
 
     def _track(self, resource: Resource, obj: Any, old: Any, record: Record, manager: Manager) -> None:
@@ -323,7 +324,7 @@ class Objects:
             raise Conflict.of(resource.group, resource.plural, name, detail)
         if not metadata.resource_version:
             if not repeated and not resource.strategy.allow_unconditional_update:
-                cause = required("metadata.resourceVersion", "must be specified for an update")
+                cause = invalid("metadata.resourceVersion", 0, "must be specified for an update")
                 raise Invalid.of(resource.group, resource.kind, name, [cause])
             return False
         if metadata.resource_version != str(record.revision):
@@ -331,12 +332,14 @@ class Objects:
         return True
 
     def _check_preconditions(self, resource: Resource, old: Any, record: Record, options: DeleteOptions) -> None:
-        found = {"UID": (options.uid, old.metadata.uid)}
-        found["ResourceVersion"] = (options.resource_version, str(record.revision))
-        for what, (wanted, there) in found.items():
+        revision = str(record.revision)
+        for what, wanted, there, guess in (
+            ("UID", options.uid, old.metadata.uid, "The object might have been deleted and then recreated"),
+            ("ResourceVersion", options.resource_version, revision, "The object might have been modified"),
+        ):
             if wanted and wanted != there:
-                detail = f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {there}"
-                raise Conflict.of(resource.group, resource.plural, old.metadata.name, detail)
+                detail = f"the {what} in the precondition ({wanted}) does not match the {what} in record ({there}). "
+                raise Conflict.of(resource.group, resource.kind, old.metadata.name, detail + guess)
 
     def _marked_for_deletion(self, resource: Resource, old: Any, options: DeleteOptions) -> Any | None:
         """The object as it waits for its end; None when it can go at once."""
@@ -364,10 +367,18 @@ class Objects:
         return obj
 
     async def _commit(
-        self, resource: Resource, obj: Any, old: Any, expect: int, dry_run: bool, commit: Commit | None = None
+        self,
+        resource: Resource,
+        obj: Any,
+        old: Any,
+        expect: int,
+        dry_run: bool,
+        commit: Commit | None = None,
+        value: bytes = b"",
     ) -> bytes:
+        """`value`: the object's bytes, where they are at hand."""
         metadata = obj.metadata
-        value = _unstamped(obj)
+        value = value or _unstamped(obj)
         key = key_of(resource, metadata.namespace or "", metadata.name)
         companions = self.companions.get(resource.type)
         more = await companions(obj, old) if companions else ()
@@ -437,7 +448,7 @@ def _desired(obj: Any) -> list[Any]:
 
 def _plain(obj: Any) -> dict[str, Any]:
     """The object as JSON data."""
-    data: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(obj))
+    data: dict[str, Any] = msgspec.to_builtins(obj)
     return data
 
 

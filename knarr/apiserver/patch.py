@@ -52,7 +52,8 @@ def checked_operations(operations: Any) -> list[dict[str, Any]]:
     if wrong:
         raise BadRequest(f"error decoding patch: json: cannot unmarshal {wrong[0]} into Go value of type {wrong[1]}")
     if len(operations) > OPERATIONS_MAX:
-        raise TooLarge(f"The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {len(operations)}")
+        count = f"{OPERATIONS_MAX}, got {len(operations)}"
+        raise TooLarge("Request entity too large: The allowed maximum operations in a JSON patch is " + count)
     return operations  # type: ignore[no-any-return]
 
 

@@ -34,6 +34,8 @@ def port_forward(pod: Pod, request: Request, nodes: NodeBackend) -> Answer:
         else:
             await _serve_channels(socket, pod, ports, nodes)
 
+    if request.headers.get("upgrade", "websocket").lower() != "websocket":
+        raise BadRequest("Upgrade request required: this must be a WebSocket")
     if not ports and TUNNEL not in request.headers.get("sec-websocket-protocol", ""):
         raise BadRequest('query parameter "ports" is required')
     return Answer(101, {}, upgrade=Upgrade(SUBPROTOCOLS, serve))

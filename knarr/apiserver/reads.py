@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,10 @@ CONTINUE_EXPIRED = (
     "continue parameter, or use the continue token in this response to retrieve the remainder of the results. Going on "
     "with it makes an inconsistent list: objects created, modified or deleted since the first page may be in it."
 )
+PAGES_LIVE_S = 300.0
+"""So long a list may be continued as of its first page's moment, as upstream, which forgets after 5 to 10 minutes."""
+MOMENTS_APART_S = 1.0
+"""Moments of first pages are remembered so far apart, and so no more than PAGES_LIVE_S of them."""
 
 
 class Reads:
@@ -37,6 +42,10 @@ class Reads:
         self._objects = objects
         self._clock = clock
         self._labels = Labels(store)
+        self._moments: deque[tuple[float, int]] = deque()
+        """When pages of which revision were first given."""
+        self._forgotten = 0
+        """Lists as of this revision and earlier ones are not continued any more."""
 
     async def close(self) -> None:
         """Let go of the indexes."""
@@ -56,6 +65,8 @@ class Reads:
         revision, after = await self._list_from(options)
         limit = options.limit
         try:
+            if options.token and revision and self._is_over(revision):
+                raise Compacted(revision, self._forgotten)
             found = await self._store.range(
                 selection.prefix, revision=revision, after=after, limit=limit if selection.everything else 0
             )
@@ -76,10 +87,27 @@ class Reads:
         metadata: dict[str, Any] = {"resourceVersion": str(found.revision)}
         if more:
             metadata["continue"] = continue_token(found.revision, records[-1].key)
+            self._note_page(found.revision)
             if remaining:
                 metadata["remainingItemCount"] = remaining
         values = [record.value for record in records]
         return self.listed(call, values, metadata, accepted)
+
+    def _note_page(self, revision: int) -> None:
+        now_s = self._clock.monotonic_s()
+        last_s, last = self._moments[-1] if self._moments else (-MOMENTS_APART_S, 0)
+        if revision > last and now_s >= last_s + MOMENTS_APART_S:
+            self._moments.append((now_s, revision))
+        self._forget(now_s)
+
+    def _is_over(self, revision: int) -> bool:
+        """Whether a list began too long ago: unless nothing at all has changed since."""
+        self._forget(self._clock.monotonic_s())
+        return revision <= self._forgotten and revision < self._store.revision
+
+    def _forget(self, now_s: float) -> None:
+        while self._moments and self._moments[0][0] + PAGES_LIVE_S <= now_s:
+            _, self._forgotten = self._moments.popleft()
 
     async def _list_from(self, options: ListOptions) -> tuple[int, str]:
         """The revision to be shown (0: now), and the key to go on after."""

@@ -10,9 +10,21 @@ from knarr.api import types
 from knarr.api.autoscaling.v1 import Scale, ScaleSpec, ScaleStatus
 from knarr.api.errors import BadRequest, Invalid, invalid
 from knarr.api.meta.v1 import ObjectMeta
+from knarr.api.printing import age
+from knarr.api.resources import Column, served
 from knarr.api.selectors import selector_of, selector_of_labels
 
 SCALE_VERSION = "autoscaling/v1"
+SHOWN = served(
+    Scale,
+    "scales",
+    columns=(
+        Column("Desired", lambda obj, now_s: obj.spec.replicas or 0, "integer", description="Replicas asked for"),
+        Column("Available", lambda obj, now_s: obj.status.replicas or 0, "integer", description="Replicas there are"),
+        Column("Age", lambda obj, now_s: age(obj.metadata.creation_timestamp, now_s), description="How old it is"),
+    ),
+)
+"""How `kubectl get --subresource=scale` shows it."""
 
 
 def scale_of(obj: Any) -> Scale:

@@ -107,7 +107,7 @@ class APIServer:
         self.objects.companions[Service] = addresses.companions
         self.about = About(registry, clock, settings.address, self.access.issuer_document)
         self.reads = Reads(store, self.objects, clock)
-        self.writes = Writes(store, self.objects, self.reads, clock)
+        self.writes = Writes(store, self.objects, self.reads, clock, self.access.authorizer)
         self.subresources = Subresources(registry, self.objects, self.writes, clock, lambda: self.nodes)
         self.proxy = Proxy(registry, self.objects, clock, lambda: self.nodes)
         token_requests = TokenRequests(
@@ -131,8 +131,9 @@ class APIServer:
         }
         self.health = Health()
         self.health.readiness["started"] = lambda: None if self.ready else "not yet"
-        self.ready = False
-        """Told by /readyz; whoever assembles the process sets it."""
+        self.health.readiness["shutdown"] = lambda: "process is shutting down" if self.stopping else None
+        self.ready = self.stopping = False
+        """Told by /readyz; whoever assembles the process sets them."""
 
     async def handle(self, request: Request) -> Answer:
         """The answer to a request of a part of this process; never raises."""
@@ -200,6 +201,10 @@ class APIServer:
             return await self._one(call)
         return await self._collection(call)
 
+    def stop(self) -> None:
+        """Tell /readyz that the end has begun; requests are still answered."""
+        self.stopping = True
+
     async def close(self) -> None:
         """Let go of what the server holds besides its store."""
         self.ready = False
@@ -235,7 +240,7 @@ class APIServer:
 
     def _public(self, request: Request) -> Answer | None:
         """Health and /version: never refused for lack of a place; open to all as long as a role says so."""
-        if request.path.rstrip("/") == "/version":
+        if request.path.rstrip("/") == "/version" and request.method in ("GET", "HEAD"):
             return answers.plain(discovery.version(), request)
         return self.health.answer(request)
 

@@ -66,7 +66,8 @@ class Subresources:
         resource, path = call.resource, call.path
         if call.request.method == "GET":
             record = await self._objects.record(resource, path.namespace, path.name)
-            return answers.encoded(scale.encoded(record.value, resource.type), call.request)
+            shown = replace(call, resource=scale.SHOWN, kept=scale.SHOWN)
+            return answers.shown(shown, scale.encoded(record.value, resource.type), self._clock)
         if call.request.method == "PUT":
             wanted, _ = bodies.object_of(call, Scale)
 

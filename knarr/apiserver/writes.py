@@ -10,6 +10,8 @@ import msgspec
 from knarr.api.decode import convert, decoder
 from knarr.api.errors import BadRequest, Cause, Conflict, Invalid, NotFound
 from knarr.apiserver import answers, bodies, forms
+from knarr.apiserver.action import Action
+from knarr.apiserver.authorize import Authorizer
 from knarr.apiserver.calls import Call
 from knarr.apiserver.objects import MODIFIED, Objects, Stored
 from knarr.apiserver.ownership.managers import APPLY, Entries, Manager, applied, read, written
@@ -32,11 +34,12 @@ GONE = "the object was named by its version, and there is none"
 class Writes:
     """The handlers of POST, PUT, PATCH and DELETE."""
 
-    def __init__(self, store: Store, objects: Objects, reads: Reads, clock: Clock) -> None:
+    def __init__(self, store: Store, objects: Objects, reads: Reads, clock: Clock, authorizer: Authorizer) -> None:
         self._store = store
         self._objects = objects
         self._reads = reads
         self._clock = clock
+        self._authorizer = authorizer
 
     async def create(self, call: Call) -> Answer:
         """Raises AlreadyExists, Invalid, Forbidden, BadRequest."""
@@ -71,6 +74,7 @@ class Writes:
         except NotFound:
             if not call.resource.strategy.allow_create_on_update or path.subresource:
                 raise
+            await self._may_create(call)
             stored = await self._objects.create(
                 call.kept,
                 path.namespace,
@@ -137,6 +141,7 @@ class Writes:
         except NotFound:
             if path.subresource:
                 raise
+            await self._may_create(call)
             if not metadata.get("name"):
                 raise BadRequest(
                     f"the name of the object ({path.name} based on URL) was undeterminable: name must be provided"
@@ -149,6 +154,12 @@ class Writes:
             made = result_on({}, {})
             stored = await self._objects.create(call.kept, path.namespace, made, call.user, dry_run=call.dry_run)
         return self._shown(call, stored, warnings)
+
+    async def _may_create(self, call: Call) -> None:
+        """Whoever may update or patch may not yet create what isn't there. Raises Forbidden."""
+        path = call.path
+        action = Action("create", path.group, path.version, path.plural, "", path.namespace, path.name)
+        await self._authorizer.authorize(call.user, action)
 
     async def change(
         self, call: Call, change: Callable[[Any, bytes], Any], manager: Manager | None, *, repeated: bool = False

@@ -17,6 +17,9 @@ from knarr.cli.exit_codes import OK
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; answers its exit code."""
+    # Python's own cache of compiled modules, also where the environment turns it off (as images for Python often do):
+    # a checkout would be compiled again at each start, which takes longer than all the rest of it.
+    sys.dont_write_bytecode = False
     parsed = _parser(sys.argv[1:] if arguments is None else arguments).parse_args(arguments)
     try:
         return _run(parsed)

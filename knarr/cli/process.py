@@ -34,6 +34,7 @@ from knarr.api.core.v1 import Node, ServiceAccount
 from knarr.api.registry import with_metrics
 from knarr.apiserver.authenticate import Tokens
 from knarr.apiserver.bootstrap import bootstrap
+from knarr.apiserver.event_expiry import EventExpiry
 from knarr.apiserver.listener import Listener, tls_context
 from knarr.apiserver.nodes import Nodes
 from knarr.apiserver.server import APIServer, InProcessTransport, Settings
@@ -104,6 +105,8 @@ class Process:
         self._record = teardown.Running(config, str(self.kubeconfig_path), server="")
         self._stop_asked = asyncio.Event()
         self._keep = False
+        self._stopping: list[Callable[[], None]] = []
+        """Told at once when the end begins."""
         self._closing: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
         """What the start has opened: a name and how to close it, in the order of opening."""
 
@@ -179,6 +182,8 @@ class Process:
         settings = Settings(address, config.service_cidr, config.node_ports, access_settings(config, self.clock))
         tokens = Tokens(store, self.clock, key, issuer, [issuer])
         self.server = APIServer(store, with_metrics(), self.clock, settings, tokens=tokens)
+        # /readyz tells it from the signal on, while the parts that still need the API end.
+        self._stopping.append(self.server.stop)
         self._closing.append(("API server's connections", self.server.close))
         context = tls_context(self.pki.apiserver, self.pki.ca)
         listener = Listener(self.server, context, config.listen_host, config.listen_port)
@@ -233,6 +238,7 @@ class Process:
         loops: list[tuple[str, Loop]] = [(controller.name, controller.run) for controller in of_cluster]
         flow = FlowControl(self._client("system:apiserver", "system:masters"), informers, clock)
         loops.append((flow.name, flow.run))
+        loops.append(("event expiry", EventExpiry(self.server.store, clock).run))
         scheduler = Scheduler(self._client("system:kube-scheduler"), informers, clock)
         loops.append(("scheduler", scheduler.run))
         agents = [self._agent(number, runtime, informers) for number, runtime in enumerate(runtimes)]
@@ -347,6 +353,8 @@ class Process:
     async def _close(self) -> int:
         """Close the parts in reverse order, each whatever became of the others; answers the exit code."""
         self._state = "stopping"
+        for told in self._stopping:
+            told()
         code = OK
         while self._closing:
             name, close = self._closing.pop()

@@ -20,14 +20,18 @@ from knarr.controllers.csr_signing import CertificateSigning
 from knarr.controllers.daemonset import DaemonSets
 from knarr.controllers.deployment import Deployments
 from knarr.controllers.disruption import DisruptionBudgets
+from knarr.controllers.disruption_stale import StaleDisruptions
 from knarr.controllers.endpoints import EndpointsOfServices
 from knarr.controllers.endpointslice import EndpointSlices
+from knarr.controllers.endpointslicemirroring import EndpointSliceMirroring
+from knarr.controllers.ephemeralvolume import EphemeralVolumes
 from knarr.controllers.garbagecollector import GarbageCollector
 from knarr.controllers.horizontalpodautoscaler import HorizontalPodAutoscalers
 from knarr.controllers.job import Jobs
 from knarr.controllers.job_orphans import JobOrphans
 from knarr.controllers.namespace import Namespaces
 from knarr.controllers.nodelifecycle import NodeLifecycle
+from knarr.controllers.persistentvolume import VolumeBinder
 from knarr.controllers.podgc import PodGarbageCollector
 from knarr.controllers.replicaset import ReplicaSets
 from knarr.controllers.replicationcontroller import ReplicationControllers
@@ -41,6 +45,7 @@ from knarr.controllers.storageprotection import ClaimProtection, VolumeProtectio
 from knarr.controllers.tainteviction import TaintEviction
 from knarr.controllers.token_secrets import Sign, TokenSecrets
 from knarr.controllers.ttlafterfinished import FinishedJobs
+from knarr.controllers.volumeexpansion import VolumeExpansion
 
 ALL: tuple[type[Controller], ...] = (
     ServiceAccounts,
@@ -50,6 +55,7 @@ ALL: tuple[type[Controller], ...] = (
     StatefulSets,
     DaemonSets,
     DisruptionBudgets,
+    StaleDisruptions,
     HorizontalPodAutoscalers,
     ReplicationControllers,
     Jobs,
@@ -58,6 +64,7 @@ ALL: tuple[type[Controller], ...] = (
     CronJobs,
     EndpointSlices,
     EndpointsOfServices,
+    EndpointSliceMirroring,
     Namespaces,
     GarbageCollector,
     NodeLifecycle,
@@ -68,6 +75,9 @@ ALL: tuple[type[Controller], ...] = (
     CertificateCleaner,
     ResourceQuotaUsage,
     ServiceCIDRs,
+    VolumeBinder,
+    EphemeralVolumes,
+    VolumeExpansion,
     ClaimProtection,
     VolumeProtection,
 )
@@ -84,12 +94,15 @@ ACCOUNTS = {
     "garbage-collector-controller": "generic-garbage-collector",
     "horizontal-pod-autoscaler-controller": "horizontal-pod-autoscaler",
     "job-orphans-controller": "job-controller",
+    "persistentvolume-controller": "persistent-volume-binder",
     "persistentvolume-protection-controller": "pv-protection-controller",
     "persistentvolumeclaim-protection-controller": "pvc-protection-controller",
     "pod-garbage-collector-controller": "pod-garbage-collector",
     "root-ca-certificate-publisher-controller": "root-ca-cert-publisher",
     "serviceaccount-controller": "service-account-controller",
+    "stale-disruption-controller": "disruption-controller",
     "taint-eviction-controller": "node-controller",
+    "volume_expand": "expand-controller",
 }
 """A loop → the service account in kube-system as which it writes: upstream's roles fit, and audit tells who."""
 

@@ -26,7 +26,7 @@ from knarr.node.node_services import NodeServices
 from knarr.node.plan import Plan, Seen, done, plan, restarts
 from knarr.node.pod_health import PodHealth
 from knarr.node.pulls import ImageProblem
-from knarr.node.resizing import AGAIN_S, Resizing, needs_restart, resizable
+from knarr.node.resizing import AGAIN_S, Resizing, change_bounds, needs_restart, resizable
 from knarr.node.resizing import CONDITIONS as RESIZING
 from knarr.node.resources import container_resources, pod_bounds
 from knarr.node.runtime import contract
@@ -335,22 +335,8 @@ class PodWorker:
         return sizes and run.state is ContainerState.RUNNING and needs_restart(container, run.resources)
 
     async def _change_bounds(self, name: str, run: contract.Container, wanted: Resources, sandbox: Sandbox) -> None:
-        runtime, bounds, has = self._node.runtime, pod_bounds(self._spec), sandbox.config
         try:
-            # The pod's own bounds make room before its containers grow, and shrink after them.
-            await runtime.bound_sandbox(
-                sandbox.id,
-                cpu_shares=bounds.cpu_shares,
-                cpu_quota_us=_larger(bounds.cpu_quota_us, has.cpu_quota_us),
-                memory_limit_bytes=_larger(bounds.memory_limit_bytes, has.memory_limit_bytes),
-            )
-            await runtime.update_container(run.id, wanted)
-            await runtime.bound_sandbox(
-                sandbox.id,
-                cpu_shares=bounds.cpu_shares,
-                cpu_quota_us=bounds.cpu_quota_us,
-                memory_limit_bytes=bounds.memory_limit_bytes,
-            )
+            await change_bounds(self._node.runtime, sandbox, run.id, wanted, pod_bounds(self._spec))
             self._resizing.error = ""
         except RuntimeFailure as failure:
             self._resizing.error = failure.message
@@ -773,11 +759,6 @@ class PodWorker:
     @property
     def _name(self) -> str:
         return f"{self.pod.metadata.namespace}/{self.pod.metadata.name}"
-
-
-def _larger(one: int | None, other: int | None) -> int | None:
-    """Of two bounds, of which None is none at all."""
-    return None if one is None or other is None else max(one, other)
 
 
 def _has_exited(run: contract.Container) -> bool:

@@ -18,8 +18,8 @@ from knarr.api.core.pod_amounts import pod_requests
 from knarr.api.core.v1 import Container, ContainerStatus, Pod, PodCondition, PodSpec, ResourceRequirements
 from knarr.api.quantity import milli, whole
 from knarr.api.types import Quantity, replace
-from knarr.node.resources import container_resources, is_sidecar
-from knarr.node.runtime.contract import Resources
+from knarr.node.resources import PodBounds, container_resources, is_sidecar
+from knarr.node.runtime.contract import Resources, Runtime, Sandbox
 
 PENDING, IN_PROGRESS = "PodResizePending", "PodResizeInProgress"
 CONDITIONS = (PENDING, IN_PROGRESS)
@@ -119,6 +119,29 @@ class Resizing:
         return found
 
 
+async def change_bounds(
+    runtime: Runtime, sandbox: Sandbox, container_id: str, wanted: Resources, of_pod: PodBounds
+) -> None:
+    """Apply what is granted to one container. Raises RuntimeFailure.
+
+    The pod's own bounds make room before its containers grow, and shrink after them.
+    """
+    has = sandbox.config
+    await runtime.bound_sandbox(
+        sandbox.id,
+        cpu_shares=of_pod.cpu_shares,
+        cpu_quota_us=_larger(of_pod.cpu_quota_us, has.cpu_quota_us),
+        memory_limit_bytes=_larger(of_pod.memory_limit_bytes, has.memory_limit_bytes),
+    )
+    await runtime.update_container(container_id, wanted)
+    await runtime.bound_sandbox(
+        sandbox.id,
+        cpu_shares=of_pod.cpu_shares,
+        cpu_quota_us=of_pod.cpu_quota_us,
+        memory_limit_bytes=of_pod.memory_limit_bytes,
+    )
+
+
 def resizable(spec: PodSpec) -> Iterable[Container]:
     """Containers whose amounts may change while they run."""
     return (*(each for each in spec.init_containers if is_sidecar(each)), *spec.containers)
@@ -152,6 +175,11 @@ def needs_restart(container: Container, actual: Resources) -> bool:
     return any(
         each.resource_name in changed and each.restart_policy == "RestartContainer" for each in container.resize_policy
     )
+
+
+def _larger(one: int | None, other: int | None) -> int | None:
+    """Of two bounds, of which None is none at all."""
+    return None if one is None or other is None else max(one, other)
 
 
 def _differs(container: Container, actual: Resources) -> bool:

@@ -48,6 +48,8 @@ T = TypeVar("T")
 HEARTBEAT_S = 10.0
 LEASE_DURATION_S = 40
 REGISTER_AT_ONCE = 50
+KILLED = 137
+"""Exit code of a container that is killed."""
 CRASH_BACKOFF_MIN_S = 10.0
 CRASH_BACKOFF_MAX_S = 300.0
 FIRST_POD_ADDRESS = ip_address("10.64.0.1")
@@ -137,6 +139,10 @@ class HollowNodes(Controller):
 
     async def run(self) -> None:
         await self.register()
+        await self.serve()
+
+    async def serve(self) -> None:
+        """Heartbeats and pods of the nodes, once they are known."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._heartbeats(), name="hollow heartbeats")
             group.create_task(super().run(), name="hollow pods")
@@ -170,9 +176,6 @@ class HollowNodes(Controller):
                 life.gone_s = now_s + self.clock.random.uniform(*self.stop_s)
             if now_s < life.gone_s:
                 return life.gone_s - now_s
-            if pod.metadata.finalizers and not is_terminal(pod):
-                life.fails = True
-                await self.client.update_status(replace(pod, status=self._ended(pod, life)))
             await self._delete(pod)
             return None
         if now_s < life.ready_s:
@@ -243,7 +246,10 @@ class HollowNodes(Controller):
         return at_s + wait_s - now_s
 
     async def _delete(self, pod: Pod) -> None:
+        """One that stays for a finalizer says first how it ended."""
         try:
+            if pod.metadata.finalizers and not is_terminal(pod):
+                await self.client.update_status(replace(pod, status=_killed(pod, utc(self.clock.time_s()))))
             await self.client.delete(
                 Pod, pod.metadata.name or "", pod.metadata.namespace, grace_period_s=0, uid=pod.metadata.uid
             )
@@ -409,6 +415,24 @@ def _conditions(now: datetime) -> list[NodeCondition]:
         )
         for type_, status, reason, message in CONDITIONS
     ]
+
+
+def _killed(pod: Pod, now: datetime) -> PodStatus:
+    status = pod.status or PodStatus()
+    ended = ContainerState(terminated=ContainerStateTerminated(exit_code=KILLED, reason="Error", finished_at=now))
+    return replace(
+        status,
+        phase="Failed",
+        conditions=[
+            replace(condition, status="False", reason="PodFailed", message=None, last_transition_time=now)
+            if condition.type in ("Ready", "ContainersReady")
+            else condition
+            for condition in status.conditions
+        ],
+        container_statuses=[
+            replace(container, ready=False, started=False, state=ended) for container in status.container_statuses
+        ],
+    )
 
 
 async def _create(client: Client, obj: Namespace | Lease) -> None:

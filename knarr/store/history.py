@@ -34,6 +34,9 @@ EVENTS_KEPT_MAX = 10_000
 EVENTS_SLACK = 1_000
 """Compaction runs when this many more have come, so that its cost is shared."""
 
+MEMOS_KEPT_MAX = 1_000
+"""Events whose encoded lines are kept; who is told of older ones is far behind, and rare. Half of an event's memory."""
+
 WATCH_BACKLOG_MAX = 10_000
 """Events that wait for one watcher before it is ended with Overrun."""
 
@@ -188,6 +191,8 @@ class History:
         if before:
             self._before[event] = before.revision
         self._events.append(event)
+        if len(self._events) > MEMOS_KEPT_MAX:
+            self._events[-MEMOS_KEPT_MAX - 1].memo.clear()
         return event
 
     def _put(self, record: Record) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -95,3 +98,59 @@ def test_canonical_form_keeps_the_value_and_is_stable(number: Decimal, suffix: s
     assert canonical(once) == once
     # Finer than a billionth is rounded up, away from what would be too little.
     assert 0 <= parse_quantity(once) - parse_quantity(written) < Decimal(10) ** -9 or parse_quantity(written) < 0
+
+
+# Against fractions
+
+FACTORS = {
+    "n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 1000), "": Fraction(1),
+    **{letter: Fraction(1000**power) for power, letter in enumerate("kMGTPE", 1)},
+    **{f"{letter}i": Fraction(1024**power) for power, letter in enumerate("KMGTPE", 1)},
+}  # fmt: skip
+NANO = Fraction(1, 10**9)
+MOST = 2**63 - 1
+
+
+def fraction(written: str) -> Fraction:
+    """Its value, bounded as upstream bounds it."""
+    number, suffix, exponent = re.fullmatch(r"([-+]?[0-9.]+)([a-zA-Z]*?)(?:[eE]([-+]?[0-9]+))?", written).groups()  # type: ignore[union-attr]
+    value = Fraction(number.rstrip(".")) * FACTORS[suffix] * Fraction(10) ** int(exponent or 0)
+    return max(min(value, Fraction(MOST)), Fraction(-MOST))
+
+
+WRITTEN = some.builds(
+    lambda sign, whole, point, suffix: f"{sign}{whole}{point}{suffix}",
+    some.sampled_from(["", "-", "+"]),
+    some.integers(0, 10**20),
+    some.sampled_from(["", ".", ".5", ".000000001", ".1234567899"]),
+    some.sampled_from([*FACTORS, "e3", "E-3", "e-12", "e18", "e+2"]),
+)
+
+
+@given(WRITTEN)
+def test_a_quantity_is_the_fraction_that_it_says(written: str) -> None:
+    value = fraction(written)
+    assert Fraction(parse_quantity(written)) == value
+    assert milli(written) == math.ceil(value * 1000)
+    assert whole(written) == math.ceil(value)
+
+
+@given(WRITTEN)
+def test_a_canonical_form_says_the_same_and_is_its_own(written: str) -> None:
+    value, form = fraction(written), canonical(written)
+    # Finer than a billionth is rounded away from zero.
+    rounded = math.ceil(abs(value) / NANO) * NANO
+    assert abs(fraction(form)) == min(rounded, Fraction(MOST))
+    assert canonical(form) == form
+    assert (value < 0) == form.startswith("-")
+    assert "." not in form
+
+
+@given(some.text(max_size=8) | some.text("0123456789.eE+-numkKMGTPi \n", max_size=8))
+def test_any_text_is_a_quantity_or_a_fault(text: str) -> None:
+    try:
+        value = parse_quantity(text)
+    except ValueError:
+        return
+    assert abs(value) <= MOST
+    assert parse_quantity(canonical(text)) >= value or value < 0

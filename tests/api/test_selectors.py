@@ -119,3 +119,74 @@ def test_field_selectors(text: str, wanted: list[tuple[str, str, bool]]) -> None
 def test_a_field_selector_without_an_operator_is_refused() -> None:
     with pytest.raises(ValueError, match="can't understand 'phase'"):
         parse_field_selector("phase")
+
+
+# Against a model: what a selector is made of, written in some way, and read again
+
+KEYS = some.sampled_from(["a", "b", "in", "notin", "x.y/z", "A-b_c.1"])
+WORDS = some.sampled_from(["", "a", "b", "in", "notin", "1", "10", "x", "A.b"])
+NUMBERS = some.integers(0, 20).map(str)
+CONDITIONS = some.one_of(
+    some.tuples(KEYS, some.sampled_from(["=", "==", "!="]), WORDS.map(lambda word: [word])),
+    some.tuples(KEYS, some.sampled_from(["in", "notin"]), some.lists(WORDS, min_size=1, max_size=3)),
+    some.tuples(KEYS, some.sampled_from([">", "<"]), NUMBERS.map(lambda number: [number])),
+    some.tuples(KEYS, some.sampled_from(["exists", "!"]), some.just([])),
+)
+
+
+def told(condition: tuple[str, str, list[str]], space: str) -> str:
+    key, operator, values = condition
+    match operator:
+        case "exists":
+            return f"{space}{key}{space}"
+        case "!":
+            return f"{space}!{space}{key}{space}"
+        case "in" | "notin":
+            return f"{space}{key} {operator} {space}({space}{f'{space},{space}'.join(values)}{space}){space}"
+    return f"{space}{key}{space}{operator}{space}{values[0]}{space}"
+
+
+def meant(condition: tuple[str, str, list[str]], labels: dict[str, str]) -> bool:
+    key, operator, values = condition
+    match operator:
+        case "exists":
+            return key in labels
+        case "!":
+            return key not in labels
+        case "=" | "==" | "in":
+            return key in labels and labels[key] in values
+        case "!=" | "notin":
+            return not (key in labels and labels[key] in values)
+    if key not in labels or not labels[key].isdigit():
+        return False
+    return int(labels[key]) > int(values[0]) if operator == ">" else int(labels[key]) < int(values[0])
+
+
+@given(
+    some.lists(CONDITIONS, max_size=4),
+    some.sampled_from(["", " ", "\t", " \n "]),
+    some.dictionaries(KEYS, WORDS | NUMBERS, max_size=4),
+)
+def test_a_selector_means_what_its_conditions_mean(
+    conditions: list[tuple[str, str, list[str]]], space: str, labels: dict[str, str]
+) -> None:
+    selector = parse_selector(",".join(told(condition, space) for condition in conditions))
+    assert selector.matches(labels) is all(meant(condition, labels) for condition in conditions)
+    assert parse_selector(str(selector)) == selector
+
+
+@given(some.lists(some.tuples(some.sampled_from(["a", "b.c"]), some.booleans(), some.text(max_size=5)), max_size=3))
+def test_a_field_selector_is_read_as_it_was_written(terms: list[tuple[str, bool, str]]) -> None:
+    def escaped(value: str) -> str:
+        return value.replace("\\", "\\\\").replace(",", "\\,").replace("=", "\\=")
+
+    read = parse_field_selector(
+        ",".join(f"{field}{'=' if equal else '!='}{escaped(value)}" for field, equal, value in terms)
+    )
+    assert [(each.field, each.equal, each.value) for each in read.requirements] == terms
+
+
+@pytest.mark.parametrize("text", ["a=b=c", "a=\\", "a=\\x", "a", "a=b,c"])
+def test_a_field_selector_that_is_none(text: str) -> None:
+    with pytest.raises(ValueError, match=r"invalid (field )?selector"):
+        parse_field_selector(text)

@@ -88,7 +88,7 @@ async def test_an_update_that_changes_nothing_writes_nothing(door: Door) -> None
 
 async def test_preconditions_of_a_delete(door: Door) -> None:
     made = await door.client.create(config_map())
-    with pytest.raises(Conflict, match="Precondition failed: UID"):
+    with pytest.raises(Conflict, match="the UID in the precondition"):
         await door.client.delete(ConfigMap, "cm", "default", uid="other")
     await door.client.delete(ConfigMap, "cm", "default", uid=made.metadata.uid)
 

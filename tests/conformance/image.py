@@ -20,7 +20,7 @@ printf 'Content-Type: text/plain\\r\\n\\r\\n'
 case "$ROLE/$(value cmd)" in
   frontend/set) ask primary "$QUERY_STRING" ;;
   frontend/get) ask replica "$QUERY_STRING" ;;
-  primary/register) value host >> /tmp/replicas; echo registered ;;
+  primary/register) grep -qsx "$(value host)" /tmp/replicas || value host >> /tmp/replicas; echo registered ;;
   primary/set) value value > /tmp/entry; for host in $(cat /tmp/replicas); do ask "$host" "$QUERY_STRING"; done ;;
   replica/set) value value > /tmp/entry; echo kept ;;
   */get) cat /tmp/entry 2>/dev/null ;;

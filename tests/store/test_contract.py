@@ -175,6 +175,18 @@ async def test_history_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch)
     store.watch("pods/", after=store.revision - 5)
 
 
+async def test_what_was_encoded_for_old_events_is_not_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "MEMOS_KEPT_MAX", 2)
+    async with store.watch("pods/", after=0) as watch:
+        events = []
+        for number in range(4):
+            await put(store, f"pods/default/{number}")
+            for event in await watch.next():
+                event.memo["line"] = event.value
+                events.append(event)
+        assert [bool(event.memo) for event in events] == [False, False, True, True]
+
+
 async def test_wait_for_a_revision(store: Store) -> None:
     assert await store.wait_for(store.revision, 0)
     assert not await store.wait_for(store.revision + 1, 0.01)

@@ -12,6 +12,7 @@ from knarr.api.resources import Column, Strategy, served
 
 class LeaseStrategy(Strategy[v1.Lease]):
     allow_create_on_update = True
+    allow_unconditional_update = False
 
     def default(self, obj: v1.Lease) -> None:
         obj.spec = obj.spec or v1.LeaseSpec()

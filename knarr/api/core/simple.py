@@ -3,6 +3,7 @@ components."""
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -74,6 +75,14 @@ class NamespaceStrategy(Strategy[Namespace]):
 NAMESPACE_COLUMNS = (Column("Status", lambda obj, now_s: obj.status.phase if obj.status else ""), AGE)
 
 
+def _pod_cidrs(node: Node) -> list[str]:
+    """Where podCIDR is not the first of podCIDRs, it is the only one (as in upstream's conversion)."""
+    spec = node.spec
+    if spec is None or not spec.pod_cidr or spec.pod_cidrs[:1] == [spec.pod_cidr]:
+        return spec.pod_cidrs if spec else []
+    return [spec.pod_cidr]
+
+
 class NodeStrategy(Strategy[Node]):
     has_status = True
     status_at_creation = True
@@ -93,6 +102,12 @@ class NodeStrategy(Strategy[Node]):
             status.node_info = NodeSystemInfo()
 
     def validate(self, obj: Node) -> Iterable[Cause]:
+        for index, cidr in enumerate(_pod_cidrs(obj)):
+            try:
+                ipaddress.ip_network(cidr, strict=False)
+            except ValueError:
+                detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+                yield invalid(f"spec.podCIDRs[{index}]", cidr, detail)
         seen: set[tuple[str, str]] = set()
         for index, taint in enumerate(obj.spec.taints if obj.spec else ()):
             place = f"spec.taints[{index}]"

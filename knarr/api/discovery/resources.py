@@ -76,6 +76,9 @@ def _validate_endpoint(endpoint: v1.Endpoint, address_type: str, path: str) -> I
     if endpoint.hostname is not None:
         for fault in names.dns1123_label_faults(endpoint.hostname):
             yield invalid(f"{path}.hostname", endpoint.hostname, fault)
+    if endpoint.node_name is not None:
+        for fault in names.dns1123_subdomain_faults(endpoint.node_name):
+            yield invalid(f"{path}.nodeName", endpoint.node_name, fault)
 
 
 def _ports(piece: Any, now_s: float) -> str:

@@ -17,6 +17,7 @@ from knarr.api.resources import Column, Strategy, served
 
 
 class RuntimeClassStrategy(Strategy[v1.RuntimeClass]):
+    allow_unconditional_update = False
     allow_create_on_update = True
 
     def default(self, obj: v1.RuntimeClass) -> None:

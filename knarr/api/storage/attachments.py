@@ -16,6 +16,7 @@ MESSAGE_MAX_BYTES = 1024
 
 
 class VolumeAttachmentRules(Strategy[VolumeAttachment]):
+    allow_unconditional_update = False
     has_status = True
     returns_deleted = True
 

@@ -139,6 +139,7 @@ ATTRIBUTES_CLASS_COLUMNS = (Column("DriverName", lambda obj, now_s: obj.driver_n
 
 
 class CSIDriverRules(Strategy[CSIDriver]):
+    allow_unconditional_update = False
     has_generation = True
     returns_deleted = True
 
@@ -190,6 +191,9 @@ CSI_DRIVER_COLUMNS = (
 
 
 class CSINodeRules(Strategy[CSINode]):
+    returns_deleted = True
+    allow_unconditional_update = False
+
     def validate(self, obj: CSINode) -> Iterable[Cause]:
         seen: set[str] = set()
         for index, driver in enumerate(obj.spec.drivers):
@@ -224,6 +228,8 @@ CSI_NODE_COLUMNS = (Column("Drivers", lambda obj, now_s: len(obj.spec.drivers), 
 
 
 class CSIStorageCapacityRules(Strategy[CSIStorageCapacity]):
+    allow_unconditional_update = False
+
     def validate(self, obj: CSIStorageCapacity) -> Iterable[Cause]:
         if not obj.storage_class_name:
             yield required("storageClassName")

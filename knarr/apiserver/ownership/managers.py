@@ -21,7 +21,7 @@ from knarr.api.types import RawJSON, replace
 from knarr.apiserver.ownership import fieldsets
 from knarr.apiserver.ownership.fieldsets import ITSELF, Set, difference, intersection, union
 from knarr.apiserver.ownership.shapes import Fields, shape_of
-from knarr.apiserver.ownership.values import Faulty, compared, fields_of, merged, pruned
+from knarr.apiserver.ownership.values import Faulty, compared, fields_of, laid_over, pruned
 from knarr.clock import utc
 
 APPLY, UPDATE = "Apply", "Update"
@@ -157,8 +157,10 @@ def is_reset(entries: Sequence[ManagedFieldsEntry]) -> bool:
 
 def only_time_differs(one: Sequence[ManagedFieldsEntry], other: Sequence[ManagedFieldsEntry]) -> bool:
     """Whether entries say the same but for when; such a change alone is no reason to write an object."""
-    return len(one) == len(other) and all(
-        a == b or (a.time != b.time and replace(a, time=b.time) == b) for a, b in zip(one, other, strict=True)
+    return (
+        len(one) == len(other)
+        and one != other
+        and all(a == b or replace(a, time=b.time) == b for a, b in zip(one, other, strict=True))
     )
 
 
@@ -344,8 +346,8 @@ def applied(
         before = Manager(BEFORE_FIRST_APPLY, UPDATE, manager.api_version, "", manager.versions)
         entries = read(created(before, resource, live, now_s))
     ours = Manager(manager.name, APPLY, manager.api_version, manager.subresource)
-    wanted = _owned(fields_of(shape, config), resource, manager.subresource)
-    result = merged(shape, live, config)
+    fields, result = laid_over(shape, live, config)
+    wanted = _owned(fields, resource, manager.subresource)
     last = entries.pop(ours.key, None)
     if last is not None and last.set() != wanted:
         result = _pruned(manager, resource, result, last, wanted, entries)

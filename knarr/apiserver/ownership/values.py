@@ -5,7 +5,7 @@ Data that is handed in is never changed; what is answered may share parts with i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
 from typing import Any
 
 from knarr.apiserver.ownership.fieldsets import ITSELF, NOTHING, Set, is_member, step
@@ -23,41 +23,153 @@ class Repeated(list[Any]):
 _ABSENT = object()
 
 
-# The fields of a value
+Path = tuple[Any, str] | None
+"""Where a value is: what it is in, and its element there. Told only when there is something to tell."""
 
 
-def fields_of(shape: Shape, value: Any, path: str = "") -> Set:
+def told(path: Path) -> str:
+    """A path as messages write it: .spec.containers[name="c"]"""
+    elements = []
+    while path is not None:
+        path, element = path
+        elements.append(step(element))
+    return "".join(reversed(elements))
+
+
+# Laying one value over another
+
+
+def fields_of(shape: Shape, value: Any) -> Set:
     """The fields that applied data sets. Raises Faulty."""
-    if shape is WHOLE or value is None:
-        return NOTHING
-    found: Set = {}
+    return laid_over(shape, None, value)[0]
+
+
+def laid_over(shape: Shape, live: Any, value: Any, path: Path = None) -> tuple[Set, Any]:
+    """The fields that applied data sets, and what it makes of a live value. Raises Faulty."""
+    if shape is WHOLE:
+        return NOTHING, value
+    if value is None:
+        return NOTHING, live or None
     if isinstance(shape, Fields):
-        _need(value, dict, path, "map")
-        fields = shape.fields
-        for name, part in value.items():
-            field = fields.get(name)
-            if field is None:
-                raise Faulty(f"{path}.{name}: field not declared in schema")
-            if field.shape is WHOLE:
-                found[field.element] = NOTHING
-                continue
-            below = fields_of(field.shape, part, f"{path}.{name}")
-            if below or part is None or part == {}:
-                found[field.element] = below
-        return found
+        return _fields_laid_over(shape, live or {}, value, path)
     if isinstance(shape, Entries):
-        _need(value, dict, path, "map")
-        parts: Iterable[tuple[str, Any]] = [(f"f:{name}", part) for name, part in value.items()]
-        item_shape = shape.values
-    else:
-        parts = _told_apart(shape, value, path).items()
-        item_shape = shape.item if isinstance(shape, Items) else WHOLE
-    for element, part in parts:
-        below = NOTHING
-        if item_shape is not WHOLE and (below := fields_of(item_shape, part, path + step(element))):
+        return _entries_laid_over(shape, live or {}, value, path)
+    assert isinstance(shape, (Items, Distinct))
+    return _items_laid_over(shape, live or [], value, path)
+
+
+def _fields_laid_over(shape: Fields, live: dict[str, Any], value: Any, path: Path) -> tuple[Set, Any]:
+    if not isinstance(value, dict):
+        raise _unexpected("map", value, path)
+    fields, found, result = shape.fields, {}, dict(live)
+    for name, part in value.items():
+        field = fields.get(name)
+        if field is None:
+            raise Faulty(f"{told(path)}.{name}: field not declared in schema")
+        if field.shape is WHOLE:
+            found[field.element] = NOTHING
+            result[name] = part
+            continue
+        below, result[name] = laid_over(field.shape, live.get(name), part, (path, field.element))
+        if below or part is None or part == {}:
+            found[field.element] = below
+    return found, result
+
+
+def _entries_laid_over(shape: Entries, live: dict[str, Any], value: Any, path: Path) -> tuple[Set, Any]:
+    if not isinstance(value, dict):
+        raise _unexpected("map", value, path)
+    if shape.values is WHOLE:
+        return {f"f:{name}": NOTHING for name in value}, live | value
+    found, result = {}, dict(live)
+    for name, part in value.items():
+        below, result[name] = laid_over(shape.values, live.get(name), part, (path, f"f:{name}"))
+        found[f"f:{name}"] = below | {ITSELF: NOTHING} if below else NOTHING
+    return found, result
+
+
+def _items_laid_over(shape: Items | Distinct, live: list[Any], value: Any, path: Path) -> tuple[Set, Any]:
+    items = _told_apart(shape, value, path)
+    here = [_element(shape, item) for item in live]
+    if not isinstance(shape, Items):
+        return dict.fromkeys(items, NOTHING), _interleaved(live, here, items)
+    there = dict(zip(here, live, strict=True))
+    if len(there) < len(here):
+        # What stands twice is not merged with what is applied, but replaced by it.
+        times = Counter(here)
+        there = {element: item for element, item in there.items() if times[element] == 1}
+    found: Set = {}
+    for element, item in items.items():
+        below, items[element] = laid_over(shape.item, there.get(element), item, (path, element))
+        if below:
             below[ITSELF] = NOTHING
         found[element] = below
+    return found, _interleaved(live, here, items)
+
+
+def _interleaved(live: list[Any], here: list[str], applied: dict[str, Any]) -> list[Any]:
+    """Items of both: the applied ones in their order, the others where they stood. `here`: the elements of `live`."""
+    if here == list(applied):
+        return list(applied.values())
+    there = set(here)
+    shared = iter([element for element in applied if element in there])
+    expected = next(shared, None)
+    waiting = iter(applied.items())
+    following = next(waiting, None)
+    done: set[str] = set()
+    result: list[Any] = []
+
+    def take() -> None:
+        nonlocal following, expected
+        assert following is not None
+        element, item = following
+        result.append(item)
+        done.add(element)
+        if element == expected:
+            expected = next(shared, None)
+        following = next(waiting, None)
+
+    for element, item in zip(here, live, strict=True):
+        if element not in applied:
+            result.append(item)
+        elif element == expected:
+            # All that is applied before it, and itself; what is applied for later items comes with them.
+            while following is not None and element not in done:
+                take()
+    while following is not None:
+        take()
+    return result
+
+
+def _element(shape: Items | Distinct, item: Any) -> str:
+    """Empty for an item that can't be told apart."""
+    try:
+        return shape.element(item)
+    except ValueError:
+        return ""
+
+
+def _told_apart(shape: Items | Distinct, value: Any, path: Path) -> dict[str, Any]:
+    """The items of an applied list by their path elements. Raises Faulty."""
+    if not isinstance(value, list):
+        raise _unexpected("list", value, path)
+    found: dict[str, Any] = {}
+    for index, item in enumerate(value):
+        try:
+            element = shape.element(item)
+        except ValueError as error:
+            raise Faulty(f"{told(path)}: element {index}: {error}") from None
+        if element in found:
+            raise Faulty(f"{told(path)}: duplicate entries for key {step(element)}")
+        found[element] = item
     return found
+
+
+def _unexpected(wanted: str, value: Any, path: Path) -> Faulty:
+    return Faulty(f"{told(path) or '.'}: expected {wanted}, got &{{{value}}}")
+
+
+# Comparing
 
 
 def new_fields(shape: Shape, value: Any) -> Set:
@@ -147,22 +259,6 @@ def _compare_part(element: str, shape: Shape, before: Any, after: Any, changed: 
             removed[element] = gone
 
 
-def _told_apart(shape: Shape, value: Any, path: str) -> dict[str, Any]:
-    """The items of an applied list by their path elements. Raises Faulty."""
-    _need(value, list, path, "list")
-    assert isinstance(shape, (Items, Distinct))
-    found: dict[str, Any] = {}
-    for index, item in enumerate(value):
-        try:
-            element = shape.element(item)
-        except ValueError as error:
-            raise Faulty(f"{path}: element {index}: {error}") from None
-        if element in found:
-            raise Faulty(f"{path}: duplicate entries for key {step(element)}")
-        found[element] = item
-    return found
-
-
 def _items(shape: Shape, value: list[Any]) -> dict[str, Any]:
     """The items of a stored list by path element; those of the same element together."""
     assert isinstance(shape, (Items, Distinct))
@@ -179,87 +275,6 @@ def _items(shape: Shape, value: list[Any]) -> dict[str, Any]:
         else:
             found[element] = Repeated([found[element], item])
     return found
-
-
-def _need(value: Any, kind: type[Any], path: str, name: str) -> None:
-    if not isinstance(value, kind):
-        raise Faulty(f"{path or '.'}: expected {name}, got &{{{value}}}")
-
-
-# Merging
-
-
-def merged(shape: Shape, live: Any, applied: Any, path: str = "") -> Any:
-    """`live` with what is applied. Raises Faulty."""
-    if shape is WHOLE:
-        return applied
-    if applied is None or not live:
-        return live or applied
-    if isinstance(shape, Fields):
-        _need(applied, dict, path, "map")
-        result = dict(live)
-        fields = shape.fields
-        for name, value in applied.items():
-            field = fields.get(name)
-            if field is None:
-                raise Faulty(f"{path}.{name}: field not declared in schema")
-            if field.shape is WHOLE or not (here := live.get(name)):
-                result[name] = value
-            else:
-                result[name] = merged(field.shape, here, value, f"{path}.{name}")
-        return result
-    if isinstance(shape, Entries):
-        _need(applied, dict, path, "map")
-        return live | {
-            name: merged(shape.values, live.get(name), value, f"{path}.{name}") for name, value in applied.items()
-        }
-    return _merged_items(shape, live, _told_apart(shape, applied, path), path)
-
-
-def _merged_items(shape: Shape, live: list[Any], applied: dict[str, Any], path: str) -> list[Any]:
-    """Items of both: the applied ones in their order, the others where they stood."""
-    assert isinstance(shape, (Items, Distinct))
-    here = _items(shape, live)
-    for element, item in applied.items():
-        before = here.get(element)
-        if isinstance(shape, Items) and before is not None and type(before) is not Repeated:
-            applied[element] = merged(shape.item, before, item, path + step(element))
-    shared = iter([element for element in applied if element in here])
-    expected = next(shared, None)
-    waiting = iter(applied.items())
-    following = next(waiting, None)
-    done: set[str] = set()
-    result: list[Any] = []
-
-    def take() -> None:
-        nonlocal following, expected
-        assert following is not None
-        element, item = following
-        result.append(item)
-        done.add(element)
-        if element == expected:
-            expected = next(shared, None)
-        following = next(waiting, None)
-
-    for item in live:
-        element = _element(shape, item)
-        if element not in applied:
-            result.append(item)
-        elif element == expected:
-            # All that is applied before it, and itself; what is applied for later items comes with them.
-            while following is not None and element not in done:
-                take()
-    while following is not None:
-        take()
-    return result
-
-
-def _element(shape: Items | Distinct, item: Any) -> str:
-    """Empty for an item that can't be told apart."""
-    try:
-        return shape.element(item)
-    except ValueError:
-        return ""
 
 
 # Pruning

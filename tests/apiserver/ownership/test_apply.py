@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from knarr.client.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH
+from knarr.client.transport import User
 from tests.apiserver.ownership.door import (
     CONFIG_MAP,
     DEPLOYMENT,
@@ -567,3 +568,79 @@ async def test_a_pod_in_the_way_of_its_own_immutability(door: Door) -> None:
     await applied(door, POD, pod | {"spec": {"containers": [container()]}}, "me")
     status, refused = await apply(door, POD, pod | {"spec": {"containers": [container()], "hostname": "x"}}, "me")
     assert (status, causes(refused)) == (422, ["spec"])
+
+
+async def test_who_may_only_patch_creates_nothing_by_applying(door: Door) -> None:
+    rbac = "rbac.authorization.k8s.io"
+    role = {
+        "apiVersion": f"{rbac}/v1",
+        "kind": "Role",
+        "metadata": {"name": "patcher"},
+        "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "patch"]}],
+    }
+    binding = {
+        "apiVersion": f"{rbac}/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "patcher"},
+        "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "patcher"},
+        "subjects": [{"apiGroup": rbac, "kind": "User", "name": "jane"}],
+    }
+    await door.done("POST", f"/apis/{rbac}/v1/namespaces/default/roles", role)
+    await door.done("POST", f"/apis/{rbac}/v1/namespaces/default/rolebindings", binding)
+    jane = User("jane", ("system:authenticated",))
+    query = {"content_type": APPLY_PATCH, "fieldManager": "me", "user": jane}
+    status, refused = await door("PATCH", CONFIG_MAP, config_map({"x": "1"}), **query)
+    assert (status, refused["reason"]) == (403, "Forbidden")
+    assert refused["message"] == (
+        'configmaps "a" is forbidden: User "jane" cannot create resource "configmaps" in API group "" '
+        'in the namespace "default"'
+    )
+    await door.done("POST", CONFIG_MAPS, config_map({"x": "1"}))
+    assert (await door("PATCH", CONFIG_MAP, config_map({"y": "1"}), **query))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "deployments/web/scale", None),
+        ("PATCH", "deployments/web/scale", {"spec": {"replicas": 7}}),
+        ("PATCH", "deployments/web/status", {"status": {"replicas": 7}}),
+        ("PATCH", "deployments/web", {"spec": {"replicas": 7}}),
+        ("DELETE", "deployments/web", None),
+        ("DELETE", "deployments", None),
+        ("POST", "pods/p/binding", {"kind": "Binding", "apiVersion": "v1", "target": {"kind": "Node", "name": "n"}}),
+        ("POST", "pods/p/eviction", {"kind": "Eviction", "apiVersion": "policy/v1", "metadata": {"name": "p"}}),
+    ],
+)
+async def test_a_dry_run_of_any_verb_and_subresource_stores_nothing(
+    door: Door, method: str, path: str, body: Any
+) -> None:
+    await applied(door, DEPLOYMENT, deployment([container()]), "me")
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [container()]}}
+    await applied(door, POD, pod, "me")
+    group = "/api/v1" if path.startswith("pods") else "/apis/apps/v1"
+    where = f"{group}/namespaces/default/{path}"
+    if method == "PUT":
+        body = await door.done("GET", where) | {"spec": {"replicas": 7}}
+    revision = door.store.revision
+    media = {"content_type": MERGE_PATCH} if method == "PATCH" else {}
+    await door.done(method, where, body, dryRun="All", **media)
+    assert door.store.revision == revision
+    assert (await door.done("GET", DEPLOYMENT))["spec"]["replicas"] == 1
+    assert "nodeName" not in (await door.done("GET", POD))["spec"]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_strict_bodies_name_what_is_unknown_and_what_stands_twice(door: Door, method: str) -> None:
+    made = await applied(door, DEPLOYMENT, deployment([container()]), "me")
+    text = json.dumps(deployment([container()])).replace(
+        '"spec": {', '"spec": {"foo": 1, "paused": false, "paused": true, ', 1
+    )
+    path = DEPLOYMENTS if method == "POST" else DEPLOYMENT
+    status, refused = await door(method, path, text.encode(), fieldValidation="Strict")
+    assert (status, refused["reason"]) == (400, "BadRequest")
+    assert refused["message"] == (
+        'Deployment in version "v1" cannot be handled as a Deployment: strict decoding error: '
+        'unknown field "spec.foo", duplicate field "spec.paused"'
+    )
+    assert await door.done("GET", DEPLOYMENT) == made

@@ -9,9 +9,14 @@ import pytest
 from knarr.api.apps.v1 import Deployment
 from knarr.api.core.v1 import ConfigMap, PersistentVolume, Pod, ReplicationController, Service, ServiceAccount
 from knarr.apiserver.ownership.shapes import shape_of
-from knarr.apiserver.ownership.values import Faulty, compared, fields_of, merged, pruned
+from knarr.apiserver.ownership.values import Faulty, compared, fields_of, laid_over, pruned
 
 OWN: dict[str, Any] = {}
+
+
+def merged(shape: Any, live: Any, value: Any) -> Any:
+    """What applied data makes of a live value."""
+    return laid_over(shape, live, value)[1]
 
 
 def in_pod(**spec: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from knarr.client.client import MERGE_PATCH
-from tests.apiserver.pipeline.door import CONFIG_MAPS, DEPLOYMENTS, PODS, Door, config_map, deployment, pod
+from tests.apiserver.pipeline.door import CONFIG_MAPS, DEPLOYMENTS, PODS, Door, causes, config_map, deployment, pod
 
 
 async def test_a_plain_object_is_gone_and_a_status_says_which(door: Door) -> None:
@@ -91,3 +91,65 @@ async def test_a_collection_goes_as_selected_and_is_answered(door: Door) -> None
 async def test_some_namespaces_stay(door: Door, name: str) -> None:
     status, refused = await door("DELETE", f"/api/v1/namespaces/{name}")
     assert (status, refused["reason"]) == (403, "Forbidden")
+
+
+@pytest.mark.parametrize(("orphan", "finalizers"), [("true", ["orphan"]), ("false", None)])
+async def test_dependents_are_orphaned_in_the_old_way_too(
+    door: Door, orphan: str, finalizers: list[str] | None
+) -> None:
+    for body, query in (({"orphanDependents": orphan == "true"}, {}), (None, {"orphanDependents": orphan})):
+        await door.done("POST", DEPLOYMENTS, deployment())
+        answered = await door.done("DELETE", f"{DEPLOYMENTS}/web", body, **query)
+        assert answered["metadata"].get("finalizers") == finalizers
+        if finalizers:
+            patch = {"metadata": {"finalizers": None}}
+            await door.done("PATCH", f"{DEPLOYMENTS}/web", patch, content_type=MERGE_PATCH)
+
+
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        ({"orphanDependents": True, "propagationPolicy": "Orphan"}, ["propagationPolicy"]),
+        ({"propagationPolicy": "Adopt"}, ["propagationPolicy"]),
+        ({"dryRun": ["Some"]}, ["dryRun"]),
+        (
+            {
+                "ignoreStoreReadErrorWithClusterBreakingPotential": True,
+                "gracePeriodSeconds": 0,
+                "preconditions": {},
+                "dryRun": ["All"],
+            },
+            ["ignoreStoreReadErrorWithClusterBreakingPotential"] * 3,
+        ),
+    ],
+)
+async def test_options_that_exclude_each_other(door: Door, options: dict[str, object], fields: list[str]) -> None:
+    await door.done("POST", CONFIG_MAPS, config_map("a"))
+    status, refused = await door("DELETE", f"{CONFIG_MAPS}/a", options)
+    assert (status, causes(refused)) == (422, fields)
+    assert refused["message"].startswith('DeleteOptions.meta.k8s.io "" is invalid: ')
+    assert (await door("GET", f"{CONFIG_MAPS}/a"))[0] == 200
+
+
+async def test_an_object_that_can_be_read_is_deleted_like_any_other_with_the_unsafe_option(door: Door) -> None:
+    unsafe = {"ignoreStoreReadErrorWithClusterBreakingPotential": True}
+    await door.done("POST", CONFIG_MAPS, config_map("a"))
+    status, refused = await door("DELETE", CONFIG_MAPS, unsafe)
+    assert (status, causes(refused)) == (422, [*unsafe])
+    await door.done("DELETE", f"{CONFIG_MAPS}/a", unsafe)
+    assert (await door("GET", f"{CONFIG_MAPS}/a"))[0] == 404
+
+
+async def test_a_collection_is_deleted_under_the_options_of_each(door: Door) -> None:
+    for name in ("a", "b"):
+        await door.done("POST", CONFIG_MAPS, config_map(name))
+    revision = door.store.revision
+    listed = await door.done("DELETE", CONFIG_MAPS, {"dryRun": ["All"]})
+    assert [item["metadata"]["name"] for item in listed["items"]] == ["a", "b"]
+    assert door.store.revision == revision
+    await door.done("DELETE", CONFIG_MAPS, {"propagationPolicy": "Foreground"}, fieldSelector="metadata.name=a")
+    left = (await door.done("GET", CONFIG_MAPS))["items"]
+    assert [(item["metadata"]["name"], item["metadata"].get("finalizers")) for item in left] == [
+        ("a", ["foregroundDeletion"]),
+        ("b", None),
+    ]

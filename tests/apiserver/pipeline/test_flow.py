@@ -142,6 +142,7 @@ async def test_requests_are_counted_under_upstreams_names(door: Door) -> None:
     assert (total(200, "resource", "GET"), total(404, "resource", "GET"), total(200, "namespace", "LIST")) == (1, 1, 1)
     count = "apiserver_request_duration_seconds_count{" + labels.format("resource", "GET") + "}"
     assert found[count] == 2
+    assert found['apiserver_storage_objects{resource="clusterroles.rbac.authorization.k8s.io"}'] > 10
     assert found['apiserver_resource_objects{group="",resource="configmaps"}'] == 1
     assert found["process_resident_memory_bytes"] > 1e6
 
@@ -175,7 +176,7 @@ async def health(door: Door, path: str, **query: str) -> tuple[int, str]:
 async def test_health_is_told_check_by_check(door: Door) -> None:
     assert await health(door, "/livez") == (200, "ok")
     status, text = await health(door, "/readyz")
-    assert (status, text.splitlines()[-2:]) == (500, ["[-]started failed: reason withheld", "readyz check failed"])
+    assert (status, text.splitlines()[-2:]) == (500, ["[+]shutdown ok", "readyz check failed"])
     assert await health(door, "/livez/ping") == (200, "ok")
     assert (await health(door, "/readyz/started"))[0] == 500
     assert (await health(door, "/livez/none"))[0] == 404
@@ -183,7 +184,7 @@ async def test_health_is_told_check_by_check(door: Door) -> None:
     door.server.ready = True
     assert await health(door, "/readyz", verbose="") == (
         200,
-        "[+]ping ok\n[+]log ok\n[+]started ok\nreadyz check passed\n",
+        "[+]ping ok\n[+]log ok\n[+]started ok\n[+]shutdown ok\nreadyz check passed\n",
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import io
 import json
 import socket
 import ssl
@@ -46,15 +45,6 @@ async def session(served: Served) -> AsyncIterator[aiohttp.ClientSession]:
 
 async def running_pod(served: Served, *containers: str) -> None:
     await served.door.done("POST", PODS, pod("web", *containers, nodeName="n1"))
-
-
-async def test_without_a_certificate_only_health_and_version_are_open(served: Served) -> None:
-    connector = aiohttp.TCPConnector(ssl=client_context(served.ca))
-    async with aiohttp.ClientSession(served.url, connector=connector) as stranger:
-        assert (await stranger.get("/readyz")).status == 200
-        assert (await (await stranger.get("/version")).json())["minor"] == "36"
-        refused = await stranger.get(PODS)
-        assert (refused.status, (await refused.json())["reason"]) == (403, "Forbidden")
 
 
 async def test_a_certificate_of_another_authority_is_refused(served: Served, tmp_path: Path) -> None:
@@ -178,35 +168,6 @@ async def test_a_watch_whose_client_does_not_read_is_closed_and_others_miss_noth
         assert (len(ended), len(going_on)) == (1, 1)
         assert isinstance(ended.pop().exception(), ConnectionResetError)
     stalled.close()
-
-
-async def test_a_body_over_three_mebibytes_is_too_large_and_the_next_request_is_served(
-    session: aiohttp.ClientSession,
-) -> None:
-    refused = await session.post(CONFIG_MAPS, data=io.BytesIO(b" " * ((3 << 20) + 1)))
-    assert (refused.status, (await refused.json())["reason"]) == (413, "RequestEntityTooLarge")
-    assert (await session.get(CONFIG_MAPS)).status == 200
-
-
-@pytest.mark.parametrize(
-    ("sent", "code"),
-    [
-        (b"GET /version HTTP/1.1\r\nhost: x\r\na: " + b"a" * (128 << 10) + b"\r\n\r\n", 431),
-        (b"GET /" + b"a" * (128 << 10) + b" HTTP/1.1\r\nhost: x\r\n\r\n", 431),
-        (b"NONSENSE\r\n\r\n", 400),
-        (b"GET /api/v1/pods?labelSelector=%ff HTTP/1.1\r\nhost: x\r\n\r\n", 400),
-        (b"GET /api/v1/%ff/pods HTTP/1.1\r\nhost: x\r\n\r\n", 403),
-    ],
-)
-async def test_what_is_no_proper_request_is_answered_by_a_status(served: Served, sent: bytes, code: int) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", served.port, ssl=client_context(served.ca))
-    writer.write(sent)
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
-    status = json.loads(await reader.readexactly(length))
-    writer.close()
-    assert int(head.split(b" ")[1]) == code
-    assert (status["kind"], status["code"]) == ("Status", code)
 
 
 async def test_warnings_are_headers(session: aiohttp.ClientSession) -> None:
@@ -361,16 +322,6 @@ async def test_a_port_is_forwarded(served: Served, session: aiohttp.ClientSessio
 async def raw_connection(served: Served) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     host, port = served.url.removeprefix("https://").split(":")
     return await asyncio.open_connection(host, int(port), ssl=client_context(served.ca))
-
-
-async def test_headers_over_a_mebibyte_are_refused(served: Served) -> None:
-    reader, writer = await raw_connection(served)
-    writer.write(b"GET /version HTTP/1.1\r\nhost: x\r\n")
-    for number in range(40):
-        writer.write(b"x-%d: %b\r\n" % (number, b"y" * 30_000))
-    answer = await reader.read()
-    assert answer.startswith(b"HTTP/1.1 431 ")
-    writer.close()
 
 
 async def test_headers_that_come_too_slowly_are_cut_off(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

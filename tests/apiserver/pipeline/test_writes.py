@@ -8,7 +8,18 @@ import json
 import pytest
 
 from knarr.client.client import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
-from tests.apiserver.pipeline.door import CONFIG_MAPS, DEPLOYMENTS, PODS, Door, causes, config_map, deployment, pod
+from tests.apiserver.pipeline.door import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    PODS,
+    SERVICES,
+    Door,
+    causes,
+    config_map,
+    deployment,
+    pod,
+    service,
+)
 
 
 async def test_a_created_object_gets_its_metadata_and_can_be_read(door: Door) -> None:
@@ -255,6 +266,66 @@ async def test_a_namespace_goes_when_its_finalizer_has_been_taken_out(door: Door
     body["spec"] = {}
     await door.done("PUT", "/api/v1/namespaces/x/finalize", body)
     assert (await door("GET", "/api/v1/namespaces/x"))[0] == 404
+
+
+async def test_names_that_are_all_taken_are_told(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door.clock.random, "choice", lambda characters: "b")
+    body = config_map("", x="1")
+    body["metadata"] = {"generateName": "set-"}
+    made = await door.done("POST", CONFIG_MAPS, body)
+    assert made["metadata"]["name"] == "set-bbbbb"
+    answer = await door.ask("POST", CONFIG_MAPS, body)
+    refused = json.loads(answer.body)
+    assert (answer.status, refused["reason"]) == (409, "AlreadyExists")
+    assert refused["message"] == (
+        'configmaps "set-bbbbb" already exists, the server was not able to generate a unique name for the object'
+    )
+    assert (refused["details"]["retryAfterSeconds"], answer.headers["retry-after"]) == (1, "1")
+
+
+async def test_what_the_server_decides_is_not_taken_from_a_body(door: Door) -> None:
+    body = config_map("a", x="1")
+    decided = {
+        "uid": "mine",
+        "selfLink": "/x",
+        "generation": 7,
+        "creationTimestamp": "2001-01-01T00:00:00Z",
+        "deletionTimestamp": "2001-01-01T00:00:00Z",
+        "deletionGracePeriodSeconds": 3,
+    }
+    made = await door.done("POST", CONFIG_MAPS, body | {"metadata": body["metadata"] | decided})
+    assert {name for name in decided if made["metadata"].get(name) == decided[name]} == set()
+    assert sorted(made["metadata"]) == [
+        *("creationTimestamp", "managedFields", "name", "namespace", "resourceVersion", "uid")
+    ]
+    body["metadata"] = {"name": "b", "resourceVersion": "1"}
+    status, refused = await door("POST", CONFIG_MAPS, body)
+    assert (status, refused["message"]) == (400, "resourceVersion should not be set on objects to be created")
+
+
+async def test_an_update_of_nothing_is_not_found_and_of_another_a_conflict(door: Door) -> None:
+    status, refused = await door("PUT", f"{CONFIG_MAPS}/a", config_map("a"))
+    assert (status, refused["message"]) == (404, 'configmaps "a" not found')
+    made = await door.done("POST", CONFIG_MAPS, config_map("a"))
+    other = made | {"metadata": made["metadata"] | {"uid": "other"}}
+    status, refused = await door("PUT", f"{CONFIG_MAPS}/a", other)
+    uid = made["metadata"]["uid"]
+    assert (status, refused["message"]) == (
+        409,
+        'Operation cannot be fulfilled on configmaps "a": Precondition failed: UID in precondition: other, '
+        f"UID in object meta: {uid}",
+    )
+
+
+async def test_a_dry_run_of_a_service_takes_no_address(door: Door) -> None:
+    body = service("s", clusterIP="10.96.7.7")
+    for _ in range(2):
+        shown = await door.done("POST", SERVICES, body, dryRun="All")
+        assert shown["spec"]["clusterIP"] == "10.96.7.7"
+    generated = {**service(""), "metadata": {"generateName": "s-"}}
+    assert (await door.done("POST", SERVICES, generated, dryRun="All"))["metadata"]["name"].startswith("s-")
+    await door.done("POST", SERVICES, body)
+    assert len((await door.done("GET", SERVICES))["items"]) == 2
 
 
 async def test_a_pod_is_bound_by_the_older_resource_too(door: Door) -> None:
