@@ -200,10 +200,11 @@ class World:
         self._node_caches = Informers(nodes_client, clock)
         self.nodes = HollowNodes(nodes_client, self._node_caches, clock, nodes, **hollow)
 
-    def _client(self, part: str, *, calm: bool = False, crashes: bool = True) -> Client:
+    def _client(self, part: str, *, calm: bool = False, crashes: bool = True, whole: bool = False) -> Client:
+        """With `whole` for one that reads other kinds than those that runs are about."""
         weather = Weather(self.clock, self.crash) if calm else self.weather
         transport = FaultyTransport(InProcessTransport(self.server), part, weather, crashes=crashes)
-        return Client(transport, self._registry, ADMINISTRATOR)
+        return Client(transport, self.server.registry if whole else self._registry, ADMINISTRATOR)
 
     async def run(self, scenario: Callable[[World], Awaitable[None]]) -> None:
         for name in ("default", "kube-node-lease"):
@@ -240,8 +241,9 @@ class World:
         self._start(kind.name, loop.run)
 
     def _start_scheduler(self) -> None:
-        caches = Informers(self._client("scheduler"), self.clock)
-        scheduler = Scheduler(self._client("scheduler"), caches, self.clock)
+        client = self._client("scheduler", whole=True)
+        caches = Informers(client, self.clock)
+        scheduler = Scheduler(client, caches, self.clock)
         self._start("scheduler caches", caches.run)
         self._start("scheduler", scheduler.run)
 
