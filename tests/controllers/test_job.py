@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from knarr.api.batch.v1 import Job
-from knarr.api.core.v1 import Pod
+from knarr.api.core.v1 import Namespace, Pod, ServiceAccount
 from knarr.api.meta.v1 import ObjectMeta
+from knarr.client.transport import Answer, Request
+from knarr.controllers.job import Jobs
 from tests.cluster import Cluster, simulate
 from tests.controllers.jobs import TRACKING, conditions, end, ended, job, run, running, status, the_job
 
@@ -89,6 +91,20 @@ def test_a_failed_pod_is_replaced_after_ever_longer_waits_until_the_limit_is_pas
     simulate(scenario)
 
 
+def test_a_loop_that_begins_anew_knows_of_earlier_failures() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.create(job())
+        for _ in range(2):
+            await end(cluster, (await run(cluster, 1))[0], 1)
+        await cluster.until(lambda: status(cluster).get("failed") == 2)
+        (loop,) = [loop for loop in cluster.loops if isinstance(loop, Jobs)]
+        loop._backoffs.clear()
+        await cluster.patch(Job, "work", {"metadata": {"labels": {"a": "b"}}})
+        assert 17 <= await cluster.until(lambda: running(cluster)) <= 21
+
+    simulate(scenario)
+
+
 def test_a_success_ends_the_waiting_of_those_that_failed() -> None:
     async def scenario(cluster: Cluster) -> None:
         await cluster.create(job(completions=3, parallelism=2))
@@ -152,6 +168,29 @@ def test_a_job_has_failed_only_when_its_last_pod_is_gone() -> None:
         assert status(cluster)["terminating"] == 0
 
     simulate(scenario, stop_s=(30, 30))
+
+
+def test_a_pod_that_succeeds_while_its_job_fails_has_succeeded() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.create(job(parallelism=2, completions=2, backoffLimit=0))
+        first, second = await run(cluster, 2)
+        send = cluster.server.handle
+        done: list[str] = []
+
+        async def succeed_first(request: Request) -> Answer:
+            if request.method == "DELETE" and not done:
+                done.append(request.path)
+                await end(cluster, second)
+            return await send(request)
+
+        cluster.server.handle = succeed_first  # type: ignore[method-assign]
+        await end(cluster, first, 1)
+        await cluster.until(lambda: ended(cluster) == "Failed")
+        assert done == [f"/api/v1/namespaces/default/pods/{second.metadata.name}"]
+        assert (status(cluster).get("succeeded"), status(cluster)["failed"]) == (1, 1)
+        assert await cluster.events("FailedDelete") == []
+
+    simulate(scenario)
 
 
 def test_a_suspended_job_has_no_pods_and_starts_anew_when_it_is_resumed() -> None:
@@ -279,6 +318,47 @@ def test_a_job_that_is_deleted_takes_its_pods_with_it() -> None:
             await run(cluster, 2)
             await cluster.client.delete(Job, "work", "default", propagation_policy=policy)
             await cluster.until(lambda: not cluster.informers.of(Job).all() and not cluster.pods.all())
+
+    simulate(scenario, stop_s=(3, 3))
+
+
+def test_a_pod_that_is_taken_from_its_job_is_adopted_again_and_counts() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.create(job(parallelism=2, completions=2))
+        pods = await run(cluster, 2)
+        name = pods[0].metadata.name or ""
+        await cluster.patch(Pod, name, {"metadata": {"ownerReferences": None}})
+
+        def adopted() -> bool:
+            found = cluster.pods.get(f"default/{name}")
+            return bool(found and found.metadata.owner_references and TRACKING in found.metadata.finalizers)
+
+        await cluster.until(adopted)
+        await cluster.clock.sleep(5)
+        assert adopted()
+        assert len(cluster.pods.all()) == 2
+        for pod in pods:
+            await end(cluster, pod)
+        await cluster.until(lambda: ended(cluster) == "Complete")
+        assert status(cluster)["succeeded"] == 2
+
+    simulate(scenario)
+
+
+def test_a_namespace_goes_with_its_jobs() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.client.create(Namespace(metadata=ObjectMeta(name="short")))
+        accounts = cluster.informers.of(ServiceAccount)
+        await cluster.until(lambda: accounts.get("short/default"))
+        wanted = job(parallelism=2, completions=4, podReplacementPolicy="Failed")
+        wanted.metadata.namespace = "short"
+        await cluster.client.create(wanted)
+        await run(cluster, 2)
+        await end(cluster, running(cluster)[0])
+        await cluster.client.delete(Namespace, "short")
+        namespaces = cluster.informers.of(Namespace)
+        await cluster.until(lambda: namespaces.get("short") is None)
+        assert cluster.pods.all("short") == []
 
     simulate(scenario, stop_s=(3, 3))
 

@@ -1,11 +1,12 @@
 """The plugins of the scheduler, one aspect a file.
 
-To add one: a file with a `Plugin`, and a line in ALL (filters run in this order, the cheap and telling ones first).
+To add one: a file with a `Plugin` (or `Spanning`), and a line in ALL (filters run in this order, the cheap and telling
+ones first).
 """
 
 from __future__ import annotations
 
-from knarr.scheduler.framework import Plugin
+from knarr.scheduler.framework import Aspect
 from knarr.scheduler.plugins.balance import Balance
 from knarr.scheduler.plugins.image_locality import ImageLocality
 from knarr.scheduler.plugins.inter_pod_affinity import InterPodAffinity
@@ -13,17 +14,25 @@ from knarr.scheduler.plugins.node_affinity import NodeAffinity
 from knarr.scheduler.plugins.node_name import NodeName
 from knarr.scheduler.plugins.node_ports import NodePorts
 from knarr.scheduler.plugins.node_unschedulable import NodeUnschedulable
+from knarr.scheduler.plugins.node_volume_limits import NodeVolumeLimits
 from knarr.scheduler.plugins.resources_fit import ResourcesFit
 from knarr.scheduler.plugins.taint_toleration import TaintToleration
 from knarr.scheduler.plugins.topology_spread import TopologySpread
+from knarr.scheduler.plugins.volume_binding import VolumeBinding
+from knarr.scheduler.plugins.volume_restrictions import VolumeRestrictions
+from knarr.scheduler.plugins.volume_zone import VolumeZone
 
-ALL: tuple[type[Plugin], ...] = (
+ALL: tuple[type[Aspect], ...] = (
     NodeUnschedulable,
     NodeName,
     TaintToleration,
     NodeAffinity,
     NodePorts,
     ResourcesFit,
+    VolumeRestrictions,
+    NodeVolumeLimits,
+    VolumeBinding,
+    VolumeZone,
     TopologySpread,
     InterPodAffinity,
     Balance,
