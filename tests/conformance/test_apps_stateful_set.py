@@ -69,7 +69,8 @@ async def settled(ask: Whole, wanted: dict[str, tuple[str, str]]) -> None:
 def test_a_pod_that_a_node_rejects_is_made_again_until_it_runs() -> None:
     """[sig-apps] StatefulSet Basic StatefulSet functionality [StatefulSetBasic] Should recreate evicted statefulset
 
-    A pod of somebody else has the port of the node; the set's pod is put there all the same, and the node rejects it.
+    A pod of somebody else has the port of the node; the set's pod is put there all the same, and the test says what
+    the node would: that it has rejected it.
     """
 
     async def scenario(ask: Whole) -> None:
@@ -83,6 +84,7 @@ def test_a_pod_that_a_node_rejects_is_made_again_until_it_runs() -> None:
             template = {"containers": containers, "nodeName": "hollow-0"}
             await ask.make(STATEFUL_SETS, stateful_set(1, template=template))
             first = await told(events, "ADDED")
+            await told(events, "MODIFIED", lambda pod: pod["status"].get("phase") == "Running")
             status = {"status": {"phase": "Failed", "reason": "NodePorts"}}
             await ask.merge(f"{PODS}/ss-0/status", status)
             deleted = await told(events, "DELETED")
