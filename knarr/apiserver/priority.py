@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from knarr.api.decode import decoder
 from knarr.api.errors import TooManyRequests
@@ -32,8 +33,7 @@ ACCOUNT = "system:serviceaccount:"
 RETRY_AFTER_S = 1
 
 
-@dataclass(slots=True)
-class Pool:
+class Pool(Struct):
     """All places, of which levels take theirs."""
 
     size: int
@@ -73,8 +73,7 @@ class Level:
             self.pool.kept_free += 1
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(Struct, frozen=True):
     """Where a request belongs."""
 
     level: Level

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Generic, TypeVar, cast
 
@@ -30,16 +29,14 @@ STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
 
-@dataclass(frozen=True, slots=True)
-class ListResult(Generic[T]):
+class ListResult(msgspec.Struct, Generic[T], frozen=True):
     """The objects of a list, and the revision that it shows."""
 
     items: list[T]
     resource_version: str
 
 
-@dataclass(frozen=True, slots=True)
-class WatchEvent(Generic[T]):
+class WatchEvent(msgspec.Struct, Generic[T], frozen=True):
     """ADDED, MODIFIED, DELETED with the object; BOOKMARK with only its resource_version right."""
 
     type: str
@@ -47,8 +44,7 @@ class WatchEvent(Generic[T]):
     resource_version: str
 
 
-@dataclass(slots=True)
-class Client:
+class Client(msgspec.Struct):
     """Requests as `user` (or as whom the transport's certificate says), through `transport`."""
 
     transport: Transport
@@ -59,7 +55,7 @@ class Client:
     """Told of each object that a write answered: the loop's way to read its own writes."""
     on_delete: Callable[[Resource, str, str], None] | None = None
     """Told of each object that was deleted for good, where the server doesn't answer its last form: key and uid."""
-    _headers: Mapping[str, str] = field(default_factory=lambda: {"accept": "application/json"})
+    _headers: Mapping[str, str] = msgspec.field(default_factory=lambda: {"accept": "application/json"})
 
     async def get(self, kind: type[T], name: str, namespace: str | None = None) -> T:
         """Raises NotFound."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -25,8 +24,7 @@ NODES_MIN = 100
 SHARE_MIN_PERCENT = 5
 
 
-@dataclass(slots=True)
-class Verdict:
+class Verdict(msgspec.Struct):
     """What a class's local plugins say of a node, as of its generation."""
 
     generation: int
@@ -36,14 +34,13 @@ class Verdict:
     """Raw scores that mean something only beside those of other nodes."""
 
 
-@dataclass(slots=True)
-class PodClass:
+class PodClass(msgspec.Struct):
     """Pods that ask for the same."""
 
     filters: list[tuple[Plugin, Any]]
     scorers: list[tuple[Plugin, Any]]
     comparers: list[tuple[Plugin, Any]]
-    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    verdicts: dict[str, Verdict] = msgspec.field(default_factory=dict)
 
 
 class Choice:

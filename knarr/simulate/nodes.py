@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TypeVar
+
+from msgspec import Struct, field
 
 from knarr.api.coordination.v1 import Lease, LeaseSpec
 from knarr.api.core.v1 import (
@@ -59,8 +60,7 @@ CONDITIONS = (
 )
 
 
-@dataclass(slots=True)
-class Faults:
+class Faults(Struct):
     """What goes wrong. Images are matched as pods write them."""
 
     silent_nodes: set[str] = field(default_factory=set)
@@ -71,8 +71,7 @@ class Faults:
     """They run, and never become ready."""
 
 
-@dataclass(slots=True)
-class _Life:
+class _Life(Struct):
     """What the node knows of a pod that the API server doesn't."""
 
     uid: str

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
 
 from knarr.api.decode import decoder
 from knarr.api.errors import ServiceUnavailable
@@ -18,8 +19,7 @@ from knarr.store.contract import Kind, Overrun, Store, StoreFailure, Watch
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class Entry(Generic[T]):
+class Entry(Struct, Generic[T]):
     """An object and the revision that its next change must expect."""
 
     key: str

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from knarr.api.core.v1 import Pod, PodAffinityTerm
 from knarr.api.meta.owners import selector_for
@@ -32,8 +33,7 @@ Counts = Counter[str]
 """Pods by domain."""
 
 
-@dataclass(frozen=True, slots=True)
-class Matcher:
+class Matcher(Struct, frozen=True):
     """The pods that a term is about."""
 
     namespaces: frozenset[str]
@@ -55,8 +55,7 @@ class Matcher:
         return f"{sorted(self.namespaces)} {self.namespace_selector} {self.selector}"
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(Struct, frozen=True):
     """A term, and what it does: `anti` keeps away, a weight only draws (or repels when it is negative)."""
 
     matcher: Matcher
@@ -69,8 +68,7 @@ class Term:
         return self.matcher.key, self.topology_key, self.anti, self.weight
 
 
-@dataclass(slots=True)
-class Terms:
+class Terms(Struct):
     """What one pod says of others."""
 
     affinity: list[Term] = field(default_factory=list)
@@ -83,8 +81,7 @@ class Terms:
         yield from self.preferred
 
 
-@dataclass(slots=True)
-class Hard:
+class Hard(Struct):
     """What must hold: topology key and counts of each term."""
 
     near: list[tuple[str, Counts]]

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from knarr.api.core.node_affinity import matches
 from knarr.api.core.taints import tolerates
@@ -37,8 +38,7 @@ NO_LABEL = Refusal(
 SKEWED = Refusal("PodTopologySpread", ("node(s) didn't match pod topology spread constraints",))
 
 
-@dataclass(slots=True)
-class Hard:
+class Hard(Struct):
     """A constraint that must hold, and how full its domains are."""
 
     key: str
@@ -49,8 +49,7 @@ class Hard:
     """1 when the pod counts itself."""
 
 
-@dataclass(slots=True)
-class Soft:
+class Soft(Struct):
     """A constraint that should hold."""
 
     domains: Mapping[str, str] | None
