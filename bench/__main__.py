@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import clusters, load, stages, subjects
+from bench import clusters, load, scheduling, stages, subjects, workloads
 from bench.clusters import Measured
 from bench.document import Figure, document
 from knarr.cli.connection import ApiFailure, Connection
@@ -380,6 +380,9 @@ SECTIONS: dict[str, Callable[[], Iterator[Figure]]] = {
     "watchers": on_knarr(many_watchers),
     "discovery": on_knarr(first_contact),
     "deployments": deployments,
+    "workloads": workloads.workloads,
+    "scheduling": scheduling.scheduling,
+    "idle": workloads.idle,
     "containers": containers,
     "upstream-api": on_upstream(api),
     "upstream-applies": on_upstream(applies),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Any
 
 UNKNOWN, NONE, UNSET = "<unknown>", "<none>", "<unset>"
 
@@ -13,6 +14,12 @@ def age(moment: datetime | None, now_s: float) -> str:
     if moment is None:
         return UNKNOWN
     return human_duration(now_s - moment.timestamp())
+
+
+def created_at(obj: Any, now_s: float) -> str:
+    """The moment at which an object was made: what upstream shows of kinds without columns of their own."""
+    moment = obj.metadata.creation_timestamp
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else UNKNOWN
 
 
 def human_duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from knarr.api.apiextensions.resources import RESOURCES as APIEXTENSIONS
 from knarr.api.apps.resources import RESOURCES as APPS
 from knarr.api.authentication.resources import RESOURCES as AUTHENTICATION
 from knarr.api.authorization.resources import RESOURCES as AUTHORIZATION
@@ -29,6 +30,7 @@ def built_in() -> Registry:
     return Registry(
         (
             *CORE,
+            *APIEXTENSIONS,
             *APPS,
             *AUTHENTICATION,
             *AUTHORIZATION,

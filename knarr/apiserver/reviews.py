@@ -32,7 +32,7 @@ from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.rbac.v1 import PolicyRule
 from knarr.apiserver.action import Action
 from knarr.apiserver.authenticate import Authenticator
-from knarr.apiserver.authorize import MASTERS, Authorizer
+from knarr.apiserver.authorize import Authorizer
 from knarr.apiserver.calls import Call
 from knarr.client.transport import User
 
@@ -100,9 +100,6 @@ class Reviews:
             raise BadRequest("no namespace on request")
         rules, missing, incomplete = await self._authorizer.rules_of(call.user, namespace)
         status = SubjectRulesReviewStatus(incomplete=incomplete, evaluation_error=", ".join(missing) or None)
-        if MASTERS in call.user.groups:
-            status.resource_rules.append(ResourceRule(verbs=["*"], api_groups=["*"], resources=["*"]))
-            status.non_resource_rules.append(NonResourceRule(verbs=["*"], non_resource_urls=["*"]))
         for rule in rules:
             _add(status, rule)
         review.status = status

@@ -20,6 +20,7 @@ from knarr.controllers.csr_signing import CertificateSigning
 from knarr.controllers.daemonset import DaemonSets
 from knarr.controllers.deployment import Deployments
 from knarr.controllers.disruption import DisruptionBudgets
+from knarr.controllers.disruption_stale import StaleDisruptions
 from knarr.controllers.endpoints import EndpointsOfServices
 from knarr.controllers.endpointslice import EndpointSlices
 from knarr.controllers.endpointslicemirroring import EndpointSliceMirroring
@@ -51,6 +52,7 @@ ALL: tuple[type[Controller], ...] = (
     StatefulSets,
     DaemonSets,
     DisruptionBudgets,
+    StaleDisruptions,
     HorizontalPodAutoscalers,
     ReplicationControllers,
     Jobs,
@@ -91,6 +93,7 @@ ACCOUNTS = {
     "pod-garbage-collector-controller": "pod-garbage-collector",
     "root-ca-certificate-publisher-controller": "root-ca-cert-publisher",
     "serviceaccount-controller": "service-account-controller",
+    "stale-disruption-controller": "disruption-controller",
     "taint-eviction-controller": "node-controller",
 }
 """A loop → the service account in kube-system as which it writes: upstream's roles fit, and audit tells who."""

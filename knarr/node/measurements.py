@@ -1,8 +1,9 @@
 """What the containers of a node use, and the node itself: the numbers of `kubectl top` and of autoscalers.
 
-CPU use is a difference over time, so every 15 s (metrics-server's resolution) all is measured; an answer is about the
-time between the last two measurements. A container that has been measured once at most is measured when somebody asks,
-and the answer is about its life so far, as soon as that is a second.
+CPU use is a difference over time, so all is measured every 15 s (metrics-server's resolution), and every 2 s while
+somebody asks, as an autoscaler does: it sees a change of load within seconds. An answer is about the last 4 s, or the
+time between the last two measurements if that is longer. A container that has been measured once at most is measured
+when somebody asks, and the answer is about its life so far, as soon as that is a second.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ from knarr.node.runtime.contract import Container, ContainerState, ContainerUsag
 log = logging.getLogger(__name__)
 
 RESOLUTION_S = 15.0
+ASKED_RESOLUTION_S = 2.0
+ASKED_FOR_S = 60.0
+"""For so long after a question measurements come quickly."""
+WINDOW_S = 4.0
+"""What an answer is about, at least, once there are measurements for it."""
 WINDOW_S_MIN = 1.0
 """Over less, the rate of a few clock ticks says nothing."""
 TICK_NS = 10_000_000
@@ -32,10 +38,12 @@ class Measurements:
         self._runtime = runtime
         self._clock = clock
         self._hollow = hollow
-        self._points: dict[str, tuple[ContainerUsage, ContainerUsage]] = {}
-        """By container: the last measurement, and the one before it or the container's start."""
+        self._points: dict[str, list[ContainerUsage]] = {}
+        """By container: its start, or the last measurement from before the window, then those in the window."""
         self._node: list[ContainerUsage] = []
-        """The last two of the node, older first."""
+        """The same of the node."""
+        self._asked = asyncio.Event()
+        self._asked_s = -ASKED_FOR_S
         self._booted_s = 0.0
 
     async def run(self) -> None:
@@ -45,18 +53,28 @@ class Measurements:
                 await self._measure(await self._running(), known=True)
             except (RuntimeFailure, OSError) as failure:
                 log.warning("measuring: %s", failure)
-            await self._clock.sleep(RESOLUTION_S)
+            if self._clock.monotonic_s() - self._asked_s < ASKED_FOR_S:
+                await self._clock.sleep(ASKED_RESOLUTION_S)
+                continue
+            self._asked.clear()
+            try:
+                async with self._clock.timeout(RESOLUTION_S):
+                    await self._asked.wait()
+            except TimeoutError:
+                pass
 
     async def usage(self) -> NodeUsage:
         """What is used now."""
+        self._asked_s = self._clock.monotonic_s()
+        self._asked.set()
         running = await self._running()
         await self._measure(running, known=False)
         sandboxes = {each.id: each for each in await self._runtime.sandboxes() if each.ready}
         found: dict[str, dict[str, Usage]] = {}
         for container in running:
             if container.id in self._points and container.sandbox_id in sandboxes:
-                last, before = self._points[container.id]
-                usage = between(before, last, container.started_at_s or container.created_at_s)
+                points = self._points[container.id]
+                usage = between(points[0], points[-1], container.started_at_s or container.created_at_s)
                 found.setdefault(container.sandbox_id, {})[container.name] = usage
         pods = tuple(
             PodUsage(one.config.pod_namespace, one.config.pod_name, one.config.pod_uid, one.created_at_s, of_pod)
@@ -69,8 +87,7 @@ class Measurements:
             )
         if len(self._node) < 2:
             return NodeUsage(None, pods)
-        before, last = self._node
-        return NodeUsage(between(before, last, self._booted_s), pods)
+        return NodeUsage(between(self._node[0], self._node[-1], self._booted_s), pods)
 
     async def _running(self) -> list[Container]:
         return [each for each in await self._runtime.containers() if each.state is ContainerState.RUNNING]
@@ -78,20 +95,30 @@ class Measurements:
     async def _measure(self, running: list[Container], *, known: bool) -> None:
         """Measure those that are new, with `known` all of them."""
         for container in running:
-            before = self._points.get(container.id)
+            points = self._points.get(container.id, [])
             began_s = container.started_at_s or container.created_at_s
             at_start = ContainerUsage(began_s, 0, 0)
-            if known or self._hollow or before is None or before[1] == at_start:
+            is_new = len(points) < 2 or (len(points) == 2 and points[0] == at_start)
+            is_due = known and not (points and self._clock.time_s() - points[-1].at_s < WINDOW_S_MIN)
+            if is_new or is_due or self._hollow:
                 usage = await self._runtime.usage(container.id)
                 if usage is not None:
-                    self._points[container.id] = (usage, before[0] if before and known else at_start)
+                    self._points[container.id] = _with(points if points and is_due else [at_start], usage)
         for gone in self._points.keys() - {each.id for each in running}:
             del self._points[gone]
         if not self._hollow and (known or len(self._node) < 2):
             fresh = await asyncio.to_thread(machine_usage, self._clock.time_s())
             self._booted_s = self._booted_s or fresh.at_s - await asyncio.to_thread(_up_s)
             if known or not self._node or fresh.at_s - self._node[0].at_s >= WINDOW_S_MIN:
-                self._node = [*self._node[-1:], fresh]
+                self._node = _with(self._node, fresh)
+
+
+def _with(points: list[ContainerUsage], fresh: ContainerUsage) -> list[ContainerUsage]:
+    """Measurements and a new one, without those that are no longer needed: the window begins with the first."""
+    points = [*points, fresh]
+    while len(points) > 2 and points[1].at_s <= fresh.at_s - WINDOW_S:
+        points.pop(0)
+    return points
 
 
 def between(before: ContainerUsage, last: ContainerUsage, since_s: float) -> Usage:

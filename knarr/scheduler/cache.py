@@ -2,6 +2,9 @@
 
 A pod is *assumed* on its node as soon as the scheduler has chosen it, long before the API server says so: the next
 choice counts on it. What the API server says replaces the assumption; a binding that failed takes it back.
+
+A node's *place* is its number in the list of nodes: what others remember of nodes, they keep in lists by place, and
+ask which places have changed since.
 """
 
 from __future__ import annotations
@@ -9,25 +12,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
 
 from knarr.api.core.pod_state import is_terminal
 from knarr.api.core.v1 import Node, Pod, Taint
 from knarr.client.informer import key_of
 from knarr.scheduler.requests import PODS, Amounts, Port, amounts, host_ports, pod_requests, pod_weight
+from knarr.scheduler.tally import Area, Kind, Tallies
 
 PODS_UNSAID = 110
 """Pods of a node that doesn't say how many it takes."""
 
-
-_generations = count(1)
-"""Shared by all nodes, so that one that comes again under its old name is never taken for what it was."""
+CHANGES_MAX = 20_000
+"""Changes remembered; who is further behind looks at all nodes again."""
 
 
 class PodInfo:
     """A pod and what it asks, computed once."""
 
-    __slots__ = ("cpu", "key", "memory", "pod", "ports", "priority", "requests")
+    __slots__ = ("cpu", "key", "kind", "memory", "pod", "ports", "priority", "requests")
 
     def __init__(self, pod: Pod) -> None:
         assert pod.spec is not None
@@ -37,19 +39,22 @@ class PodInfo:
         self.cpu, self.memory = pod_weight(pod.spec)
         self.ports = host_ports(pod.spec)
         self.priority = pod.spec.priority or 0
+        metadata = pod.metadata
+        ending = metadata.deletion_timestamp is not None
+        self.kind = Kind(metadata.namespace or "", tuple(sorted(metadata.labels.items())), ending)
 
 
 class NodeInfo:
-    """A node, and the sum of its pods. `generation` changes with every change."""
+    """A node, and the sum of its pods."""
 
     __slots__ = (
         "allocatable",
         "cpu",
-        "generation",
         "hard_taints",
         "memory",
         "name",
         "node",
+        "place",
         "pods",
         "pods_max",
         "ports",
@@ -61,6 +66,7 @@ class NodeInfo:
     def __init__(self, name: str) -> None:
         self.name = name
         self.node: Node | None = None
+        self.place = -1
         self.pods: dict[str, PodInfo] = {}
         self.requested: Amounts = {}
         self.cpu = 0
@@ -71,11 +77,9 @@ class NodeInfo:
         self.hard_taints: list[Taint] = []
         self.soft_taints: list[Taint] = []
         self.unschedulable = False
-        self.generation = next(_generations)
 
     def set_node(self, node: Node | None) -> None:
         self.node = node
-        self.generation = next(_generations)
         offered = amounts(node.status.allocatable or node.status.capacity) if node and node.status else {}
         self.pods_max = offered.pop(PODS, PODS_UNSAID)
         self.allocatable = offered
@@ -85,7 +89,6 @@ class NodeInfo:
         self.unschedulable = bool(node and node.spec and node.spec.unschedulable)
 
     def add(self, pod: PodInfo) -> None:
-        self.generation = next(_generations)
         self.pods[pod.key] = pod
         for resource, amount in pod.requests.items():
             self.requested[resource] = self.requested.get(resource, 0) + amount
@@ -97,7 +100,6 @@ class NodeInfo:
         pod = self.pods.pop(key, None)
         if pod is None:
             return
-        self.generation = next(_generations)
         for resource, amount in pod.requests.items():
             self.requested[resource] -= amount
         self.cpu -= pod.cpu
@@ -129,7 +131,13 @@ class Cache:
         self.priorities: Counter[int] = Counter()
         """How many pods on nodes have each priority."""
         self.topology = 0
-        """Rises when nodes come, go, or change their labels."""
+        """Rises when nodes come, go, or change their labels or taints."""
+        self.tallies = Tallies()
+        self._domains: dict[str, list[str | None]] = {}
+        self._areas: dict[str, Area] = {}
+        self._changes: list[int] = []
+        self._changes_before = 0
+        """Changes that are no longer remembered."""
 
     def listen(self, listener: Listener) -> None:
         self._listeners.append(listener)
@@ -146,25 +154,76 @@ class Cache:
     def node_changed(self, node: Node) -> NodeInfo | None:
         """The node, when something changed that a pod may care about; a mere heartbeat is not."""
         info = self._info(node.metadata.name or "")
-        if info.node is None:
-            self.nodes.append(info)
-        elif _offers(info.node) == _offers(node):
+        before = info.node
+        if before is not None and _offers(before) == _offers(node):
             info.node = node
             return None
-        if info.node is None or info.node.metadata.labels != node.metadata.labels:
-            self.topology += 1
         info.set_node(node)
+        if before is None:
+            info.place = len(self.nodes)
+            self.nodes.append(info)
+        if before is None or _where(before) != _where(node):
+            self._topology_changed()
+        self._changes.append(info.place)
         return info
 
     def node_gone(self, name: str) -> None:
         info = self._infos.get(name)
         if info is None or info.node is None:
             return
-        self.topology += 1
         info.set_node(None)
-        self.nodes.remove(info)
+        del self.nodes[info.place]
+        for place, each in enumerate(self.nodes[info.place :], info.place):
+            each.place = place
+        info.place = -1
+        self._changes_before += len(self._changes) + 1  # all places may be others' now
+        self._changes.clear()
+        self._topology_changed()
         if not info.pods:
             del self._infos[name]
+
+    # What others remember by place
+
+    @property
+    def change(self) -> int:
+        """The number of the last change."""
+        return self._changes_before + len(self._changes)
+
+    def changed_since(self, change: int) -> Sequence[int] | None:
+        """Places of nodes that have changed; None when all may have."""
+        return self._changes[change - self._changes_before :] if change >= self._changes_before else None
+
+    def domains(self, topology_key: str) -> Sequence[str | None]:
+        """The domain of each node, by place."""
+        found = self._domains.get(topology_key)
+        if found is None:
+            found = [info.node.metadata.labels.get(topology_key) if info.node else None for info in self.nodes]
+            self._domains[topology_key] = found
+        return found
+
+    def area(self, topology_key: str) -> Area:
+        """All nodes that have a topology key."""
+        found = self._areas.get(topology_key)
+        if found is None:
+            domains = zip(self.nodes, self.domains(topology_key), strict=True)
+            domain_of = {info.name: domain for info, domain in domains if domain is not None}
+            found = self._areas[topology_key] = Area(domain_of, frozenset(domain_of.values()))
+        return found
+
+    def _topology_changed(self) -> None:
+        self.topology += 1
+        self._domains.clear()
+        self._areas.clear()
+        self.tallies.clear()
+
+    def _touch(self, info: NodeInfo) -> None:
+        if info.place < 0:
+            return
+        self._changes.append(info.place)
+        if len(self._changes) > CHANGES_MAX:
+            forgotten = len(self._changes) - CHANGES_MAX // 2
+            del self._changes[:forgotten]
+            self._changes_before += forgotten
 
     def assume(self, pod: PodInfo, node_name: str) -> None:
         self._put(pod, node_name)
@@ -228,13 +287,19 @@ class Cache:
 
     def enter(self, pod: PodInfo, node_name: str) -> None:
         """Count a pod on a node, be it only for a thought (see `without` and `along_with`)."""
-        self._info(node_name).add(pod)
+        info = self._info(node_name)
+        info.add(pod)
+        self._touch(info)
+        self.tallies.changed(pod.kind, node_name, 1)
         self.priorities[pod.priority] += 1
         for listener in self._listeners:
             listener(pod, node_name, 1)
 
     def leave(self, pod: PodInfo, node_name: str) -> None:
-        self._infos[node_name].remove(pod.key)
+        info = self._infos[node_name]
+        info.remove(pod.key)
+        self._touch(info)
+        self.tallies.changed(pod.kind, node_name, -1)
         self.priorities[pod.priority] -= 1
         if not self.priorities[pod.priority]:
             del self.priorities[pod.priority]
@@ -285,6 +350,10 @@ class Cache:
     def nominated_node(self, key: str) -> str:
         return self._nominated.get(key, "")
 
+    def waited_for(self) -> bool:
+        """Some node is nominated by some pod."""
+        return bool(self._expected)
+
     def expected(self, node_name: str, pod: PodInfo) -> list[PodInfo]:
         """Nominated pods that go before `pod` on a node."""
         waiting = self._expected.get(node_name)
@@ -326,3 +395,8 @@ def _offers(node: Node) -> tuple[object, ...]:
         (status.allocatable, status.capacity, status.images) if status else None,
         (spec.taints, spec.unschedulable) if spec else None,
     )
+
+
+def _where(node: Node) -> tuple[object, ...]:
+    """What makes domains."""
+    return node.metadata.uid, node.metadata.labels, node.spec.taints if node.spec else None

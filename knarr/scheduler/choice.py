@@ -8,48 +8,85 @@ not every node is looked at: upstream's share of nodes, in turn, is enough to fi
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import compress
+from operator import add, itemgetter
 from random import Random
 from typing import Any
 
 import msgspec
 
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
-from knarr.scheduler.framework import Plugin, Refusal, Unschedulable
+from knarr.scheduler.framework import Aspect, Barrier, Pick, Plugin, Refusal, Spanning, Unschedulable
 
 CLASSES_MAX = 16
 """Classes remembered; one keeps a verdict for each node."""
 NODES_MIN = 100
 """So many feasible nodes are always looked for."""
 SHARE_MIN_PERCENT = 5
-
-
-class Verdict(msgspec.Struct):
-    """What a class's local plugins say of a node, as of its generation."""
-
-    generation: int
-    refusal: Refusal | None
-    score: float = 0.0
-    compared: tuple[float, ...] = ()
-    """Raw scores that mean something only beside those of other nodes."""
+STRETCH_MIN = 64
+"""Nodes looked at together."""
 
 
 class PodClass(msgspec.Struct):
-    """Pods that ask for the same."""
+    """Pods that ask for the same, and what their plugins say of each node, by place."""
 
     filters: list[tuple[Plugin, Any]]
     scorers: list[tuple[Plugin, Any]]
     comparers: list[tuple[Plugin, Any]]
-    verdicts: dict[str, Verdict] = msgspec.field(default_factory=dict)
+    refusals: list[Refusal | None] = msgspec.field(default_factory=list)
+    fits: list[bool] = msgspec.field(default_factory=list)
+    scores: list[float] = msgspec.field(default_factory=list)
+    compared: list[list[float]] = msgspec.field(default_factory=list)
+    """Raw scores of each comparer: they mean something only beside those of other nodes."""
+    stale: set[int] = msgspec.field(default_factory=set)
+    """To be judged when they are looked at."""
+    change: int = -1
+    """Of the cache: so far this is up to date."""
+
+    def refresh(self, cache: Cache) -> None:
+        """Forget what is no longer true."""
+        changed = cache.changed_since(self.change)
+        self.change = cache.change
+        if changed is not None:
+            self.stale.update(changed)
+        nodes = len(cache.nodes)
+        if changed is None or len(self.fits) < nodes:
+            known = len(self.fits) if changed is not None else 0
+            self.refusals[known:] = [None] * (nodes - known)
+            self.fits[known:] = [False] * (nodes - known)
+            self.scores[known:] = [0.0] * (nodes - known)
+            self.compared = self.compared or [[] for _ in self.comparers]
+            for row in self.compared:
+                row[known:] = [0.0] * (nodes - known)
+            self.stale.update(range(known, nodes))
+
+    def judge(self, places: Iterable[int], nodes: Sequence[NodeInfo]) -> None:
+        for place in places:
+            node = nodes[place]
+            refusal = self.refusals[place] = self.refusal_of(node)
+            self.fits[place] = refusal is None
+            if refusal is None:
+                self.scores[place] = sum(plugin.weight * plugin.score(prep, node) for plugin, prep in self.scorers)
+                for row, (plugin, prepared) in zip(self.compared, self.comparers, strict=True):
+                    row[place] = plugin.score(prepared, node)
+        self.stale.difference_update(places)
+
+    def refusal_of(self, node: NodeInfo) -> Refusal | None:
+        for plugin, prepared in self.filters:
+            refusal = plugin.filter(prepared, node)
+            if refusal is not None:
+                return refusal
+        return None
 
 
 class Choice:
     """Chooses nodes, by all plugins."""
 
-    def __init__(self, cache: Cache, plugins: Sequence[Plugin], random: Random) -> None:
+    def __init__(self, cache: Cache, plugins: Sequence[Aspect], random: Random) -> None:
         self._cache = cache
-        self._local = [plugin for plugin in plugins if plugin.local]
-        self._global = [plugin for plugin in plugins if not plugin.local]
+        self._local = [plugin for plugin in plugins if isinstance(plugin, Plugin)]
+        self._spanning = [plugin for plugin in plugins if isinstance(plugin, Spanning)]
         self._random = random
         self._classes: OrderedDict[bytes, PodClass] = OrderedDict()
         self._begin = 0
@@ -58,52 +95,72 @@ class Choice:
         """The best node. Raises Unschedulable."""
         nodes = self._cache.nodes
         pod_class = self._class_of(pod)
-        filters = [(p, prepared) for p in self._global if p.filters and (prepared := p.prepare(pod)) is not None]
-        enough = _enough(len(nodes))
-        feasible: list[NodeInfo] = []
-        verdicts: list[Verdict] = []
-        refusals: list[tuple[NodeInfo, Refusal]] = []
-        known = pod_class.verdicts
-        seen = 0
-        begin = self._begin % len(nodes) if nodes else 0
-        for node in (*nodes[begin:], *nodes[:begin]) if enough < len(nodes) else nodes:
-            seen += 1
-            verdict = known.get(node.name)
-            if verdict is None or verdict.generation != node.generation:
-                verdict = known[node.name] = _judge(pod_class, node)
-            refusal = verdict.refusal
-            if refusal is None:
-                for plugin, prepared in filters:
-                    refusal = plugin.filter(prepared, node)
-                    if refusal is not None:
-                        break
-            if refusal is None:
-                refusal = self._refused_for_others(pod, node)
-            if refusal is not None:
-                refusals.append((node, refusal))
-                continue
-            feasible.append(node)
-            verdicts.append(verdict)
-            if len(feasible) >= enough:
-                break
-        self._begin = begin + seen
-        if not feasible:
-            raise Unschedulable(refusals, len(nodes))
-        if len(feasible) == 1:
-            return feasible[0]
-        return self._best(pod, pod_class, feasible, verdicts)
+        pod_class.refresh(self._cache)
+        barriers = self._barriers(pod)
+        places = self._feasible(pod, pod_class, barriers)
+        if not places:
+            raise Unschedulable(self._refusals(pod, pod_class, barriers), len(nodes))
+        return nodes[places[0] if len(places) == 1 else self._best(pod, pod_class, places)]
 
     def fits(self, pod: PodInfo, node: NodeInfo) -> bool:
         """Whether one node would do."""
         return self._refusal(pod, node) is None and self._refused_for_others(pod, node) is None
 
+    def _feasible(self, pod: PodInfo, pod_class: PodClass, barriers: Sequence[Barrier]) -> list[int]:
+        """Places of enough nodes that will do, from where the last search ended."""
+        nodes = self._cache.nodes
+        enough = _enough(len(nodes))
+        place = self._begin % len(nodes) if nodes and enough < len(nodes) else 0
+        found: list[int] = []
+        left = len(nodes)
+        while left and len(found) < enough:
+            end = min(place + max(enough - len(found), STRETCH_MIN), place + left, len(nodes))
+            found += self._feasible_between(place, end, pod, pod_class, barriers)
+            left -= end - place
+            place = end % len(nodes)
+        if len(found) > enough:
+            del found[enough:]
+            place = found[-1] + 1
+        self._begin = place
+        return found
+
+    def _feasible_between(
+        self, begin: int, end: int, pod: PodInfo, pod_class: PodClass, barriers: Sequence[Barrier]
+    ) -> list[int]:
+        nodes, stale = self._cache.nodes, pod_class.stale
+        if stale:
+            pod_class.judge([place for place in stale if begin <= place < end], nodes)
+        places = list(compress(range(begin, end), pod_class.fits[begin:end]))
+        for barrier in barriers:
+            domains, refuses = self._cache.domains(barrier.key), barrier.refuses
+            if barrier.missing is None:
+                places = [place for place in places if (domain := domains[place]) is None or not refuses(domain)]
+            else:
+                places = [place for place in places if (domain := domains[place]) is not None and not refuses(domain)]
+        if self._cache.waited_for():
+            places = [place for place in places if self._refused_for_others(pod, nodes[place]) is None]
+        return places
+
+    def _refusals(
+        self, pod: PodInfo, pod_class: PodClass, barriers: Sequence[Barrier]
+    ) -> list[tuple[NodeInfo, Refusal]]:
+        """Why none of the nodes will do."""
+        found = []
+        for node, refusal in zip(self._cache.nodes, pod_class.refusals, strict=True):
+            refusal = refusal or self._barred(node, barriers) or self._refused_for_others(pod, node)
+            assert refusal is not None
+            found.append((node, refusal))
+        return found
+
     def _refusal(self, pod: PodInfo, node: NodeInfo) -> Refusal | None:
-        refusal = _judge(self._class_of(pod), node).refusal
-        if refusal is not None:
-            return refusal
-        for plugin in self._global:
-            prepared = plugin.prepare(pod) if plugin.filters else None
-            refusal = plugin.filter(prepared, node) if prepared is not None else None
+        return self._class_of(pod).refusal_of(node) or self._barred(node, self._barriers(pod))
+
+    def _barriers(self, pod: PodInfo) -> list[Barrier]:
+        return [barrier for plugin in self._spanning for barrier in plugin.barriers(pod)]
+
+    def _barred(self, node: NodeInfo, barriers: Sequence[Barrier]) -> Refusal | None:
+        for barrier in barriers:
+            refusal = barrier.refusal_of(self._cache.domains(barrier.key)[node.place])
             if refusal is not None:
                 return refusal
         return None
@@ -116,19 +173,17 @@ class Choice:
         with self._cache.along_with(node, expected):
             return self._refusal(pod, node)
 
-    def _best(
-        self, pod: PodInfo, pod_class: PodClass, feasible: Sequence[NodeInfo], verdicts: Sequence[Verdict]
-    ) -> NodeInfo:
-        totals = [verdict.score for verdict in verdicts]
-        for place, (plugin, prepared) in enumerate(pod_class.comparers):
-            _add_compared(totals, plugin, prepared, [verdict.compared[place] for verdict in verdicts])
-        for plugin in self._global:
-            prepared = plugin.prepare_score(pod) if plugin.weight else None
+    def _best(self, pod: PodInfo, pod_class: PodClass, places: Sequence[int]) -> int:
+        pick: Pick = itemgetter(*places)
+        totals = pick(pod_class.scores)
+        for row, (plugin, prepared) in zip(pod_class.compared, pod_class.comparers, strict=True):
+            totals = _with_compared(totals, plugin, prepared, pick(row))
+        for spanning in self._spanning:
+            prepared = spanning.prepare_score(pod) if spanning.weight else None
             if prepared is not None:
-                score = plugin.score
-                _add_compared(totals, plugin, prepared, [score(prepared, node) for node in feasible])
+                totals = _with_compared(totals, spanning, prepared, spanning.scores(prepared, pick))
         best = max(totals)
-        return feasible[self._random.choice([place for place, total in enumerate(totals) if total == best])]
+        return self._random.choice(list(compress(places, map(best.__eq__, totals))))
 
     def _class_of(self, pod: PodInfo) -> PodClass:
         signature = _signature(pod)
@@ -148,25 +203,12 @@ class Choice:
         return pod_class
 
 
-def _judge(pod_class: PodClass, node: NodeInfo) -> Verdict:
-    for plugin, prepared in pod_class.filters:
-        refusal = plugin.filter(prepared, node)
-        if refusal is not None:
-            return Verdict(node.generation, refusal)
-    return Verdict(
-        node.generation,
-        None,
-        sum(plugin.weight * plugin.score(prepared, node) for plugin, prepared in pod_class.scorers),
-        tuple(plugin.score(prepared, node) for plugin, prepared in pod_class.comparers),
-    )
-
-
-def _add_compared(totals: list[float], plugin: Plugin, prepared: Any, scores: list[float]) -> None:
-    if max(scores) == min(scores):
-        return  # it makes no difference
-    weight = plugin.weight
-    for place, score in enumerate(plugin.normalize(prepared, scores)):
-        totals[place] += weight * score
+def _with_compared(totals: Sequence[float], plugin: Aspect, prepared: Any, scores: Sequence[float]) -> Sequence[float]:
+    different = list(set(scores))
+    if len(different) == 1:
+        return totals  # it makes no difference
+    weighted = [plugin.weight * score for score in plugin.normalize(prepared, different)]
+    return list(map(add, totals, map(dict(zip(different, weighted, strict=True)).__getitem__, scores)))
 
 
 def _enough(nodes: int) -> int:

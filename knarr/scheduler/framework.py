@@ -1,17 +1,19 @@
 """The shape of the scheduler's plugins, and what it says when no node will do.
 
-A plugin looks at one aspect. `prepare` reads the pod once and answers what it has to know later, or None when the pod
-asks nothing of this aspect; then the plugin is left out. `filter` says why a node will not do, `score` how good it is
-(0 to SCORE_MAX), `normalize` brings raw scores into that range when only their comparison means something.
+A plugin looks at one aspect. Most are about the pod and one node alone: `prepare` reads the pod once and answers what
+it has to know later, or None when the pod asks nothing of this aspect; then the plugin is left out. `filter` says why a
+node will not do, `score` how good it is (0 to SCORE_MAX), `normalize` brings raw scores into that range when only their
+comparison means something. These answers are remembered until the node changes, and shared by pods that ask for the
+same.
 
-A plugin is *local* when its answer depends on the pod and on the node alone, not on other nodes. Local answers are
-remembered until the node changes, and shared by pods that ask for the same.
+A *spanning* plugin is about what is on other nodes as well. What it refuses are whole domains of a topology key
+(`barriers`), and it scores all nodes that are left at once (`scores`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from msgspec import Struct
@@ -19,6 +21,8 @@ from msgspec import Struct
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
 
 SCORE_MAX = 100
+Pick = Callable[[Sequence[Any]], Sequence[Any]]
+"""Takes from a list by place what is about the nodes that are left."""
 
 
 class Refusal(Struct, frozen=True):
@@ -30,28 +34,50 @@ class Refusal(Struct, frozen=True):
     """Pods leaving the node could change it."""
 
 
-class Plugin:
-    """One aspect of the choice of a node. Answers must depend on nothing but the arguments and the cache."""
+class Barrier(Struct, frozen=True):
+    """Domains of a topology key that will not do."""
+
+    key: str
+    refuses: Callable[[str], object]
+    """Answers something true for such a domain."""
+    refusal: Refusal
+    missing: Refusal | None = None
+    """Why nodes without the key will not do, unless they will."""
+
+    def refusal_of(self, domain: str | None) -> Refusal | None:
+        if domain is None:
+            return self.missing
+        return self.refusal if self.refuses(domain) else None
+
+
+class Aspect:
+    """What plugins of both shapes have. Answers must depend on nothing but the arguments and the cache."""
 
     name: ClassVar[str] = ""
     weight: ClassVar[int] = 0
     """Of its score; 0 when it doesn't score."""
-    local: ClassVar[bool] = True
-    filters: ClassVar[bool] = True
-    comparing: ClassVar[bool] = False
-    """Its raw scores go through `normalize`."""
-    spans: ClassVar[bool] = False
-    """What happens on one node can change its answer for others."""
 
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
 
-    def prepare(self, pod: PodInfo) -> Any:
-        """What `filter` will need; None when every node will do."""
+    def prepare_score(self, pod: PodInfo) -> Any:
+        """What scoring will need; None when all nodes are equal to it."""
         return None
 
-    def prepare_score(self, pod: PodInfo) -> Any:
-        """What `score` will need; None when all nodes are equal to it."""
+    def normalize(self, prepared: Any, scores: Sequence[float]) -> Sequence[float]:
+        """Of all raw scores that there are, each once."""
+        return scores
+
+
+class Plugin(Aspect):
+    """One aspect of the choice of a node, about the pod and that node."""
+
+    filters: ClassVar[bool] = True
+    comparing: ClassVar[bool] = False
+    """Its raw scores go through `normalize`."""
+
+    def prepare(self, pod: PodInfo) -> Any:
+        """What `filter` will need; None when every node will do."""
         return None
 
     def filter(self, prepared: Any, node: NodeInfo) -> Refusal | None:
@@ -60,8 +86,17 @@ class Plugin:
     def score(self, prepared: Any, node: NodeInfo) -> float:
         return 0
 
-    def normalize(self, prepared: Any, scores: Sequence[float]) -> Sequence[float]:
-        return scores
+
+class Spanning(Aspect):
+    """One aspect of the choice of a node, about what is on others too."""
+
+    def barriers(self, pod: PodInfo) -> Sequence[Barrier]:
+        """In the order in which they are told."""
+        return ()
+
+    def scores(self, prepared: Any, pick: Pick) -> Sequence[float]:
+        """Raw scores of the nodes that are left."""
+        raise NotImplementedError
 
 
 class Unschedulable(Exception):

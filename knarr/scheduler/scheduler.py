@@ -36,7 +36,7 @@ from knarr.client.informer import Informer, Informers, key_of
 from knarr.clock import Clock, utc
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
 from knarr.scheduler.choice import Choice
-from knarr.scheduler.framework import Unschedulable
+from knarr.scheduler.framework import Spanning, Unschedulable
 from knarr.scheduler.plugins import ALL
 from knarr.scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from knarr.scheduler.plugins.topology_spread import TopologySpread
@@ -68,7 +68,7 @@ class Scheduler:
             if isinstance(plugin, InterPodAffinity):
                 plugin.labels_of = self._labels_of
                 self._affinity = plugin
-        self._spanning = frozenset(plugin.name for plugin in plugins if plugin.spans)
+        self._spanning = frozenset(plugin.name for plugin in plugins if isinstance(plugin, Spanning))
         self._choice = Choice(self._cache, plugins, clock.random)
         self._preemption = Preemption(self._cache, self._choice, clock.random)
         self._writes: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(WRITES_MAX)
@@ -125,7 +125,7 @@ class Scheduler:
             return self._make_room(waiting, refusal)
         self._cache.withdraw(pod.key)
         self._cache.assume(pod, node.name)
-        self._came(pod.pod)
+        self._came(pod)
         return lambda: self._bind(waiting, node.name)
 
     def _make_room(self, waiting: Waiting, refusal: Unschedulable) -> Callable[[], Awaitable[None]]:
@@ -277,7 +277,7 @@ class Scheduler:
             if self._cache.pod_changed(new):
                 self._freed((new.spec.node_name if new.spec else None) or "")
             if not known:
-                self._came(new)
+                self._came(PodInfo(new))
         elif not _is_to_be_scheduled(new):
             self._drop(key)
         elif not self._cache.is_assumed(key) or (old and old.metadata.uid != new.metadata.uid):
@@ -313,7 +313,7 @@ class Scheduler:
             elif self._spanning & waiting.plugins:
                 self._queue.wake(waiting, sure=False)
 
-    def _came(self, pod: Pod) -> None:
+    def _came(self, pod: PodInfo) -> None:
         """A pod has a node: those that want to be near it may fit now."""
         for waiting in self._queue.parked():
             if InterPodAffinity.name in waiting.plugins and self._affinity.is_drawn_by(waiting.pod, pod):

@@ -119,6 +119,10 @@ class HollowNodes(Controller):
 
     async def run(self) -> None:
         await self.register()
+        await self.serve()
+
+    async def serve(self) -> None:
+        """Heartbeats and pods of the nodes, once they are known."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._heartbeats(), name="hollow heartbeats")
             group.create_task(super().run(), name="hollow pods")

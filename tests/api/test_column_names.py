@@ -59,7 +59,7 @@ VolumeAttachment: Attacher, PV, Node, Attached, Age
 VolumeAttributesClass: DriverName, Age
 """
 BY_KIND = dict(line.split(": ", 1) for line in COLUMNS.strip().splitlines())
-CREATED_AT = ("ClusterRole", "Role")
+CREATED_AT = ("CustomResourceDefinition", "ClusterRole", "Role")
 """Shown with the moment of their creation, as upstream's table of kinds without columns of their own."""
 NO_TABLE = ("Binding", "LimitRange")
 

@@ -25,7 +25,6 @@ OBJECT_FIELDS = {"Object": {"apiVersion", "kind", "metadata"}, "List": {"apiVers
 
 PENDING = {
     "admissionregistration",
-    "apiextensions",
     "apiregistration",
 }
 """Groups whose texts are still being written; none may join."""

@@ -25,7 +25,15 @@ MEDIA_NOT_SENT = {
 """What we don't answer, or read, and so don't claim."""
 PARAMETERS_NOT_KNOWN = {"shardSelector"}
 """Alpha in upstream, and off."""
+_SCHEMA_PROPS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"
+ANY_JSON = {
+    (_SCHEMA_PROPS, field)
+    for field in ("additionalItems", "additionalProperties", "default", "dependencies", "enum", "example", "items")
+}
+"""Told as objects until custom resources are served: upstream has names for what may be any JSON."""
 PATHS_NOT_SERVED = {"/logs/": "files of the host's log folder", "/logs/{logpath}": "files of the host's log folder"}
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+"""Only read as yet: the kind has no write operations, and no status of its own."""
 SCHEMA_MARKS_NOT_TOLD = {"x-kubernetes-unions": "nothing reads it"}
 DEFAULT_MARKS = {("x-kubernetes-list-type", "atomic"), ("x-kubernetes-map-type", "granular")}
 """Saying them or not is the same."""
@@ -94,6 +102,7 @@ def operation(document: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
 
 def test_the_same_paths_are_told() -> None:
     expected = {path for path in theirs()["paths"] if served(path) and path not in PATHS_NOT_SERVED}
+    expected.discard(f"{CRDS}/{{name}}/status")
     assert sorted(set(ours()["paths"]) ^ expected) == []
 
 
@@ -101,6 +110,9 @@ def test_each_path_has_the_same_operations() -> None:
     wrong = []
     for path, item in ours()["paths"].items():
         known = theirs()["paths"][path]
+        if path.startswith(CRDS):
+            assert set(item) == {"get", "parameters"}
+            continue
         if set(item) != set(known):
             wrong.append((path, sorted(set(item) ^ set(known))))
         if parameters(ours(), item) != parameters(theirs(), known):
@@ -142,7 +154,7 @@ def test_each_schema_has_the_same_fields_and_shapes() -> None:
         wrong += [
             (name, field, shape(mine[field]), shape(other[field]))
             for field in set(mine) & set(other)
-            if shape(mine[field]) != shape(other[field])
+            if (name, field) not in ANY_JSON and shape(mine[field]) != shape(other[field])
         ]
     assert not wrong, "\n".join(map(str, wrong))
 

@@ -56,9 +56,8 @@ def projected(name: str, **token: Any) -> dict[str, Any]:
 def reviewed(cluster: Cluster, token: str) -> dict[str, Any]:
     """What the API server says of a token."""
     review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
-    path = "/apis/authentication.k8s.io/v1/tokenreviews"
     status: dict[str, Any] = msgspec.json.decode(
-        cluster.kubectl("create", "--raw", path, "-f", "-", given=json.dumps(review))
+        cluster.kubectl("create", "-f", "-", "-o", "json", given=json.dumps(review))
     )["status"]
     return status
 

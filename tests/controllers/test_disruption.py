@@ -13,6 +13,7 @@ from knarr.api.core.pod_state import is_ready
 from knarr.api.core.v1 import Pod
 from knarr.api.errors import TooManyRequests
 from knarr.api.policy.v1 import PodDisruptionBudget, PodDisruptionBudgetStatus
+from knarr.client.informer import version_of
 from knarr.clock import utc
 from tests.cluster import Cluster, deployment, simulate
 from tests.controllers.test_statefulset import LABELS, stateful_set
@@ -197,5 +198,48 @@ def test_a_granted_eviction_that_never_shows_is_told_of_and_forgotten() -> None:
         assert await cluster.events("NotDeleted") == [
             "Pod was expected by PDB default/budget to be deleted but it wasn't"
         ]
+
+    simulate(scenario)
+
+
+async def target(cluster: Cluster, name: str, **more: str) -> None:
+    now = utc(cluster.clock.time_s())
+    condition = {"type": "DisruptionTarget", "status": "True", "lastTransitionTime": now, **more}
+    patch = {"status": {"conditions": [condition]}}
+    patched = await cluster.client.patch(Pod, name, patch, "default", subresource="status")
+    await cluster.pods.reached(version_of(patched))
+
+
+def targets(cluster: Cluster) -> dict[str, tuple[str, str | None]]:
+    return {
+        pod.metadata.name or "": (condition.status, condition.reason)
+        for pod in cluster.pods.all()
+        for condition in (pod.status.conditions if pod.status else ())
+        if condition.type == "DisruptionTarget"
+    }
+
+
+def test_a_disruption_that_does_not_happen_is_taken_back_after_two_minutes() -> None:
+    """Not what the kubelet says, and not of a pod that is being deleted or has ended."""
+
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.create(stateful_set(replicas=4))
+        await cluster.until(lambda: cluster.ready_pods() == 4)
+        await target(cluster, "db-0", reason="PreemptionByScheduler", message="Default scheduler: preempting")
+        await target(cluster, "db-1", reason="TerminationByKubelet")
+        cluster.nodes.stop_s = (600.0, 600.0)
+        await target(cluster, "db-2", reason="EvictionByEvictionAPI")
+        await cluster.client.delete(Pod, "db-2", "default")
+        await target(cluster, "db-3", reason="EvictionByEvictionAPI")
+        told = targets(cluster)
+        took_s = await cluster.until(lambda: targets(cluster) != told)
+        assert 118 <= took_s <= 122
+        await cluster.clock.sleep(200)
+        assert targets(cluster) == {
+            "db-0": ("False", None),
+            "db-1": ("True", "TerminationByKubelet"),
+            "db-2": ("True", "EvictionByEvictionAPI"),
+            "db-3": ("False", None),
+        }
 
     simulate(scenario)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from knarr.api.batch.v1 import Job
 from knarr.api.core.v1 import Pod
 from knarr.api.meta.v1 import ObjectMeta
+from knarr.client.transport import Answer, Request
 from tests.cluster import Cluster, simulate
 from tests.controllers.jobs import TRACKING, conditions, end, ended, job, run, running, status, the_job
 
@@ -152,6 +153,29 @@ def test_a_job_has_failed_only_when_its_last_pod_is_gone() -> None:
         assert status(cluster)["terminating"] == 0
 
     simulate(scenario, stop_s=(30, 30))
+
+
+def test_a_pod_that_succeeds_while_its_job_fails_has_succeeded() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.create(job(parallelism=2, completions=2, backoffLimit=0))
+        first, second = await run(cluster, 2)
+        send = cluster.server.handle
+        done: list[str] = []
+
+        async def succeed_first(request: Request) -> Answer:
+            if request.method == "DELETE" and not done:
+                done.append(request.path)
+                await end(cluster, second)
+            return await send(request)
+
+        cluster.server.handle = succeed_first  # type: ignore[method-assign]
+        await end(cluster, first, 1)
+        await cluster.until(lambda: ended(cluster) == "Failed")
+        assert done == [f"/api/v1/namespaces/default/pods/{second.metadata.name}"]
+        assert (status(cluster).get("succeeded"), status(cluster)["failed"]) == (1, 1)
+        assert await cluster.events("FailedDelete") == []
+
+    simulate(scenario)
 
 
 def test_a_suspended_job_has_no_pods_and_starts_anew_when_it_is_resumed() -> None:

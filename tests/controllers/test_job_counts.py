@@ -8,6 +8,7 @@ after a write and begins anew with empty caches. What happened to each pod is re
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,60 +28,19 @@ from knarr.apiserver.reconcile_roles import reconcile_roles
 from knarr.apiserver.server import APIServer, InProcessTransport
 from knarr.client.client import MERGE_PATCH, Client
 from knarr.client.informer import Informer, Informers
-from knarr.client.transport import Answer, Request, User
+from knarr.client.transport import User
 from knarr.clock import Clock
 from knarr.controllers.job import Jobs
 from knarr.controllers.job_orphans import JobOrphans
 from knarr.simulate.clock import VirtualClock, run
 from knarr.store.memory import MemoryStore
 from tests.controllers.jobs import TRACKING, job
+from tests.controllers.trouble import Trouble
 
-SEEDS = 60
+SEEDS = int(os.environ.get("SEEDS", "60"))
 MASTERS = ("system:masters", "system:authenticated")
-ACCOUNT = User(
-    "system:serviceaccount:kube-system:job-controller",
-    ("system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"),
-)
 RUN_MAX_S = 40_000.0
 """Of virtual time: failures that follow each other wait for ten minutes each."""
-WRITES = ("POST", "PUT", "PATCH", "DELETE")
-
-
-@dataclass
-class Trouble:
-    """A way to the API server on which writes go wrong."""
-
-    server: APIServer
-    chance: random.Random
-    lossy: bool
-    quiet: bool = False
-    died: asyncio.Event = field(default_factory=asyncio.Event)
-    deaths: int = 0
-
-    async def send(self, request: Request) -> Answer:
-        if request.method not in WRITES or "/events" in request.path or self.quiet:
-            return await self.server.handle(request)
-        fate = self.chance.random()
-        if fate < 0.08:
-            await self._die()
-        if fate < 0.16:
-            return refusal(409, "Conflict")
-        answer = await self.server.handle(request)
-        if fate < 0.24:
-            await self._die()
-        return refusal(500, "InternalError") if self.lossy and fate < 0.32 else answer
-
-    async def _die(self) -> None:
-        self.deaths += 1
-        self.died.set()
-        await asyncio.Event().wait()
-
-    async def close(self) -> None:
-        pass
-
-
-def refusal(code: int, reason: str) -> Answer:
-    return Answer(code, {}, msgspec.json.encode({"kind": "Status", "code": code, "reason": reason, "message": reason}))
 
 
 @dataclass
@@ -123,7 +83,7 @@ class World:
         self.clock, self.chance = clock, random.Random(seed)
         self.server = APIServer(MemoryStore(), built_in(), clock)
         self.client = Client(InProcessTransport(self.server), built_in(), User("admin", MASTERS))
-        self.trouble = Trouble(self.server, self.chance, lossy=self.chance.random() < 0.4)
+        self.trouble = Trouble(self.server, clock, self.chance, lossy=self.chance.random() < 0.4)
         self.spec: dict[str, Any] = {
             "parallelism": self.chance.randint(1, 5),
             "completions": self.chance.randint(1, 8),
@@ -131,6 +91,10 @@ class World:
             "podReplacementPolicy": self.chance.choice(("Failed", "TerminatingOrFailed")),
             "completionMode": self.chance.choice(("Indexed", "NonIndexed")),
         }
+        self.restless = self.chance.random() < 0.3
+        """Others suspend and resume the Job, and change how many pods may run."""
+        if self.spec["completionMode"] == "Indexed" and self.chance.random() < 0.4:
+            self.spec |= {"backoffLimit": 1000, "backoffLimitPerIndex": self.chance.randint(0, 2)}
         self.history = History(self.spec["podReplacementPolicy"] == "Failed")
 
     async def run(self) -> Job:
@@ -159,7 +123,7 @@ class World:
 
     def _check_number(self) -> None:
         """Never more pods than may be; an answer that is lost may cost one that is taken back."""
-        if not self.trouble.lossy:
+        if not self.trouble.lossy and not self.restless:
             assert sum(map(is_active, self.pods.all())) <= self.spec["parallelism"]
 
     async def _nodes(self) -> None:
@@ -185,23 +149,20 @@ class World:
     async def _others(self) -> None:
         while True:
             await self.clock.sleep(self.chance.uniform(0, 5))
-            note = {"metadata": {"annotations": {"note": str(self.chance.random())}}}
+            patch: dict[str, Any] = {"metadata": {"annotations": {"note": str(self.chance.random())}}}
+            if self.restless:
+                patch["spec"] = self.chance.choice(({"suspend": True}, {"suspend": False}, {"parallelism": 2}))
             try:
-                await self.client.patch(Job, "work", note, "default", content_type=MERGE_PATCH)
+                await self.client.patch(Job, "work", patch, "default", content_type=MERGE_PATCH)
             except APIError:
                 continue
 
     async def _loops(self) -> None:
         while True:
-            self.trouble.died = asyncio.Event()
-            client = Client(self.trouble, built_in(), ACCOUNT)
+            client = self.trouble.client("job-controller")
             informers = Informers(client, self.clock)
             loops = (Jobs(client, informers, self.clock), JobOrphans(client, informers, self.clock))
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(part.run()) for part in (*loops, informers)]
-                await self.trouble.died.wait()
-                for task in tasks:
-                    task.cancel()
+            await self.trouble.until_death((*loops, informers))
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
@@ -223,7 +184,7 @@ def test_every_pod_counts_once(seed: int) -> None:
         if status.completion_time and world.spec["completionMode"] == "Indexed":
             completions = world.spec["completions"]
             assert count_indexes(read_indexes(status.completed_indexes, completions)) == completions
-        if not world.trouble.lossy:
+        if not world.trouble.lossy and not world.restless:
             assert history.uids == history.ends.keys()
 
     run(main, seed)

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from knarr.client.nodes import NodeUsage, PodUsage, Usage
-from knarr.node.measurements import RESOLUTION_S, Measurements, between, machine_usage
+from knarr.node.measurements import (
+    ASKED_FOR_S,
+    ASKED_RESOLUTION_S,
+    RESOLUTION_S,
+    WINDOW_S,
+    Measurements,
+    between,
+    machine_usage,
+)
 from knarr.node.pages import page, resource_metrics
 from knarr.node.runtime.contract import ContainerUsage
 from knarr.node.runtime.sim import Behaviour, SimRuntime
@@ -45,18 +53,42 @@ def test_a_new_container_is_measured_when_asked_and_an_older_one_by_its_last_per
             await clock.sleep(0.5)
             early = (await measurements.usage()).pods[0].containers["main"]
             assert early.window_s == 0  # half a second says nothing
-            await clock.sleep(3.5)
+            await clock.sleep(1)
             young = (await measurements.usage()).pods[0].containers["main"]
-            assert young.window_s == pytest.approx(4, abs=0.2)
+            assert young.window_s == pytest.approx(1.5, abs=0.2)  # its life so far
             assert young.cpu_nano_cores == pytest.approx(10**9, rel=0.01)
-            await clock.sleep(2 * RESOLUTION_S)
+            await clock.sleep(ASKED_FOR_S + 3 * RESOLUTION_S)
             runtime.behave(await cluster.container_id("web"), Behaviour(cpu_cores=0.0, memory_bytes=3 << 20))
             old = (await measurements.usage()).pods[0].containers["main"]
-            assert old.window_s == pytest.approx(RESOLUTION_S)
+            assert old.window_s == pytest.approx(RESOLUTION_S, abs=0.5)
             assert old.working_set_bytes == 7 << 20  # as it was at the last measurement
+            await clock.sleep(WINDOW_S + 2 * ASKED_RESOLUTION_S)
+            now = (await measurements.usage()).pods[0].containers["main"]
+            assert (now.window_s, now.cpu_nano_cores) == (pytest.approx(WINDOW_S, abs=0.5), 0)
+            assert now.working_set_bytes == 3 << 20  # whoever asks is answered anew every 2 s
             measuring.cancel()
             await runtime.stop_container(await cluster.container_id("web"), 0)
-            assert not [pod for pod in (await measurements.usage()).pods if pod.containers.get("main") == old]
+            assert not [pod for pod in (await measurements.usage()).pods if pod.containers.get("main") == now]
+
+    run(scenario)
+
+
+def test_a_young_container_that_is_asked_for_all_the_time_soon_has_a_window_after_its_start(tmp_path: Path) -> None:
+    """Autoscalers leave out CPU from before a pod was ready."""
+
+    async def scenario(clock: VirtualClock) -> None:
+        runtime = SimRuntime(clock, behaviour=lambda sandbox, container: Behaviour(cpu_cores=1.0))
+        cluster = NodeCluster(clock, runtime, hollow_config(tmp_path))
+        async with cluster.running():
+            await cluster.pod("web")
+            await cluster.until(lambda: cluster.ready("web"))
+            measurements = Measurements(runtime, clock, hollow=False)
+            measuring = asyncio.create_task(measurements.run())
+            for _ in range(10):
+                await clock.sleep(1)
+                last = (await measurements.usage()).pods[0].containers["main"]
+            assert WINDOW_S <= last.window_s <= WINDOW_S + ASKED_RESOLUTION_S
+            measuring.cancel()
 
     run(scenario)
 

@@ -247,3 +247,41 @@ def test_hundreds_of_pods_are_placed_in_a_moment() -> None:
         world.place(pod(f"p{number}", cpu="100m", memory="64Mi", labels={"app": "web"}))
     assert time.perf_counter() - began < 2  # 0.1 s on an idle machine
     assert {len(info.pods) for info in world.cache.nodes} == {5}
+
+
+def test_nodes_without_the_label_are_the_last_where_a_pod_asks_to_be_spread() -> None:
+    constraint = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}
+    constraint["labelSelector"] = {"matchLabels": {"app": "web"}}
+    world = World(node("a", labels={"zone": "1"}), node("b", labels={"zone": "2"}), node("c"))
+    placed = [
+        world.place(pod(f"p{i}", cpu="10m", labels={"app": "web"}, topologySpreadConstraints=[constraint]))
+        for i in range(6)
+    ]
+    assert sorted(placed) == ["a", "a", "a", "b", "b", "b"]
+
+
+def test_a_node_without_all_keys_of_the_hard_constraints_makes_no_domain() -> None:
+    constraints = [
+        {
+            "maxSkew": 1,
+            "topologyKey": key,
+            "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": {"app": "web"}},
+        }
+        for key in ("zone", "rack")
+    ]
+    world = World(node("a", labels={"zone": "1", "rack": "1"}), node("b", labels={"zone": "2"}))
+    for number in range(3):
+        one = pod(f"p{number}", cpu="10m", labels={"app": "web"}, topologySpreadConstraints=constraints)
+        assert world.place(one) == "a"
+
+
+def test_what_is_remembered_of_nodes_follows_those_that_go() -> None:
+    world = World(*(node(f"n{i}", cpu="1") for i in range(4)))
+    for number in range(3):
+        world.put(pod(f"full-{number}", cpu="1"), f"n{number}")
+    assert world.place(pod("first", cpu="600m")) == "n3"
+    world.cache.node_gone("n1")
+    assert "3 Insufficient cpu" in world.why_not(pod("second", cpu="600m"))
+    world.cache.pod_gone("default/full-2")
+    assert world.place(pod("third", cpu="600m")) == "n2"

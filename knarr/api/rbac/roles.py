@@ -7,13 +7,12 @@ makes another binding. Names may hold a colon, since upstream's own do (system:n
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC
 from typing import Any
 
 from knarr.api import names
 from knarr.api.core.validate_values import validate_selector
 from knarr.api.errors import Cause, invalid, not_supported, required
-from knarr.api.printing import age
+from knarr.api.printing import age, created_at
 from knarr.api.rbac.v1 import ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, Subject
 from knarr.api.resources import Column, Strategy
 
@@ -113,11 +112,6 @@ class BindingStrategy(_Named):
             yield invalid("roleRef", obj.role_ref, "cannot change roleRef")
 
 
-def _created_at(obj: Any, now_s: float) -> str:
-    moment = obj.metadata.creation_timestamp
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else "<unknown>"
-
-
 def _subjects(kind: str) -> Any:
     def cell(binding: RoleBinding | ClusterRoleBinding, now_s: float) -> str:
         return ", ".join(_shown(binding.subjects, kind))
@@ -131,7 +125,7 @@ def _shown(subjects: Sequence[Subject], kind: str) -> Iterable[str]:
             yield f"{subject.namespace or ''}/{subject.name}" if kind == "ServiceAccount" else subject.name
 
 
-ROLE_COLUMNS = (Column("Created At", _created_at),)
+ROLE_COLUMNS = (Column("Created At", created_at),)
 BINDING_COLUMNS = (
     Column("Role", lambda binding, now_s: f"{binding.role_ref.kind}/{binding.role_ref.name}"),
     Column("Age", lambda binding, now_s: age(binding.metadata.creation_timestamp, now_s)),

@@ -191,6 +191,7 @@ CSI_DRIVER_COLUMNS = (
 
 
 class CSINodeRules(Strategy[CSINode]):
+    returns_deleted = True
     allow_unconditional_update = False
 
     def validate(self, obj: CSINode) -> Iterable[Cause]:

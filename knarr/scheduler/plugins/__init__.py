@@ -1,11 +1,12 @@
 """The plugins of the scheduler, one aspect a file.
 
-To add one: a file with a `Plugin`, and a line in ALL (filters run in this order, the cheap and telling ones first).
+To add one: a file with a `Plugin` (or `Spanning`), and a line in ALL (filters run in this order, the cheap and telling
+ones first).
 """
 
 from __future__ import annotations
 
-from knarr.scheduler.framework import Plugin
+from knarr.scheduler.framework import Aspect
 from knarr.scheduler.plugins.balance import Balance
 from knarr.scheduler.plugins.image_locality import ImageLocality
 from knarr.scheduler.plugins.inter_pod_affinity import InterPodAffinity
@@ -17,7 +18,7 @@ from knarr.scheduler.plugins.resources_fit import ResourcesFit
 from knarr.scheduler.plugins.taint_toleration import TaintToleration
 from knarr.scheduler.plugins.topology_spread import TopologySpread
 
-ALL: tuple[type[Plugin], ...] = (
+ALL: tuple[type[Aspect], ...] = (
     NodeUnschedulable,
     NodeName,
     TaintToleration,

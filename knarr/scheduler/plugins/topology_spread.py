@@ -8,10 +8,10 @@ the default ones over nodes and zones, together with the pods of its Services an
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from operator import add
 
-from msgspec import Struct
+import msgspec
 
 from knarr.api.core.node_affinity import matches
 from knarr.api.core.taints import tolerates
@@ -19,7 +19,9 @@ from knarr.api.core.v1 import Pod, PodSpec, TopologySpreadConstraint
 from knarr.api.meta.owners import selector_for
 from knarr.api.selectors import Operator, Requirement, Selector
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
-from knarr.scheduler.framework import SCORE_MAX, Plugin, Refusal
+from knarr.scheduler.framework import SCORE_MAX, Barrier, Pick, Refusal, Spanning
+from knarr.scheduler.plugins.node_affinity import asks
+from knarr.scheduler.tally import Area, Counts, Kind, certain_label
 
 HOSTNAME = "kubernetes.io/hostname"
 ZONE = "topology.kubernetes.io/zone"
@@ -27,9 +29,8 @@ DEFAULT_CONSTRAINTS = (
     TopologySpreadConstraint(topology_key=HOSTNAME, when_unsatisfiable="ScheduleAnyway", max_skew=3),
     TopologySpreadConstraint(topology_key=ZONE, when_unsatisfiable="ScheduleAnyway", max_skew=5),
 )
-GROUPS_MAX = 256
-"""Groups of pods whose places are counted all the time; another one is counted anew when it is needed."""
-
+AREAS_MAX = 256
+"""Sets of nodes that pods with wishes of their own may go to; they are found anew when there are more."""
 NO_LABEL = Refusal(
     "PodTopologySpread",
     ("node(s) didn't match pod topology spread constraints (missing required label)",),
@@ -38,169 +39,142 @@ NO_LABEL = Refusal(
 SKEWED = Refusal("PodTopologySpread", ("node(s) didn't match pod topology spread constraints",))
 
 
-class Hard(Struct):
-    """A constraint that must hold, and how full its domains are."""
-
-    key: str
-    max_skew: int
-    counts: Mapping[str, int]
-    emptiest: int
-    own: int
-    """1 when the pod counts itself."""
-
-
-class Soft(Struct):
+class Soft(msgspec.Struct):
     """A constraint that should hold."""
 
-    domains: Mapping[str, str] | None
-    """Domain of each node; None when each node is its own."""
+    domains: Sequence[str | None]
+    """Of each node, by place."""
     counts: Mapping[str, int]
-    weight: float
+    of_nodes: bool
+    """Each node is a domain of its own."""
+    strict: bool
+    """Nodes without a domain are the last to be taken."""
     max_skew: int
 
 
-class TopologySpread(Plugin):
+class TopologySpread(Spanning):
     name = "PodTopologySpread"
     weight = 2
-    local = False
-    comparing = True
-    spans = True
 
     def __init__(self, cache: Cache) -> None:
         super().__init__(cache)
         self.group_of: Callable[[Pod], Selector | None] = lambda pod: None
         """Which pods serve the same end as a pod without constraints; set by the scheduler."""
-        self._groups = Groups(cache)
         self._topology = -1
-        self._domains: dict[str, dict[str, str]] = {}
+        self._areas: dict[tuple[str, bytes], Area] = {}
 
-    def prepare(self, pod: PodInfo) -> list[Hard] | None:
+    def barriers(self, pod: PodInfo) -> list[Barrier]:
         spec = pod.pod.spec
         assert spec is not None
-        return [
-            self._hard(pod, spec, constraint)
-            for constraint in spec.topology_spread_constraints
-            if constraint.when_unsatisfiable == "DoNotSchedule"
-        ] or None
-
-    def filter(self, prepared: list[Hard], node: NodeInfo) -> Refusal | None:
-        assert node.node is not None
-        for constraint in prepared:
-            domain = node.node.metadata.labels.get(constraint.key)
-            if domain is None:
-                return NO_LABEL
-            if constraint.counts.get(domain, 0) + constraint.own - constraint.emptiest > constraint.max_skew:
-                return SKEWED
-        return None
+        if not spec.topology_spread_constraints:
+            return []
+        hard = [one for one in spec.topology_spread_constraints if one.when_unsatisfiable == "DoNotSchedule"]
+        keys = tuple(sorted({constraint.topology_key for constraint in hard}))
+        return [self._barrier(pod, spec, constraint, keys) for constraint in hard]
 
     def prepare_score(self, pod: PodInfo) -> list[Soft] | None:
         spec = pod.pod.spec
         assert spec is not None
         if spec.topology_spread_constraints:
-            found = [
-                self._soft(pod, constraint, _selector(constraint, pod.pod))
-                for constraint in spec.topology_spread_constraints
-                if constraint.when_unsatisfiable == "ScheduleAnyway"
-            ]
+            soft = [one for one in spec.topology_spread_constraints if one.when_unsatisfiable == "ScheduleAnyway"]
+            found = [self._soft(pod, spec, constraint, _selector(constraint, pod.pod)) for constraint in soft]
         else:
             group = self.group_of(pod.pod)
             if group is None:
                 return None
-            found = [self._soft(pod, constraint, group) for constraint in DEFAULT_CONSTRAINTS]
-        return [soft for soft in found if soft is not None] or None
+            found = [self._soft(pod, spec, constraint, group) for constraint in DEFAULT_CONSTRAINTS]
+        return found or None
 
-    def score(self, prepared: list[Soft], node: NodeInfo) -> float:
-        total = 0.0
+    def scores(self, prepared: list[Soft], pick: Pick) -> Sequence[float]:
+        """How full the domains of each node are."""
+        totals: Sequence[float] = ()
         for soft in prepared:
-            domain = node.name if soft.domains is None else soft.domains.get(node.name)
-            if domain is not None:
-                total += soft.counts.get(domain, 0) * soft.weight + soft.max_skew - 1
-        return round(total)
+            domains = pick(soft.domains)
+            weight = math.log((len(domains) if soft.of_nodes else len({*domains} - {None})) + 2)
+            count_of, least = soft.counts.get, soft.max_skew - 1
+            scores: Sequence[float] = [count_of(domain, 0) * weight + least for domain in domains]
+            if None in domains:
+                missing = -math.inf if soft.strict else 0.0
+                scores = [missing if domain is None else score for domain, score in zip(domains, scores, strict=True)]
+            totals = list(map(add, totals, scores)) if totals else scores
+        return totals
 
     def normalize(self, prepared: list[Soft], scores: Sequence[float]) -> Sequence[float]:
-        """The emptiest is best."""
-        most, least = max(scores), min(scores)
-        return [SCORE_MAX * (most + least - score) // most if most else SCORE_MAX for score in scores]
+        """The emptiest is best; nodes that lack a key are liked least."""
+        counted = [round(score) for score in scores if score >= 0]
+        most, least = max(counted, default=0), min(counted, default=0)
+        return [
+            0 if score < 0 else SCORE_MAX * (most + least - round(score)) // most if most else SCORE_MAX
+            for score in scores
+        ]
 
-    def _hard(self, pod: PodInfo, spec: PodSpec, constraint: TopologySpreadConstraint) -> Hard:
+    def _barrier(
+        self, pod: PodInfo, spec: PodSpec, constraint: TopologySpreadConstraint, keys: tuple[str, ...]
+    ) -> Barrier:
         key = constraint.topology_key
         selector = _selector(constraint, pod.pod)
-        group = self._groups.of(pod.pod.metadata.namespace or "", selector)
-        counts: Counter[str] = Counter()
-        for node in self.cache.nodes:
-            domain = node.node.metadata.labels.get(key) if node.node else None
-            if domain is not None and _is_eligible(constraint, spec, node):
-                counts[domain] += group.get(node.name, 0)
-        emptiest = min(counts.values(), default=0)
-        if constraint.min_domains and len(counts) < constraint.min_domains:
+        area = self._area(spec, constraint, keys)
+        counts = self._counts(pod, spec, constraint, keys, selector)
+        emptiest = 0 if len(counts) < len(area.domains) else min(counts.values(), default=0)
+        if constraint.min_domains and len(area.domains) < constraint.min_domains:
             emptiest = 0
-        return Hard(key, constraint.max_skew, counts, emptiest, int(selector.matches(pod.pod.metadata.labels)))
+        most = constraint.max_skew + emptiest - int(selector.matches(pod.pod.metadata.labels))
+        full = {domain for domain, count in counts.items() if count > most}
+        return Barrier(key, full.__contains__, SKEWED, NO_LABEL)
 
-    def _soft(self, pod: PodInfo, constraint: TopologySpreadConstraint, selector: Selector) -> Soft | None:
-        group = self._groups.of(pod.pod.metadata.namespace or "", selector)
-        if constraint.topology_key == HOSTNAME:
-            return Soft(None, group, math.log(len(self.cache.nodes) + 2), constraint.max_skew)
-        domains = self._domains_of(constraint.topology_key)
-        if not domains:
-            return None
-        counts: Counter[str] = Counter()
-        for node_name, count in group.items():
-            if node_name in domains:
-                counts[domains[node_name]] += count
-        return Soft(domains, counts, math.log(len(set(domains.values())) + 2), constraint.max_skew)
+    def _soft(self, pod: PodInfo, spec: PodSpec, constraint: TopologySpreadConstraint, selector: Selector) -> Soft:
+        key = constraint.topology_key
+        counts = self._counts(pod, spec, constraint, (), selector)
+        strict = bool(spec.topology_spread_constraints)
+        return Soft(self.cache.domains(key), counts, key == HOSTNAME, strict, constraint.max_skew)
 
-    def _domains_of(self, key: str) -> dict[str, str]:
-        """The domain of each node that has one."""
-        if self._topology != self.cache.topology:
-            self._domains.clear()
+    def _counts(
+        self,
+        pod: PodInfo,
+        spec: PodSpec,
+        constraint: TopologySpreadConstraint,
+        keys: tuple[str, ...],
+        selector: Selector,
+    ) -> Counts:
+        """Pods of the constraint by domain, on nodes that count."""
+        namespace = pod.kind.namespace
+
+        def counts(kind: Kind) -> bool:
+            return kind.namespace == namespace and not kind.ending and selector.matches(dict(kind.labels))
+
+        asked = (self.name, namespace, selector, constraint.topology_key, keys, _wishes(spec, constraint))
+        return self.cache.tallies.of(asked, counts, certain_label(selector), self._area(spec, constraint, keys))
+
+    def _area(self, spec: PodSpec, constraint: TopologySpreadConstraint, keys: tuple[str, ...]) -> Area:
+        """Nodes with all the keys that the pod could go to otherwise: others don't make a domain (KEP-3094)."""
+        wishes = _wishes(spec, constraint)
+        if not wishes and len(keys) <= 1:
+            return self.cache.area(constraint.topology_key)
+        if self._topology != self.cache.topology or len(self._areas) > AREAS_MAX:
+            self._areas.clear()
             self._topology = self.cache.topology
-        if key not in self._domains:
-            self._domains[key] = {
-                node.name: node.node.metadata.labels[key]
+        found = self._areas.get((constraint.topology_key, wishes + b"".join(key.encode() for key in keys)))
+        if found is None:
+            domain_of = {
+                node.name: node.node.metadata.labels[constraint.topology_key]
                 for node in self.cache.nodes
-                if node.node and key in node.node.metadata.labels
+                if node.node is not None
+                and node.node.metadata.labels.keys() >= {constraint.topology_key, *keys}
+                and _is_eligible(constraint, spec, node)
             }
-        return self._domains[key]
+            found = Area(domain_of, frozenset(domain_of.values()))
+            self._areas[constraint.topology_key, wishes + b"".join(key.encode() for key in keys)] = found
+        return found
 
 
-class Groups:
-    """How many pods of a group (namespace and selector) are on each node, kept up to date."""
-
-    def __init__(self, cache: Cache) -> None:
-        self._cache = cache
-        self._counts: OrderedDict[tuple[str, str], tuple[Selector, Counter[str]]] = OrderedDict()
-        self._by_namespace: dict[str, dict[str, None]] = {}
-        cache.listen(self._changed)
-
-    def of(self, namespace: str, selector: Selector) -> Mapping[str, int]:
-        key = (namespace, str(selector))
-        if key in self._counts:
-            self._counts.move_to_end(key)
-            return self._counts[key][1]
-        counts: Counter[str] = Counter(
-            node_name for pod, node_name in self._cache.pods() if _is_of(pod, namespace, selector)
-        )
-        self._counts[key] = (selector, counts)
-        self._by_namespace.setdefault(namespace, {})[key[1]] = None
-        if len(self._counts) > GROUPS_MAX:
-            (oldest, text), _ = self._counts.popitem(last=False)
-            del self._by_namespace[oldest][text]
-        return counts
-
-    def _changed(self, pod: PodInfo, node_name: str, change: int) -> None:
-        namespace = pod.pod.metadata.namespace or ""
-        for text in self._by_namespace.get(namespace, ()):
-            selector, counts = self._counts[namespace, text]
-            if _is_of(pod, namespace, selector):
-                counts[node_name] += change
-                if not counts[node_name]:
-                    del counts[node_name]
-
-
-def _is_of(pod: PodInfo, namespace: str, selector: Selector) -> bool:
-    """Pods on their way out don't count."""
-    metadata = pod.pod.metadata
-    return metadata.namespace == namespace and metadata.deletion_timestamp is None and selector.matches(metadata.labels)
+def _wishes(spec: PodSpec, constraint: TopologySpreadConstraint) -> bytes:
+    """All of a pod that says which nodes count for a constraint."""
+    affinity = asks(spec) and constraint.node_affinity_policy != "Ignore"
+    taints = constraint.node_taints_policy == "Honor"
+    if not affinity and not taints:
+        return b""
+    wanted = (spec.node_selector, spec.affinity and spec.affinity.node_affinity) if affinity else None
+    return msgspec.json.encode((wanted, spec.tolerations if taints else None))
 
 
 def _selector(constraint: TopologySpreadConstraint, pod: Pod) -> Selector:

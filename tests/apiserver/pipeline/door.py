@@ -26,17 +26,11 @@ DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 SERVICES = "/api/v1/namespaces/default/services"
 
 
-class Door:
-    """Requests as plain data."""
+class Asking:
+    """Requests as plain data, to an API server."""
 
-    def __init__(self, nodes: Any = None, service_cidr: str = "10.96.0.0/16") -> None:
-        clock = SystemClock(seed=1)
-        self.store = MemoryStore()
-        self.clock = clock
-        self.tokens = Tokens(self.store, clock, ec.generate_private_key(ec.SECP256R1()), ISSUER, [ISSUER])
-        settings = Settings(service_cidr=service_cidr)
-        self.server = APIServer(self.store, built_in(), clock, settings, tokens=self.tokens, nodes=nodes)
-        self.client = Client(InProcessTransport(self.server), self.server.registry, ADMINISTRATOR)
+    def __init__(self, server: APIServer) -> None:
+        self.server = server
 
     async def ask(
         self,
@@ -77,6 +71,19 @@ class Door:
         assert answer.stream is not None, answer.body
         async with aclosing(cast(Any, answer.stream)) as stream:
             yield Events(stream)
+
+
+class Door(Asking):
+    """An API server of its own."""
+
+    def __init__(self, nodes: Any = None, service_cidr: str = "10.96.0.0/16") -> None:
+        clock = SystemClock(seed=1)
+        self.store = MemoryStore()
+        self.clock = clock
+        self.tokens = Tokens(self.store, clock, ec.generate_private_key(ec.SECP256R1()), ISSUER, [ISSUER])
+        settings = Settings(service_cidr=service_cidr)
+        super().__init__(APIServer(self.store, built_in(), clock, settings, tokens=self.tokens, nodes=nodes))
+        self.client = Client(InProcessTransport(self.server), self.server.registry, ADMINISTRATOR)
 
 
 class Events:

@@ -19,6 +19,22 @@ AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryLi
 has_upstream = pytest.mark.skipif(not UPSTREAM.exists(), reason=f"{UPSTREAM} is not there")
 
 
+READ_ONLY = {"customresourcedefinitions": ["get", "list", "watch"]}
+"""Of kinds that are served in part, what differs from upstream's discovery: the verbs, and so the subresources and the
+hash of what is stored."""
+
+
+def known_as_served(resource: dict[str, Any], name: str) -> dict[str, Any]:
+    """Upstream's entry of a resource, but for what is known to differ."""
+    if verbs := READ_ONLY.get(name):
+        resource = {**resource, "verbs": verbs}
+        if "storageVersionHash" in resource:
+            resource["storageVersionHash"] = "M5uH+AlWATY="
+        if "subresources" in resource:
+            resource["subresources"] = []
+    return resource
+
+
 async def test_groups_and_versions_are_listed(door: Door) -> None:
     assert (await door.done("GET", "/api"))["versions"] == ["v1"]
     groups = (await door.done("GET", "/apis"))["groups"]
@@ -48,7 +64,7 @@ async def test_resources_are_upstreams(door: Door, place: str) -> None:
     theirs = json.loads((UPSTREAM / "discovery" / f"{place.strip('/').replace('/', '__')}.json").read_text())
     known = {each["name"]: each for each in theirs["resources"]}
     for ours in (await door.done("GET", place))["resources"]:
-        expected = known[ours["name"]]
+        expected = known_as_served(known[ours["name"]], ours["name"])
         assert {**ours, "verbs": sorted(ours["verbs"])} == {**expected, "verbs": sorted(expected["verbs"])}
 
 
@@ -69,7 +85,9 @@ async def test_aggregated_discovery_is_upstreams(door: Door) -> None:
         for version in group["versions"]:
             expected = {each["resource"]: each for each in versions[version["version"]]["resources"]}
             for resource in version["resources"]:
-                assert by_name(resource) == by_name(expected[resource["resource"]])
+                assert by_name(resource) == by_name(
+                    known_as_served(expected[resource["resource"]], resource["resource"])
+                )
 
 
 def by_name(resource: dict[str, Any]) -> dict[str, Any]:
@@ -102,7 +120,7 @@ async def test_kubectl_before_1_30_gets_the_aggregated_discovery_that_it_knows(d
 def references(data: Any) -> Iterator[str]:
     if isinstance(data, dict):
         for key, value in data.items():
-            if key == "$ref":
+            if key == "$ref" and isinstance(value, str):  # JSONSchemaProps has a field of that name.
                 yield value
             else:
                 yield from references(value)

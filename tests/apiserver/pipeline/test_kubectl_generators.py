@@ -74,6 +74,40 @@ async def test_every_generator_makes_what_it_says(kubectl: Kubectl) -> None:
     assert (await kubectl.run("get", "job", "two", "-o", "jsonpath={.metadata.ownerReferences[0].kind}")) == "CronJob"
 
 
+def _review(kind: str, group: str = "authorization.k8s.io", **spec: object) -> dict[str, object]:
+    made = {"apiVersion": f"{group}/v1", "kind": kind, "metadata": {"namespace": "default"}}
+    return made | ({"spec": spec} if spec else {})
+
+
+ASKED = {"verb": "get", "resource": "pods", "namespace": "default"}
+REVIEWS = (
+    (_review("TokenReview", "authentication.k8s.io", token="unknown"), "{.status.authenticated}{.status.error}"),
+    (_review("SelfSubjectReview", "authentication.k8s.io"), "{.status.userInfo.username}"),
+    (_review("SubjectAccessReview", user="u", resourceAttributes=ASKED), "{.status.allowed}"),
+    (_review("LocalSubjectAccessReview", user="u", resourceAttributes=ASKED), "{.status.allowed}"),
+    (_review("SelfSubjectAccessReview", resourceAttributes=ASKED), "{.status.allowed}"),
+    (_review("SelfSubjectRulesReview", namespace="default"), "{.status.resourceRules[0].verbs}"),
+)
+
+
+async def test_what_takes_no_patches_is_created_from_a_file_and_its_answer_shown(kubectl: Kubectl) -> None:
+    """kubectl looks for a CustomResourceDefinition before it creates an object of such a kind."""
+    for review, path in REVIEWS:
+        file = kubectl.manifest("review.json", review)
+        for options in ((), ("--validate=warn",), ("--dry-run=server",)):
+            assert "created" in await kubectl.run("create", "-f", file, *options), (review["kind"], options)
+        assert await kubectl.run("create", "-f", file, "-o", f"jsonpath={path}"), review["kind"]
+    assert "No resources found" in await kubectl.run_both("get", "crds")
+    crd = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "a.b.c"},
+        "spec": {"group": "b.c", "names": {"kind": "A", "plural": "a"}, "scope": "Cluster", "versions": []},
+    }
+    refused = await kubectl.run("create", "-f", kubectl.manifest("crd.json", crd), code=1)
+    assert "MethodNotAllowed" in refused or "does not allow this method" in refused, refused
+
+
 async def test_commands_that_change_parts_of_a_workload(kubectl: Kubectl) -> None:
     made = {"apiVersion": "apps/v1", "kind": "Deployment"} | deployment()
     await kubectl.run("apply", "-f", kubectl.manifest("d.json", made))
@@ -168,6 +202,8 @@ async def test_get_in_every_form(kubectl: Kubectl) -> None:
 
 async def test_who_one_is_and_what_one_may(kubectl: Kubectl) -> None:
     assert "system:masters" in await kubectl.run("auth", "whoami")
+    everything = (await kubectl.run("auth", "can-i", "--list")).splitlines()
+    assert [line.split() for line in everything].count(["[*]", "[]", "[*]"]) == 1
     await kubectl.run("auth", "can-i", "get", "pods", "--as=ann", code=1)  # no, says its exit code
     shown = ("--dry-run=client", "-o", "json", "--namespace=default")
     role = await kubectl.run("create", "role", "r", "--verb=get", "--resource=pods", *shown)

@@ -1,0 +1,70 @@
+"""Jobs and CronJobs of real containers, as a user of kubectl sees them; each loop writes as its own account."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import Any
+
+from tests.e2e.conftest import Cluster
+
+
+def job(name: str, script: str, tools: str, **spec: Any) -> str:
+    container = {"name": "c", "image": tools, "command": ["sh", "-c", script]}
+    pod = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "containers": [container]}
+    made = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}}
+    return json.dumps(made | {"spec": {"template": {"spec": pod}, **spec}})
+
+
+def wait(cluster: Cluster, name: str, condition: str) -> dict[str, Any]:
+    cluster.kubectl("wait", f"--for=condition={condition}", f"job/{name}", "--timeout=50s")
+    status: dict[str, Any] = cluster.get("job", name)["status"]
+    return status
+
+
+def test_each_pod_of_an_indexed_job_does_its_part(cluster: Cluster, tools: str) -> None:
+    script = "echo part $JOB_COMPLETION_INDEX of $HOSTNAME"
+    spec = {"completionMode": "Indexed", "completions": 3, "parallelism": 2}
+    cluster.kubectl("apply", "-f", "-", given=job("parts", script, tools, **spec))
+    assert wait(cluster, "parts", "complete")["completedIndexes"] == "0-2"
+    told = {cluster.kubectl("logs", "job/parts", "--all-pods=true", "--prefix=false")}
+    lines = sorted(line.rpartition("] ")[2] for line in told.pop().splitlines())
+    assert lines == [f"part {number} of parts-{number}" for number in range(3)]
+    assert "Complete" in cluster.kubectl("get", "job", "parts")
+    assert "3/3" in cluster.kubectl("get", "job", "parts")
+
+
+def test_an_exit_code_fails_the_job_as_its_policy_says(cluster: Cluster, tools: str) -> None:
+    rule = {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}}
+    spec = {"podFailurePolicy": {"rules": [rule]}}
+    cluster.kubectl("apply", "-f", "-", given=job("forty-two", "exit 42", tools, **spec))
+    status = wait(cluster, "forty-two", "failed")
+    assert status["failed"] == 1
+    final = status["conditions"][-1]
+    assert (final["type"], final["reason"]) == ("Failed", "PodFailurePolicy")
+    assert "failed with exit code 42 matching FailJob rule at index 0" in final["message"]
+
+
+def test_a_job_made_of_a_cron_job_by_hand(cluster: Cluster, tools: str) -> None:
+    cluster.kubectl("create", "cronjob", "yearly", f"--image={tools}", "--schedule=0 0 1 1 *", "--", "true")
+    cluster.kubectl("create", "job", "early", "--from=cronjob/yearly")
+    assert wait(cluster, "early", "complete")["succeeded"] == 1
+    cluster.kubectl("delete", "cronjob", "yearly")
+    cluster.until(lambda: "early" not in cluster.kubectl("get", "jobs,pods", "-o", "name"), "the job is gone with it")
+
+
+def test_a_killed_process_counts_on_where_it_was(cluster: Cluster, tools: str) -> None:
+    spec = {"completions": 6, "parallelism": 3}
+    cluster.kubectl("apply", "-f", "-", given=job("six", "sleep 2", tools, **spec))
+    cluster.until(lambda: cluster.get("job", "six").get("status", {}).get("ready") == 3, "three run")
+    pid = int(json.loads(cluster.knarr("status", "-o", "json").stdout)["pid"])
+    os.kill(pid, signal.SIGKILL)
+    cluster.until(lambda: cluster.knarr("status", check=False).returncode == 3, "the process's end")
+    cluster.up()
+    status = wait(cluster, "six", "complete")
+    assert status["succeeded"] == 6
+    assert "failed" not in status
+    pods = cluster.get("pods", "-l", "job-name=six")["items"]
+    assert len(pods) == 6
+    assert not any(pod["metadata"].get("finalizers") for pod in pods)
