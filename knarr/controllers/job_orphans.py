@@ -35,8 +35,8 @@ class JobOrphans(Controller):
     async def reconcile(self, key: str) -> float | None:
         pod = self.pods.get(key)
         if pod is not None and is_tracked(pod) and await self._is_orphan(pod):
-            try:
-                await remove_finalizer(self.client, pod)
+            try:  # as it is seen: a Job may adopt it at this very moment, and count on the finalizer
+                await remove_finalizer(self.client, pod, pod.metadata.resource_version)
             except NotFound:
                 pass
         return None

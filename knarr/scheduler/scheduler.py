@@ -25,6 +25,7 @@ from knarr.api.core.v1 import (
     ReplicationController,
     Service,
 )
+from knarr.api.core.volume_matching import claims_of
 from knarr.api.errors import APIError, NotFound
 from knarr.api.meta.owners import controller_of, selector_for
 from knarr.api.meta.v1 import ObjectMeta
@@ -36,7 +37,7 @@ from knarr.client.informer import Informer, Informers, key_of
 from knarr.clock import Clock, utc
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
 from knarr.scheduler.choice import Choice
-from knarr.scheduler.framework import Spanning, Unschedulable
+from knarr.scheduler.framework import BindingRefused, Connections, Outside, Spanning, Unschedulable
 from knarr.scheduler.plugins import ALL
 from knarr.scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from knarr.scheduler.plugins.topology_spread import TopologySpread
@@ -68,6 +69,10 @@ class Scheduler:
             if isinstance(plugin, InterPodAffinity):
                 plugin.labels_of = self._labels_of
                 self._affinity = plugin
+        self._outside = [plugin for plugin in plugins if isinstance(plugin, Outside)]
+        self._tasks: asyncio.TaskGroup | None = None
+        to = Connections(self._client, informers, clock, self._helped)
+        self._connected: list[Informer[Any]] = [each for plugin in self._outside for each in plugin.connect(to)]
         self._spanning = frozenset(plugin.name for plugin in plugins if isinstance(plugin, Spanning))
         self._choice = Choice(self._cache, plugins, clock.random)
         self._preemption = Preemption(self._cache, self._choice, clock.random)
@@ -85,7 +90,7 @@ class Scheduler:
         self._pods.add_handler(self._pod_changed)
 
     async def run(self) -> None:
-        for informer in (
+        caches: tuple[Informer[Any], ...] = (
             self._nodes,
             self._pods,
             self._services,
@@ -94,9 +99,12 @@ class Scheduler:
             self._controllers,
             self._namespaces,
             self._budgets,
-        ):
+            *self._connected,
+        )
+        for informer in caches:
             await informer.synced.wait()
         async with asyncio.TaskGroup() as group:
+            self._tasks = group
             group.create_task(self._events.run(), name="scheduler events")
             group.create_task(self._queue.run_timers(), name="scheduler timers")
             for number in range(WRITERS):
@@ -124,6 +132,8 @@ class Scheduler:
             self._queue.park(waiting, refusal.plugins or frozenset({"nodes"}))
             return self._make_room(waiting, refusal)
         self._cache.withdraw(pod.key)
+        for plugin in self._outside:
+            plugin.reserve(pod, node)
         self._cache.assume(pod, node.name)
         self._came(pod)
         return lambda: self._bind(waiting, node.name)
@@ -168,6 +178,36 @@ class Scheduler:
                 log.exception("a write of the scheduler failed")
 
     async def _bind(self, waiting: Waiting, node_name: str) -> None:
+        """Bind it, at once or when what it needs is there; others don't wait for that."""
+        steps = [plugin.before_binding(waiting.pod, node_name) for plugin in self._outside]
+        before = [step for step in steps if step is not None]
+        if not before:
+            await self._bind_now(waiting, node_name)
+            return
+        assert self._tasks
+        self._tasks.create_task(self._bind_after(before, waiting, node_name), name=f"binding {waiting.pod.key}")
+
+    async def _bind_after(self, before: Sequence[Awaitable[None]], waiting: Waiting, node_name: str) -> None:
+        try:
+            await asyncio.gather(*before)
+        except BindingRefused as refusal:
+            self._not_bound(waiting, str(refusal))
+        except Exception as error:
+            log.exception("%s: preparing its binding failed", waiting.pod.key)
+            self._not_bound(waiting, f"binding rejected: {error}")
+        else:
+            await self._bind_now(waiting, node_name)
+
+    def _not_bound(self, waiting: Waiting, message: str) -> None:
+        """The choice came to nothing: the pod is placed anew, after a while."""
+        for plugin in self._outside:
+            plugin.unreserve(waiting.pod)
+        self._cache.forget(waiting.pod)
+        if message:
+            self._events.warning(waiting.pod.pod, "FailedScheduling", message)
+        self._queue.park(waiting)
+
+    async def _bind_now(self, waiting: Waiting, node_name: str) -> None:
         pod = waiting.pod.pod
         metadata = pod.metadata
         name, namespace = metadata.name or "", metadata.namespace
@@ -178,14 +218,15 @@ class Scheduler:
         try:
             await self._client.post(Pod, name, namespace, "binding", binding)
         except APIError as error:
-            self._cache.forget(waiting.pod)
             if isinstance(error, NotFound):
+                self._not_bound(waiting, "")
                 self._queue.remove(waiting.pod.key)
                 return
             log.warning("%s: binding to %s failed: %s", waiting.pod.key, node_name, error)
-            self._events.warning(pod, "FailedScheduling", f"binding rejected: {error}")
-            self._queue.park(waiting)
+            self._not_bound(waiting, f"binding rejected: {error}")
             return
+        for plugin in self._outside:
+            plugin.unreserve(waiting.pod)
         if self._queue.get(waiting.pod.key) is waiting:
             self._queue.remove(waiting.pod.key)
         self._events.normal(pod, "Scheduled", f"Successfully assigned {namespace}/{name} to {node_name}")
@@ -318,6 +359,12 @@ class Scheduler:
         for waiting in self._queue.parked():
             if InterPodAffinity.name in waiting.plugins and self._affinity.is_drawn_by(waiting.pod, pod):
                 self._queue.wake(waiting, sure=True)
+
+    def _helped(self, plugin: str, claim: str | None, *, sure: bool) -> None:
+        """What a plugin decides by has changed: try the pods again that it refused."""
+        for waiting in self._queue.parked():
+            if plugin in waiting.plugins and (claim is None or claim in claims_of(waiting.pod.pod)):
+                self._queue.wake(waiting, sure=sure)
 
     def _namespace_changed(self, old: Namespace | None, new: Namespace | None) -> None:
         if old is None or new is None or old.metadata.labels != new.metadata.labels:

@@ -6,6 +6,7 @@ from knarr.api.batch.v1 import Job
 from knarr.api.core.v1 import Pod
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.client.transport import Answer, Request
+from knarr.controllers.job import Jobs
 from tests.cluster import Cluster, simulate
 from tests.controllers.jobs import TRACKING, conditions, end, ended, job, run, running, status, the_job
 
@@ -86,6 +87,20 @@ def test_a_failed_pod_is_replaced_after_ever_longer_waits_until_the_limit_is_pas
         assert await cluster.events("BackoffLimitExceeded") == [told[2]]
         await cluster.clock.sleep(1000)
         assert len(cluster.pods.all()) == 4
+
+    simulate(scenario)
+
+
+def test_a_loop_that_begins_anew_knows_of_earlier_failures() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.create(job())
+        for _ in range(2):
+            await end(cluster, (await run(cluster, 1))[0], 1)
+        await cluster.until(lambda: status(cluster).get("failed") == 2)
+        (loop,) = [loop for loop in cluster.loops if isinstance(loop, Jobs)]
+        loop._backoffs.clear()
+        await cluster.patch(Job, "work", {"metadata": {"labels": {"a": "b"}}})
+        assert 17 <= await cluster.until(lambda: running(cluster)) <= 21
 
     simulate(scenario)
 
@@ -305,6 +320,29 @@ def test_a_job_that_is_deleted_takes_its_pods_with_it() -> None:
             await cluster.until(lambda: not cluster.informers.of(Job).all() and not cluster.pods.all())
 
     simulate(scenario, stop_s=(3, 3))
+
+
+def test_a_pod_that_is_taken_from_its_job_is_adopted_again_and_counts() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.create(job(parallelism=2, completions=2))
+        pods = await run(cluster, 2)
+        name = pods[0].metadata.name or ""
+        await cluster.patch(Pod, name, {"metadata": {"ownerReferences": None}})
+
+        def adopted() -> bool:
+            found = cluster.pods.get(f"default/{name}")
+            return bool(found and found.metadata.owner_references and TRACKING in found.metadata.finalizers)
+
+        await cluster.until(adopted)
+        await cluster.clock.sleep(5)
+        assert adopted()
+        assert len(cluster.pods.all()) == 2
+        for pod in pods:
+            await end(cluster, pod)
+        await cluster.until(lambda: ended(cluster) == "Complete")
+        assert status(cluster)["succeeded"] == 2
+
+    simulate(scenario)
 
 
 def test_pods_that_outlive_their_job_lose_its_finalizer() -> None:

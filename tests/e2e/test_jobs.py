@@ -10,9 +10,15 @@ from typing import Any
 from tests.e2e.conftest import Cluster
 
 
-def job(name: str, script: str, tools: str, **spec: Any) -> str:
-    container = {"name": "c", "image": tools, "command": ["sh", "-c", script]}
-    pod = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "containers": [container]}
+def job(name: str, script: str, tools: str, *, restart: str = "Never", **spec: Any) -> str:
+    mounts = [{"name": "kept", "mountPath": "/kept"}]
+    container = {"name": "c", "image": tools, "command": ["sh", "-c", script], "volumeMounts": mounts}
+    pod = {
+        "restartPolicy": restart,
+        "terminationGracePeriodSeconds": 1,
+        "containers": [container],
+        "volumes": [{"name": "kept", "emptyDir": {}}],
+    }
     made = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}}
     return json.dumps(made | {"spec": {"template": {"spec": pod}, **spec}})
 
@@ -44,6 +50,34 @@ def test_an_exit_code_fails_the_job_as_its_policy_says(cluster: Cluster, tools: 
     final = status["conditions"][-1]
     assert (final["type"], final["reason"]) == ("Failed", "PodFailurePolicy")
     assert "failed with exit code 42 matching FailJob rule at index 0" in final["message"]
+
+
+def test_a_container_that_fails_starts_again_in_its_pod(cluster: Cluster, tools: str) -> None:
+    script = "test -e /kept/mark || { touch /kept/mark; exit 1; }"
+    spec = {"completions": 2, "parallelism": 2}
+    cluster.kubectl("apply", "-f", "-", given=job("twice", script, tools, restart="OnFailure", **spec))
+    status = wait(cluster, "twice", "complete")
+    assert status["succeeded"] == 2
+    assert "failed" not in status
+    pods = cluster.get("pods", "-l", "job-name=twice")["items"]
+    assert [cluster.restarts(pod["metadata"]["name"]) for pod in pods] == [1, 1]
+
+
+def test_an_eviction_may_count_for_nothing(cluster: Cluster, tools: str) -> None:
+    rule = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
+    spec = {"podFailurePolicy": {"rules": [rule]}, "backoffLimit": 0}
+    cluster.kubectl("apply", "-f", "-", given=job("evicted", "sleep 4", tools, **spec))
+    cluster.until(lambda: cluster.get("job", "evicted").get("status", {}).get("ready") == 1, "it runs")
+    (pod,) = cluster.get("pods", "-l", "job-name=evicted")["items"]
+    eviction = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": pod["metadata"]["name"], "namespace": "default"},
+    }
+    path = f"/api/v1/namespaces/default/pods/{pod['metadata']['name']}/eviction"
+    cluster.kubectl("create", "--raw", path, "-f", "-", given=json.dumps(eviction))
+    status = wait(cluster, "evicted", "complete")
+    assert (status["succeeded"], status.get("failed")) == (1, None)
 
 
 def test_a_job_made_of_a_cron_job_by_hand(cluster: Cluster, tools: str) -> None:

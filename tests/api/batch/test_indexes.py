@@ -1,10 +1,24 @@
-"""Indexes of indexed Jobs as they are written."""
+"""Indexes of indexed Jobs as they are written, and as a set: against Python's own sets."""
 
 from __future__ import annotations
 
-import pytest
+from itertools import pairwise
 
-from knarr.api.batch.indexes import first_overlap, parse_indexes
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from knarr.api.batch.indexes import (
+    count_indexes,
+    first_overlap,
+    has_index,
+    parse_indexes,
+    read_indexes,
+    with_indexes,
+    write_indexes,
+)
+
+SOME = some.sets(some.integers(0, 40))
 
 
 @pytest.mark.parametrize(("written", "intervals"), [("", []), ("1", [(1, 1)]), ("0,2-4,9", [(0, 0), (2, 4), (9, 9)])])
@@ -39,3 +53,24 @@ def test_what_is_none(written: str, fault: str) -> None:
 )
 def test_overlaps(one: str, other: str, overlap: int | None) -> None:
     assert first_overlap(parse_indexes(one, 10), parse_indexes(other, 10)) == overlap
+
+
+@given(SOME, SOME)
+def test_they_are_what_a_set_would_be(known: set[int], more: set[int]) -> None:
+    both = with_indexes(with_indexes([], known), more)
+    assert count_indexes(both) == len(known | more)
+    assert {index for index in range(50) if has_index(both, index)} == known | more
+    assert read_indexes(write_indexes(both), 50) == both
+    assert all(last + 1 < first for (_, last), (first, _) in pairwise(both))
+
+
+@given(SOME, some.integers(0, 50))
+def test_what_lies_beyond_the_completions_is_left_out(known: set[int], completions: int) -> None:
+    found = read_indexes(write_indexes(with_indexes([], known)), completions)
+    assert found == with_indexes([], {index for index in known if index < completions})
+
+
+def test_how_they_are_written() -> None:
+    assert write_indexes(with_indexes([], {1, 3, 4, 5, 7, 8})) == "1,3-5,7,8"
+    assert write_indexes([]) == ""
+    assert read_indexes(None, 9) == []
