@@ -28,7 +28,7 @@ _NUMBER_IN_KEY = re.compile(rb'\\":-?[0-9]|"v:-?[0-9]')
 
 
 def encoded(fields: Set) -> bytes:
-    """Canonical FieldsV1: elements in order, numbers in keys by their size. A part may be written already (Raw)."""
+    """Canonical FieldsV1: elements in order, numbers in keys by their size."""
     text = msgspec.json.encode(fields, order="sorted")
     return msgspec.json.encode(_in_order(fields)) if _NUMBER_IN_KEY.search(text) else text
 
@@ -37,10 +37,7 @@ def _in_order(fields: Set) -> Set:
     # Keys are read only where there are several: to read each one was an eighth of the cost of creating a pod.
     several = sum(element[:2] in ("k:", "v:") for element in fields) > 1
     ordered = sorted(fields, key=_place) if several else sorted(fields)
-    return {
-        element: _in_order(below) if (below := fields[element]) and isinstance(below, dict) else below
-        for element in ordered
-    }
+    return {element: _in_order(below) if (below := fields[element]) else below for element in ordered}
 
 
 def _place(element: str) -> tuple[Any, ...]:

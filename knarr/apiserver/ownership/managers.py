@@ -175,20 +175,31 @@ def created(manager: Manager, resource: Resource, data: dict[str, Any], now_s: f
     shape = _shape(manager, resource)
     fields: Set = {}
     for name, part in data.items():
-        fields |= _added_spec(shape, msgspec.json.encode(part)) if name == "spec" else _added(shape, name, part)
+        if name == "spec":
+            fields |= _added_spec(shape, msgspec.json.encode(part))
+        elif name == "metadata":
+            fields |= _added(shape, name, {key: value for key, value in part.items() if f"f:{key}" not in NOBODYS})
+        elif name not in ("apiVersion", "kind"):
+            fields |= _added(shape, name, part)
     fields = _owned(fields, resource, manager.subresource)
-    return [Entry(manager, utc(now_s), fields=fields).written()] if fields else []
+    if not fields:
+        return []
+    raw = msgspec.json.encode({element: _raw(below) for element, below in fields.items()}, order="sorted")
+    return [Entry(manager, utc(now_s), raw).written()]
 
 
 @functools.lru_cache(maxsize=SPECS_CACHED_MAX)
 def _added_spec(shape: Fields, spec: bytes) -> Set:
     """The fields that a new object's spec adds to it, as they are written. Pods of one template have the same."""
-    added = _added(shape, "spec", msgspec.json.decode(spec))
-    return {element: msgspec.Raw(fieldsets.encoded(below)) for element, below in added.items()}
+    return {element: _raw(below) for element, below in _added(shape, "spec", msgspec.json.decode(spec)).items()}
 
 
 def _added(shape: Fields, name: str, part: Any) -> Set:
     return compared(shape, {}, {name: part})[0]
+
+
+def _raw(fields: Set | msgspec.Raw) -> msgspec.Raw:
+    return fields if isinstance(fields, msgspec.Raw) else msgspec.Raw(fieldsets.encoded(fields))
 
 
 def updated(
