@@ -47,9 +47,10 @@ from knarr.cli.progress import Progress, since_ms
 from knarr.client.client import Client
 from knarr.client.informer import Informer, Informers
 from knarr.client.transport import User
+from knarr.client.workqueue import queue_figures
 from knarr.clock import Clock, SystemClock
 from knarr.config import Config
-from knarr.controllers import controllers
+from knarr.controllers import controllers, queue_name
 from knarr.controllers.flowcontrol import FlowControl
 from knarr.network.dns.server import DnsServer, host_resolvers
 from knarr.network.podnet import PodNetwork
@@ -241,6 +242,9 @@ class Process:
         loops.append(("event expiry", EventExpiry(self.server.store, clock).run))
         scheduler = Scheduler(self._client("system:kube-scheduler"), informers, clock)
         loops.append(("scheduler", scheduler.run))
+        queues = {queue_name(controller.name): controller.queue for controller in of_cluster}
+        self.server.metrics.sources += [lambda: queue_figures(queues), scheduler.figures]
+        self.server.metrics.sources += [controller.figures for controller in of_cluster]
         agents = [self._agent(number, runtime, informers) for number, runtime in enumerate(runtimes)]
         loops += [(f"node {agent.config.name}", agent.run) for agent in agents]
         backends = {

@@ -107,6 +107,31 @@ ACCOUNTS = {
 """A loop → the service account in kube-system as which it writes: upstream's roles fit, and audit tells who."""
 
 
+QUEUES = {
+    "certificatesigningrequest-approving-controller": "certificate_approving",
+    "certificatesigningrequest-cleaner-controller": "certificate_cleaner",
+    "certificatesigningrequest-signing-controller": "certificate_signing",
+    "clusterrole-aggregation-controller": "ClusterRoleAggregator",
+    "endpointslice-controller": "endpoint_slice",
+    "endpointslice-mirroring-controller": "endpoint_slice_mirroring",
+    "garbage-collector-controller": "garbage_collector_attempt_to_delete",
+    "horizontal-pod-autoscaler-controller": "horizontalpodautoscaler",
+    "node-controller": "node_lifecycle_controller",
+    "persistentvolume-protection-controller": "pvprotection",
+    "persistentvolumeclaim-protection-controller": "pvcprotection",
+    "replication-controller": "replicationmanager",
+    "resourcequota-controller": "resourcequota_primary",
+    "root-ca-certificate-publisher-controller": "root_ca_cert_publisher",
+    "ttl-after-finished-controller": "ttl_jobs_to_delete",
+}
+"""A loop → upstream's name of its work queue, where it is not the loop's in short."""
+
+
+def queue_name(loop: str) -> str:
+    """What the work queue of a loop is called in /metrics: deployment-controller's is deployment."""
+    return QUEUES.get(loop, loop.removesuffix("-controller").replace("-", "_"))
+
+
 def controllers(
     client: Client,
     informers: Informers,

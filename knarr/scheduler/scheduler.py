@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -35,6 +35,7 @@ from knarr.client.client import Client
 from knarr.client.events import EventRecorder
 from knarr.client.informer import Informer, Informers, key_of
 from knarr.clock import Clock, utc
+from knarr.figures import Distribution, Figure, exponential
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
 from knarr.scheduler.choice import Choice
 from knarr.scheduler.framework import BindingRefused, Connections, Outside, Spanning, Unschedulable
@@ -49,6 +50,8 @@ WRITERS = 64
 """Bindings and refusals written at once: enough to share the store's commits."""
 WRITES_MAX = 2000
 """Choices made ahead of their bindings."""
+
+ATTEMPT_BOUNDS_S = exponential(0.001, 2, 15)
 
 log = logging.getLogger("knarr.scheduler")
 
@@ -76,6 +79,8 @@ class Scheduler:
         self._spanning = frozenset(plugin.name for plugin in plugins if isinstance(plugin, Spanning))
         self._choice = Choice(self._cache, plugins, clock.random)
         self._preemption = Preemption(self._cache, self._choice, clock.random)
+        self._attempts = {result: Distribution(ATTEMPT_BOUNDS_S) for result in ("error", "scheduled", "unschedulable")}
+        self._preemptions = 0
         self._writes: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(WRITES_MAX)
         self._nodes = informers.of(Node)
         self._pods = informers.of(Pod)
@@ -114,14 +119,36 @@ class Scheduler:
     async def _schedule(self) -> None:
         while True:
             waiting = await self._queue.take()
+            began_s = self._clock.monotonic_s()
             try:
                 write = self._place(waiting)
+                self._count("unschedulable" if waiting.parked else "scheduled", began_s)
             except Exception:
                 log.exception("%s: scheduling failed", waiting.pod.key)
+                self._count("error", began_s)
                 self._queue.park(waiting)
                 continue
             await self._writes.put(write)
             await asyncio.sleep(0)  # let the others run: a burst of pods must not hold up the whole process
+
+    def _count(self, result: str, began_s: float) -> None:
+        self._attempts[result].observe(self._clock.monotonic_s() - began_s)
+
+    def figures(self) -> Iterator[Figure]:
+        """What upstream's scheduler counts, as far as there is the same thing here."""
+        labels = "profile", "result"
+        times = {(NAME, result): each for result, each in self._attempts.items()}
+        counts = {key: sum(each.counts) for key, each in times.items()}
+        text = "Attempts to find a node for a pod, by how they ended."
+        yield Figure("counter", "scheduler_schedule_attempts_total", text, labels, counts)
+        text = "How long such an attempt took, without the binding."
+        yield Figure("histogram", "scheduler_scheduling_attempt_duration_seconds", text, labels, times)
+        waiting = {(queue,): n for queue, n in self._queue.counts().items()}
+        yield Figure(
+            "gauge", "scheduler_pending_pods", "Pods without a node, by what they wait for.", ("queue",), waiting
+        )
+        text = "Attempts to make room for a pod by ending others."
+        yield Figure("counter", "scheduler_preemption_attempts_total", text, (), {(): self._preemptions})
 
     def _place(self, waiting: Waiting) -> Callable[[], Awaitable[None]]:
         """Decide about one pod; what is to be written comes back."""
@@ -151,6 +178,7 @@ class Scheduler:
         if nominated and self._is_making_room(pod, nominated):
             message = refusal.message_with("not eligible due to a terminating pod on the nominated node.")
             return lambda: self._refuse(waiting, message)
+        self._preemptions += 1
         candidate = self._preemption.candidate(pod, refusal.curable, Budgets(self._budgets.all()))
         if candidate is None:
             self._cache.withdraw(pod.key)

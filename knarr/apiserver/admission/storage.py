@@ -50,6 +50,7 @@ class DefaultStorageClass(Plugin):
 class StorageProtection(Plugin):
     """StorageObjectInUseProtection: a finalizer, which a loop takes away when nobody uses the object any more."""
 
+    name = "StorageObjectInUseProtection"
     kinds = (PersistentVolumeClaim, PersistentVolume)
     operations = ("CREATE",)
     subresources = ("",)
@@ -63,6 +64,7 @@ class StorageProtection(Plugin):
 class ClaimResize(Plugin):
     """PersistentVolumeClaimResize: only bound claims grow, and only when their class says that its volumes can."""
 
+    name = "PersistentVolumeClaimResize"
     kinds = (PersistentVolumeClaim,)
     operations = ("UPDATE",)
     subresources = ("",)
