@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from functools import cache
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
@@ -73,8 +72,8 @@ class Client(msgspec.Struct):
         """All of a kind, in one namespace or in all."""
         query = _present(labelSelector=label_selector, fieldSelector=field_selector)
         body = await self._send("GET", self.registry.of(kind).path(namespace), query)
-        decoded = msgspec.json.decode(body, type=_list_type(cast(Any, kind)))
-        return ListResult(cast("list[T]", decoded.items), decoded.metadata.resourceVersion)
+        found = msgspec.json.decode(body, type=_RawList)
+        return ListResult([_decode(kind, item) for item in found.items], found.metadata.resourceVersion)
 
     async def create(self, obj: T, *, namespace: str | None = None, subresource_of: str | None = None) -> T:
         """Raises AlreadyExists, Invalid, Forbidden. `obj` is not changed."""
@@ -252,12 +251,11 @@ class _ListMeta(msgspec.Struct):
     resourceVersion: str = ""
 
 
-@cache
-def _list_type(kind: Any) -> Any:
-    return msgspec.defstruct(
-        f"{kind.__name__}List",
-        [("items", list[kind]), ("metadata", _ListMeta)],
-    )
+class _RawList(msgspec.Struct):
+    """Items are decoded one by one: a type is learnt when there is one of it, which spares the start most of them."""
+
+    metadata: _ListMeta
+    items: list[msgspec.Raw]
 
 
 def _decode(kind: type[T], body: bytes | msgspec.Raw) -> T:

@@ -36,7 +36,7 @@ class Index(Generic[T]):
     def __init__(self, store: Store, qualified: str, kind: type[T]) -> None:
         self._store = store
         self._prefix = f"{qualified}/"
-        self._decode = decoder(kind).decode
+        self._kind = kind
         self._entries: dict[str, dict[str, Entry[T]]] = {}
         self._watch: Watch | None = None
         self._busy = asyncio.Lock()
@@ -87,7 +87,7 @@ class Index(Generic[T]):
 
     def _keep(self, key: str, value: bytes, revision: int) -> None:
         _, namespace, name = key.split("/", 2)
-        self._entries.setdefault(namespace, {})[name] = Entry(key, revision, self._decode(value))
+        self._entries.setdefault(namespace, {})[name] = Entry(key, revision, decoder(self._kind).decode(value))
 
     def _forget(self, key: str) -> None:
         _, namespace, name = key.split("/", 2)
