@@ -11,7 +11,9 @@ from knarr.api.storage.v1 import StorageClass
 
 
 def claim(name: str = "data", size: str = "1Gi", **spec: Any) -> PersistentVolumeClaim:
-    given = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}, **spec}
+    """Of no class, unless one is given."""
+    asked = {"requests": {"storage": size}}
+    given = {"accessModes": ["ReadWriteOnce"], "resources": asked, "storageClassName": "", **spec}
     metadata = {"name": name, "namespace": "default"} | given.pop("metadata", {})
     return msgspec.convert({"metadata": metadata, "spec": given}, PersistentVolumeClaim)
 

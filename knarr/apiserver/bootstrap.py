@@ -1,4 +1,4 @@
-"""What a cluster has from the first moment: namespaces, default roles, priority classes, Services of API and DNS."""
+"""What a cluster has from the first moment: namespaces, roles, default classes, Services of API and DNS."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from knarr.api.core.v1 import (
     ServicePort,
     ServiceSpec,
 )
+from knarr.api.core.volume_matching import DEFAULT_CLASS, LOCAL
 from knarr.api.discovery.v1 import Endpoint, EndpointConditions, EndpointSlice
 from knarr.api.discovery.v1 import EndpointPort as SlicePort
 from knarr.api.errors import AlreadyExists, NotFound
@@ -25,6 +26,7 @@ from knarr.api.networking.addresses import CIDR_FINALIZER
 from knarr.api.networking.v1 import ServiceCIDR, ServiceCIDRSpec, ServiceCIDRStatus
 from knarr.api.scheduling.resources import DESCRIPTIONS, SYSTEM
 from knarr.api.scheduling.v1 import PriorityClass
+from knarr.api.storage.v1 import StorageClass
 from knarr.apiserver.reconcile_roles import reconcile_roles
 from knarr.client.client import Client
 
@@ -36,6 +38,8 @@ async def bootstrap(client: Client, service_cidr: str, cluster_dns: str, address
 
     What doesn't need each other is written at once: then the writes share their way to the disk.
     """
+    if not await _is_there(client, Namespace, NAMESPACES[0]):
+        await local_class(client)  # Only at first: whoever doesn't want it removes it for good.
     await asyncio.gather(*(_ensure(client, Namespace(metadata=ObjectMeta(name=name))) for name in NAMESPACES))
     await asyncio.gather(
         reconcile_roles(client),
@@ -55,6 +59,29 @@ async def _api_service(client: Client, service_cidr: str, address: str, port: in
     ports = [ServicePort(name="https", port=443, protocol="TCP", target_port=port)]
     await _ensure(client, Service(metadata=metadata, spec=ServiceSpec(cluster_ip=first, ports=ports)))
     await _publish(client, address, port)
+
+
+async def local_class(client: Client) -> None:
+    """The class of claims that name none: folders of the node on which their first pod runs."""
+    metadata = ObjectMeta(name="local", annotations={DEFAULT_CLASS[0]: "true"})
+    await _ensure(
+        client,
+        StorageClass(
+            metadata=metadata,
+            provisioner=LOCAL,
+            reclaim_policy="Delete",
+            volume_binding_mode="WaitForFirstConsumer",
+            allow_volume_expansion=True,
+        ),
+    )
+
+
+async def _is_there(client: Client, kind: type[Namespace], name: str) -> bool:
+    try:
+        await client.get(kind, name)
+    except NotFound:
+        return False
+    return True
 
 
 async def _service_range(client: Client, service_cidr: str) -> None:
@@ -125,7 +152,14 @@ async def _publish(client: Client, address: str, port: int) -> None:
 
 async def _ensure(
     client: Client,
-    obj: Namespace | PriorityClass | Service | Endpoints | EndpointSlice | FlowSchema | PriorityLevelConfiguration,
+    obj: Namespace
+    | PriorityClass
+    | Service
+    | Endpoints
+    | EndpointSlice
+    | FlowSchema
+    | PriorityLevelConfiguration
+    | StorageClass,
     *,
     replace: bool = False,
 ) -> None:

@@ -58,6 +58,8 @@ from knarr.network.proxy.service_proxy import ServiceProxy
 from knarr.node.agent import NodeAgent
 from knarr.node.backend import NodeBackend
 from knarr.node.config import NodeConfig
+from knarr.node.local_volumes import ACCOUNT as LOCAL_VOLUMES_ACCOUNT
+from knarr.node.local_volumes import HollowFolders, HostFolders, LocalVolumes
 from knarr.node.runtime.contract import Runtime
 from knarr.node.runtime.oci import OciRuntime
 from knarr.node.runtime.sim import SimRuntime
@@ -247,6 +249,10 @@ class Process:
         self.server.metrics.sources += [controller.figures for controller in of_cluster]
         agents = [self._agent(number, runtime, informers) for number, runtime in enumerate(runtimes)]
         loops += [(f"node {agent.config.name}", agent.run) for agent in agents]
+        folders = HollowFolders() if config.runtime == "sim" else HostFolders(config.data_path / "volumes")
+        names = [agent.config.name for agent in agents]
+        volumes = LocalVolumes(self._account(LOCAL_VOLUMES_ACCOUNT), informers, clock, names, folders)
+        loops.append((volumes.name, volumes.run))
         backends = {
             agent.config.name: NodeBackend(agent, runtime) for agent, runtime in zip(agents, runtimes, strict=True)
         }

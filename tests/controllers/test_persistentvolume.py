@@ -207,7 +207,7 @@ def test_a_class_that_is_not_there_or_makes_nothing_is_told() -> None:
 
 def test_a_default_class_that_comes_later_is_given_to_claims_that_named_none() -> None:
     async def scenario(loops: Loops) -> None:
-        await loops.client.create(claim("open"))
+        await loops.client.create(claim("open", storageClassName=None))
         await loops.client.create(claim("none", storageClassName=""))
         about = "no persistent volumes available for this claim and no storage class is set"
         await until_told(loops, "FailedBinding", about)
