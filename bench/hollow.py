@@ -20,11 +20,13 @@ import msgspec
 import uvloop
 
 from bench.clusters import DISK
+from knarr.api.apps.v1 import Deployment
 from knarr.api.core.v1 import Node, Pod, ServiceAccount
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.registry import built_in
 from knarr.apiserver.bootstrap import bootstrap
 from knarr.apiserver.server import APIServer, InProcessTransport
+from knarr.cli.up import COLLECTION_THRESHOLDS
 from knarr.client.client import Client
 from knarr.client.informer import Informers
 from knarr.client.transport import User
@@ -38,8 +40,6 @@ T = TypeVar("T")
 AT_ONCE = 64
 """Requests of the bench that wait together."""
 WITHIN_S = 600.0
-COLLECTION_THRESHOLDS = (50_000, 20, 100)
-"""As `knarr up` has them."""
 
 
 @dataclass(slots=True)
@@ -69,6 +69,7 @@ class Hollow:
         manager = self._as("system:kube-controller-manager")
         self.informers = Informers(manager, clock)
         self.pods = self.informers.of(Pod)
+        self.deployments = self.informers.of(Deployment)
         self.node_cache = self.informers.of(Node)
         self.hollow = HollowNodes(self.client, self.informers, clock, nodes, **hollow)
         self.loops = controllers(
