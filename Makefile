@@ -14,7 +14,7 @@ RUN := $(VENV)/bin
 demo: machine $(VENV)/.installed
 	$(RUN)/python examples/shop/demo.py $(ARGS)
 
-test: $(VENV)/.installed-dev
+test: machine $(VENV)/.installed-dev
 	$(RUN)/python -m pytest $(ARGS)
 
 fuzz: $(VENV)/.installed-dev

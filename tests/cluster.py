@@ -21,13 +21,14 @@ from knarr.api.core.v1 import Event, Namespace, Node, Pod, Service
 from knarr.api.errors import NotFound
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.registry import built_in
-from knarr.apiserver.bootstrap import priority_classes
+from knarr.apiserver.bootstrap import local_class, priority_classes
 from knarr.apiserver.server import APIServer, InProcessTransport
 from knarr.client.client import Client
 from knarr.client.informer import Informer, Informers, version_of
 from knarr.client.transport import User
 from knarr.clock import Clock
 from knarr.controllers import controllers
+from knarr.node.local_volumes import HollowFolders, LocalVolumes
 from knarr.scheduler import Scheduler
 from knarr.scheduler.configuration import Profile
 from knarr.simulate.clock import VirtualClock, run
@@ -57,6 +58,7 @@ class Cluster:
         self.node_cache: Informer[Node] = self.informers.of(Node)
         self.nodes = HollowNodes(self.client, self.informers, clock, nodes, **hollow)
         self.loops = controllers(self.client, self.informers, clock, root_ca="-----BEGIN CERTIFICATE-----\n")
+        self.volumes = LocalVolumes(self.client, self.informers, clock, self.nodes.names, HollowFolders())
         self.scheduler = Scheduler(self.client, self.informers, clock, profiles)
 
     async def run(self, scenario: Callable[[Cluster], Awaitable[T]]) -> T:
@@ -65,7 +67,8 @@ class Cluster:
             for name in ("default", "kube-node-lease"):
                 await self.client.create(Namespace(metadata=ObjectMeta(name=name)))
             await priority_classes(self.client)
-            parts = [self.informers, self.nodes, *self.loops, self.scheduler]
+            await local_class(self.client)
+            parts = [self.informers, self.nodes, *self.loops, self.volumes, self.scheduler]
             tasks = [group.create_task(part.run()) for part in parts]
             try:
                 await self.until(lambda: len(self.node_cache.all()) == len(self.nodes.names))

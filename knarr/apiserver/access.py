@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from knarr.api.errors import Unauthorized
 from knarr.api.resources import Registry
 from knarr.apiserver import impersonate
 from knarr.apiserver.admission.access import AccessAdmission
@@ -16,6 +17,7 @@ from knarr.apiserver.reviews import Reviews
 from knarr.apiserver.service_tokens import Tokens
 from knarr.client.transport import Request, User
 from knarr.clock import Clock
+from knarr.figures import Figure
 from knarr.store.contract import Store
 
 
@@ -36,6 +38,7 @@ class Access:
         self, store: Store, registry: Registry, clock: Clock, settings: AccessSettings, tokens: Tokens | None
     ) -> None:
         self.tokens = tokens
+        self._known = self._failed = 0
         self.authorizer = Authorizer(store)
         bootstrap = BootstrapTokens(store, clock)
         self.authenticator = Authenticator(tokens, settings.static_tokens, bootstrap, settings.issuers)
@@ -46,7 +49,12 @@ class Access:
 
     async def user(self, request: Request) -> User:
         """As whom a request is to be answered. Raises Unauthorized, BadRequest, Forbidden."""
-        user = request.user or await self.authenticator.user(request.headers)
+        try:
+            user = request.user or await self.authenticator.user(request.headers)
+        except Unauthorized:
+            self._failed += 1
+            raise
+        self._known += 1
         if impersonate.wanted(request.headers):
             return await impersonate.impersonated(user, request.headers, self.authorizer)
         return user
@@ -61,6 +69,14 @@ class Access:
             case "/openid/v1/jwks":
                 return self.tokens.keys()
         return None
+
+    def figures(self) -> Iterator[Figure]:
+        """How often somebody showed who they are, and asked whether they may."""
+        known = {("success",): self._known, ("failure",): self._failed}
+        yield Figure("counter", "authentication_attempts", "Attempts to show who asks.", ("result",), known)
+        asked = self.authorizer
+        decided = {("allowed",): asked.allowed, ("no-opinion",): asked.refused}
+        yield Figure("counter", "authorization_attempts_total", "Requests, by whether they may.", ("result",), decided)
 
     async def close(self) -> None:
         await self.authorizer.close()

@@ -43,10 +43,12 @@ class Authorizer:
         self.rbac = RBAC(store)
         self.nodes = NodeAuthorizer(store)
         self._opinions: tuple[Opinion, ...] = (self.nodes, self.rbac)
+        self.allowed = self.refused = 0
 
     async def authorize(self, user: User, action: Action) -> None:
         """Raises Forbidden."""
         if MASTERS in user.groups:
+            self.allowed += 1
             return
         for opinion in self._opinions:
             if not opinion.concerns(user):
@@ -54,7 +56,9 @@ class Authorizer:
             if not opinion.follower.fresh():
                 await opinion.follower.catch_up()
             if opinion.allows(user, action):
+                self.allowed += 1
                 return
+        self.refused += 1
         raise forbidden(user, action, (await self.decide(user, action))[1])
 
     async def allows(self, user: User, action: Action) -> bool:

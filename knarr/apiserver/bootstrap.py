@@ -1,4 +1,4 @@
-"""What a cluster has from the first moment: namespaces, default roles, priority classes, Services of API and DNS."""
+"""What a cluster has from the first moment: namespaces, roles, default classes, Services of API and DNS."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from knarr.api.core.v1 import (
     ServicePort,
     ServiceSpec,
 )
+from knarr.api.core.volume_matching import DEFAULT_CLASS, LOCAL
 from knarr.api.discovery.v1 import Endpoint, EndpointConditions, EndpointSlice
 from knarr.api.discovery.v1 import EndpointPort as SlicePort
 from knarr.api.errors import AlreadyExists, NotFound
@@ -24,6 +25,7 @@ from knarr.api.networking.addresses import CIDR_FINALIZER
 from knarr.api.networking.v1 import ServiceCIDR, ServiceCIDRSpec, ServiceCIDRStatus
 from knarr.api.scheduling.resources import DESCRIPTIONS, SYSTEM
 from knarr.api.scheduling.v1 import PriorityClass
+from knarr.api.storage.v1 import StorageClass
 from knarr.apiserver.reconcile_roles import reconcile_roles
 from knarr.client.client import Client
 
@@ -32,6 +34,8 @@ NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 async def bootstrap(client: Client, service_cidr: str, cluster_dns: str, address: str, port: int) -> None:
     """Make what is missing, and let the `kubernetes` Service point at `address`:`port`. May be repeated."""
+    if not await _is_there(client, Namespace, NAMESPACES[0]):
+        await local_class(client)  # Only at first: whoever doesn't want it removes it for good.
     for name in NAMESPACES:
         await _ensure(client, Namespace(metadata=ObjectMeta(name=name)))
     await reconcile_roles(client)
@@ -46,6 +50,29 @@ async def bootstrap(client: Client, service_cidr: str, cluster_dns: str, address
     await _ensure(client, Service(metadata=metadata, spec=ServiceSpec(cluster_ip=first, ports=ports)))
     await _publish(client, address, port)
     await _ensure(client, _dns_service(cluster_dns))
+
+
+async def local_class(client: Client) -> None:
+    """The class of claims that name none: folders of the node on which their first pod runs."""
+    metadata = ObjectMeta(name="local", annotations={DEFAULT_CLASS[0]: "true"})
+    await _ensure(
+        client,
+        StorageClass(
+            metadata=metadata,
+            provisioner=LOCAL,
+            reclaim_policy="Delete",
+            volume_binding_mode="WaitForFirstConsumer",
+            allow_volume_expansion=True,
+        ),
+    )
+
+
+async def _is_there(client: Client, kind: type[Namespace], name: str) -> bool:
+    try:
+        await client.get(kind, name)
+    except NotFound:
+        return False
+    return True
 
 
 async def _service_range(client: Client, service_cidr: str) -> None:
@@ -116,7 +143,14 @@ async def _publish(client: Client, address: str, port: int) -> None:
 
 async def _ensure(
     client: Client,
-    obj: Namespace | PriorityClass | Service | Endpoints | EndpointSlice | FlowSchema | PriorityLevelConfiguration,
+    obj: Namespace
+    | PriorityClass
+    | Service
+    | Endpoints
+    | EndpointSlice
+    | FlowSchema
+    | PriorityLevelConfiguration
+    | StorageClass,
     *,
     replace: bool = False,
 ) -> None:

@@ -238,6 +238,13 @@ CONTROLLER_ROLES: dict[str, tuple[PolicyRule, ...]] = {
         rule("get", "core", "pods/proxy"),
         EVENTS,
     ),
+    "local-volume-provisioner": (  # knarr's own
+        rule(f"create update delete {READ}", "core", "persistentvolumes"),
+        rule(READ, "core", "persistentvolumeclaims nodes"),
+        rule("update", "core", "persistentvolumeclaims/status"),
+        rule(READ, "storage.k8s.io", "storageclasses"),
+        EVENTS,
+    ),
     "root-ca-cert-publisher": (rule("create update", "core", "configmaps"), EVENTS),
     "validatingadmissionpolicy-status-controller": (
         rule(READ, "admissionregistration.k8s.io", "validatingadmissionpolicies"),

@@ -17,7 +17,8 @@ from typing import TypeVar
 from knarr.api.errors import APIError, BadRequest, Timeout, TooManyRequests
 from knarr.apiserver.action import Action
 from knarr.apiserver.metrics import Metrics
-from knarr.apiserver.priority import Level, Priorities
+from knarr.apiserver.priority import Flow as Assigned
+from knarr.apiserver.priority import Priorities
 from knarr.apiserver.requests import ResourcePath, flag
 from knarr.client.transport import FlowHeaders, Request, User
 from knarr.clock import Clock
@@ -51,6 +52,7 @@ class Flow:
         self._priorities = Priorities(store, in_flight_max)
         self.follower = self._priorities.follower
         """Is to be fresh before a place is asked for."""
+        self.figures = self._priorities.figures
         for kind in (self._reads, self._writes):
             metrics.in_flight(kind.name, kind.now)
 
@@ -62,7 +64,7 @@ class Flow:
             return Place(self._priorities.of(user, action).headers) if watching else NO_PLACE
         flow = self._priorities.of(user, action)
         count = self._reads if request.method in READING else self._writes
-        return LevelPlace(flow.headers, flow.level, count, self._metrics)
+        return LevelPlace(flow, count, self._metrics)
 
     async def within(self, limit_s: float | None, work: Awaitable[T]) -> T:
         """What `work` answers. Raises TimeoutError when it takes longer."""
@@ -129,11 +131,12 @@ NO_PLACE = Place()
 class LevelPlace(Place):
     """A place of a priority level."""
 
-    __slots__ = ("_count", "_held", "_level", "_metrics")
+    __slots__ = ("_count", "_held", "_level", "_metrics", "_tally")
 
-    def __init__(self, headers: FlowHeaders | None, level: Level, count: Count, metrics: Metrics) -> None:
-        self.headers = headers
-        self._level = level
+    def __init__(self, flow: Assigned, count: Count, metrics: Metrics) -> None:
+        self.headers = flow.headers
+        self._level = flow.level
+        self._tally = flow.tally
         self._count = count
         self._metrics = metrics
 
@@ -142,13 +145,17 @@ class LevelPlace(Place):
             self._held = self._level.take()
         except TooManyRequests:
             self._metrics.refused(self._count.name)
+            self._tally.rejected += 1
             raise
+        self._tally.dispatched += 1
+        self._tally.executing += 1
         self._count.taken += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._count.taken -= 1
+        self._tally.executing -= 1
         if self._held:
             self._level.give_back()
 

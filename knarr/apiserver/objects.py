@@ -76,7 +76,7 @@ class Objects:
     def __init__(self, store: Store, clock: Clock, admission: Admission) -> None:
         self.store = store
         self._clock = clock
-        self._admission = admission
+        self.admission = admission
         self.companions: dict[type[Any], Companions] = {}
 
     async def record(self, resource: Resource, namespace: str, name: str) -> Record:
@@ -126,13 +126,13 @@ class Objects:
             data = ownership.in_version(_plain(obj), resource, manager.versions.get(manager.api_version, resource))
             metadata.managed_fields = ownership.created(manager, resource, data, self._clock.time_s())
         attributes = Attributes("CREATE", resource, namespace, obj, None, user, dry_run=dry_run)
-        await self._admission.mutate(attributes)
+        await self.admission.mutate(attributes)
         _refuse(
             resource,
             metadata.name or "",
             (*validate_metadata(metadata, resource), *strategy.validate(obj), *strategy.validate_create(obj)),
         )
-        await self._admission.validate(attributes)
+        await self.admission.validate(attributes)
         warnings = [*strategy.warnings(obj, None), *attributes.warnings]
         for _ in range(GENERATE_NAME_TRIES if generated else 1):
             try:
@@ -204,7 +204,7 @@ class Objects:
             record = await self.record(resource, namespace, name)
             old = decoder(resource.type).decode(record.value)
             self._check_preconditions(resource, old, record, options)
-            await self._admission.admit(
+            await self.admission.admit(
                 Attributes("DELETE", resource, namespace, None, old, user, dry_run=options.dry_run, name=name)
             )
             obj = self._marked_for_deletion(resource, old, options)
@@ -222,7 +222,7 @@ class Objects:
     async def admit(self, operation: str, call: Call, obj: Any = None) -> None:
         """Ask the plugins about what is no write of an object: a CONNECT, a binding. They may change `obj`."""
         path = call.path
-        await self._admission.admit(
+        await self.admission.admit(
             Attributes(operation, call.kept, path.namespace, obj, None, call.user, path.subresource, name=path.name)
         )
 
@@ -271,7 +271,7 @@ class Objects:
         if manager:
             self._track(resource, obj, old, record, manager)
         attributes = Attributes("UPDATE", resource, namespace, obj, old, user, subresource, dry_run)
-        await self._admission.mutate(attributes)
+        await self.admission.mutate(attributes)
         if subresource in ("", "finalize"):
             causes = (*strategy.validate(obj), *strategy.validate_update(obj, old))
         _refuse(
@@ -279,7 +279,7 @@ class Objects:
             metadata.name,
             (*validate_metadata(metadata, resource), *validate_metadata_update(metadata, old.metadata), *causes),
         )
-        await self._admission.validate(attributes)
+        await self.admission.validate(attributes)
         warnings = [*strategy.warnings(obj, old), *attributes.warnings]
         if finished(resource, obj):
             return Stored(await self._erase(resource, obj, record, dry_run), False, warnings)

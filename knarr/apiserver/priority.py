@@ -11,9 +11,9 @@ usual request costs one look-up.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from knarr.api.decode import decoder
 from knarr.api.errors import TooManyRequests
@@ -22,6 +22,7 @@ from knarr.api.flowcontrol.v1 import FlowSchema, PolicyRulesWithSubjects, Priori
 from knarr.apiserver.action import Action
 from knarr.apiserver.follow import Change, Follower
 from knarr.client.transport import FlowHeaders, User
+from knarr.figures import Figure
 from knarr.store.contract import Store
 
 FLOWS_KEPT_MAX = 10_000
@@ -50,6 +51,7 @@ class Level:
         self.own = 0
         """Places that nobody else may take."""
         self.most = 0
+        self.nominal = 0
         self.taken = 0
         self.exempt = False
 
@@ -73,11 +75,21 @@ class Level:
             self.pool.kept_free += 1
 
 
+@dataclass(slots=True)
+class Tally:
+    """Requests of one flow schema in one priority level."""
+
+    executing: int = 0
+    dispatched: int = 0
+    rejected: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Flow:
     """Where a request belongs."""
 
     level: Level
+    tally: Tally
     headers: FlowHeaders | None
     """None before there are any flow schemas."""
 
@@ -93,6 +105,9 @@ class Priorities:
         self._order: Sequence[FlowSchema] = ()
         self._flows: dict[tuple[str, tuple[str, ...], tuple[str, ...]], Flow] = {}
         self._changed = True
+        self._names: set[str] = set()
+        self._tallies: dict[tuple[str, str], Tally] = {}
+        """By flow schema and priority level; of those that are no more, none is kept."""
         changes = {SCHEMAS: self._keep(self._schemas, FlowSchema)}
         changes[LEVELS] = self._keep(self._configurations, PriorityLevelConfiguration)
         self.follower = Follower(store, changes, self._forget)
@@ -113,9 +128,29 @@ class Priorities:
         schema = next((each for each in self._order if matches(each, user, action)), MANDATORY_SCHEMAS[CATCH_ALL])
         name = schema.spec.priority_level_configuration.name if schema.spec else ""
         level, configuration = self._levels[name], self._configurations.get(name)
+        tally = self._tallies.setdefault((schema.metadata.name or "", name), Tally())
         if not schema.metadata.uid or configuration is None:
-            return Flow(level, None)
-        return Flow(level, FlowHeaders.of(schema.metadata.uid, configuration.metadata.uid or ""))
+            return Flow(level, tally, None)
+        return Flow(level, tally, FlowHeaders.of(schema.metadata.uid, configuration.metadata.uid or ""))
+
+    def figures(self) -> Iterator[Figure]:
+        """What upstream counts of flows and levels. Nothing waits in queues here."""
+
+        def of(kind: Literal["counter", "gauge"], name: str, text: str, value: Callable[[Tally], int]) -> Figure:
+            values = {key: value(tally) for key, tally in self._tallies.items()}
+            return Figure(kind, f"apiserver_flowcontrol_{name}", text, ("flow_schema", "priority_level"), values)
+
+        yield of("gauge", "current_executing_requests", "Requests that are worked on.", lambda tally: tally.executing)
+        yield of("counter", "dispatched_requests_total", "Requests that were let in.", lambda tally: tally.dispatched)
+        rejected = {
+            (*key, "concurrency-limit"): tally.rejected for key, tally in self._tallies.items() if tally.rejected
+        }
+        labels = "flow_schema", "priority_level", "reason"
+        text = "Requests that were told to come back later."
+        yield Figure("counter", "apiserver_flowcontrol_rejected_requests_total", text, labels, rejected)
+        seats = {(name,): each.nominal for name, each in self._levels.items()}
+        text = "Places of a level by its shares, those that it lends included."
+        yield Figure("gauge", "apiserver_flowcontrol_nominal_limit_seats", text, ("priority_level",), seats)
 
     def _keep(self, kept: dict[str, Any], kind: type[Any]) -> Change:
         decode: Callable[[bytes], Any] = decoder(kind).decode
@@ -141,6 +176,7 @@ class Priorities:
         self._flows.clear()
         configurations = {**MANDATORY_LEVELS, **self._configurations}
         schemas = {**MANDATORY_SCHEMAS, **self._schemas}.values()
+        self._names = {schema.metadata.name or "" for schema in schemas}
         known = [
             each for each in schemas if each.spec and each.spec.priority_level_configuration.name in configurations
         ]
@@ -149,9 +185,14 @@ class Priorities:
         for name in {*configurations, *self._levels}:
             level = self._levels.setdefault(name, Level(self._pool))
             level.exempt = name in configurations and name not in shares
-            level.own, level.most = shares.get(name, (0, 0))
+            level.own, level.most, level.nominal = shares.get(name, (0, 0, 0))
             if name not in configurations and level.taken == 0:
                 del self._levels[name]
+        self._tallies = {
+            (schema, level): tally
+            for (schema, level), tally in self._tallies.items()
+            if tally.executing or (schema in self._names and level in self._levels)
+        }
         self._pool.taken = sum(level.taken for level in self._levels.values())
         self._pool.kept_free = sum(max(level.own - level.taken, 0) for level in self._levels.values())
 
@@ -160,8 +201,9 @@ def _precedence(schema: FlowSchema) -> tuple[int, str]:
     return (schema.spec.matching_precedence if schema.spec else None) or 0, schema.metadata.name or ""
 
 
-def divided(levels: Mapping[str, PriorityLevelConfiguration], size: int) -> dict[str, tuple[int, int]]:
-    """How many of `size` places are each level's own, and how many it may have at most. Exempt levels are left out."""
+def divided(levels: Mapping[str, PriorityLevelConfiguration], size: int) -> dict[str, tuple[int, int, int]]:
+    """How many of `size` places are each level's own, how many it may have at most, and how many it has by its shares.
+    Exempt levels are left out."""
     limited = {name: level.spec.limited for name, level in levels.items() if level.spec and level.spec.limited}
     total = sum(each.nominal_concurrency_shares or 0 for each in limited.values()) or 1
     found = {}
@@ -170,7 +212,7 @@ def divided(levels: Mapping[str, PriorityLevelConfiguration], size: int) -> dict
         own = nominal - round(nominal * (each.lendable_percent or 0) / 100)
         borrowed = each.borrowing_limit_percent
         most = size if borrowed is None else nominal + round(nominal * borrowed / 100)
-        found[name] = (own, most)
+        found[name] = (own, most, nominal)
     return found
 
 

@@ -18,7 +18,7 @@ from knarr.apiserver.list_options import INCONSISTENT, ListOptions, WatchOptions
 from knarr.apiserver.objects import Objects
 from knarr.apiserver.requests import revision_of
 from knarr.apiserver.selection import Selection
-from knarr.apiserver.watch import FUTURE_WAIT_S, Watcher, over_socket, too_large
+from knarr.apiserver.watch import FUTURE_WAIT_S, WatchCounts, Watcher, over_socket, too_large
 from knarr.client.transport import Answer, Socket, Upgrade
 from knarr.clock import Clock
 from knarr.store.contract import Compacted, FutureRevision, Store
@@ -42,6 +42,7 @@ class Reads:
         self._objects = objects
         self._clock = clock
         self._labels = Labels(store)
+        self.watched = WatchCounts()
         self._moments: deque[tuple[float, int]] = deque()
         """When pages of which revision were first given."""
         self._forgotten = 0
@@ -155,7 +156,8 @@ class Reads:
         forms.check(accepted, query)
         options = WatchOptions.of(query)
         selection = Selection.of(call.resource, call.kept, call.path.namespace, call.path.name, query)
-        watcher = Watcher(self._store, self._clock, selection, options, accepted, query.get("includeObject", ""))
+        include, told = query.get("includeObject", ""), self.watched.of(call.resource)
+        watcher = Watcher(self._store, self._clock, selection, options, accepted, include, told)
         stream = await watcher.stream()
         if call.request.headers.get("upgrade", "").lower() != "websocket":
             return Answer(200, dict(answers.JSON_HEADERS), stream=stream)

@@ -10,7 +10,8 @@ it: `Reads`, `Writes`, `Subresources`, or for kinds that are asked and never kep
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -46,6 +47,7 @@ from knarr.apiserver.writes import Writes
 from knarr.client.nodes import NodeBackend
 from knarr.client.transport import Answer, Request, User
 from knarr.clock import Clock
+from knarr.figures import Figure
 from knarr.store.contract import Store
 
 log = logging.getLogger(__name__)
@@ -102,7 +104,10 @@ class APIServer:
         self.objects = Objects(
             store,
             clock,
-            Admission(built_in.plugins(store, clock, addresses, [self.access.admission])),
+            Admission(
+                built_in.plugins(store, clock, addresses, [self.access.admission]),
+                clock.monotonic_s,
+            ),
         )
         self.objects.companions[Service] = addresses.companions
         self.about = About(registry, clock, settings.address, self.access.issuer_document)
@@ -132,6 +137,15 @@ class APIServer:
         self.health = Health()
         self.health.readiness["started"] = lambda: None if self.ready else "not yet"
         self.health.readiness["shutdown"] = lambda: "process is shutting down" if self.stopping else None
+        self.calls: Counter[tuple[str, int]] = Counter()
+        """Requests of the parts of this process, by method and how they were answered."""
+        self.metrics.sources += [
+            self.reads.watched.figures,
+            lambda: self.flow.figures(),  # tests put another in its place
+            self.access.figures,
+            self.objects.admission.figures,
+            self._figures,
+        ]
         self.ready = self.stopping = False
         """Told by /readyz; whoever assembles the process sets them."""
 
@@ -219,6 +233,14 @@ class APIServer:
             first = await self.store.range(f"{resource.qualified}/", limit=1)
             found[resource.group, resource.plural] = len(first.records) + first.remaining
         return found
+
+    def _figures(self) -> Iterator[Figure]:
+        calls = {(str(code), self.settings.address, method): count for (method, code), count in self.calls.items()}
+        text = "Requests of the parts of this process."
+        yield Figure("counter", "rest_client_requests_total", text, ("code", "host", "method"), calls)
+        text = "What the store takes on the disk."
+        values = {("knarr",): self.store.size_bytes()}
+        yield Figure("gauge", "apiserver_storage_size_bytes", text, ("storage_cluster_id",), values)
 
     def _count(self, request: Request, path: ResourcePath | None, answer: Answer, seconds: float | None) -> None:
         """Count an answer, but what is about no kind that is served: names that anybody may invent are no series."""
@@ -312,7 +334,9 @@ class InProcessTransport:
         self._server = server
 
     async def send(self, request: Request) -> Answer:
-        return await self._server.handle(request)
+        answer = await self._server.handle(request)
+        self._server.calls[request.method, answer.status] += 1
+        return answer
 
     async def close(self) -> None:
         """Nothing is held."""

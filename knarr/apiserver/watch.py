@@ -14,6 +14,7 @@ from typing import Any, cast
 import msgspec
 
 from knarr.api.errors import APIError, Cause, Expired, Timeout
+from knarr.api.resources import Resource
 from knarr.apiserver import forms
 from knarr.apiserver.calls import presented
 from knarr.apiserver.forms import Accepted, Form
@@ -21,6 +22,7 @@ from knarr.apiserver.list_options import WatchOptions
 from knarr.apiserver.selection import Selection
 from knarr.client.transport import Socket
 from knarr.clock import Clock
+from knarr.figures import Distribution, Figure, exponential
 from knarr.store.contract import (
     Compacted,
     Event,
@@ -42,6 +44,28 @@ FUTURE_WAIT_S = 3.0
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
 
+EVENT_SIZE_BOUNDS_BYTES = exponential(1024, 2, 8)
+
+
+class WatchCounts:
+    """The events that watches were told, by kind."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[tuple[str, str, str], Distribution] = {}
+
+    def of(self, resource: Resource) -> Distribution:
+        key = resource.group, resource.version, resource.plural
+        if key not in self._sizes:
+            self._sizes[key] = Distribution(EVENT_SIZE_BOUNDS_BYTES)
+        return self._sizes[key]
+
+    def figures(self) -> Iterator[Figure]:
+        labels = "group", "version", "resource"
+        counts = {key: sum(each.counts) for key, each in self._sizes.items()}
+        yield Figure("counter", "apiserver_watch_events_total", "Events that watches were told.", labels, counts)
+        yield Figure("histogram", "apiserver_watch_events_sizes", "Their sizes in bytes.", labels, self._sizes)
+
+
 class Watcher:
     """One watch of one client."""
 
@@ -53,7 +77,9 @@ class Watcher:
         options: WatchOptions,
         accepted: Accepted,
         include: str,
+        told: Distribution,
     ) -> None:
+        """`told` counts the events by their size."""
         self._store = store
         self._clock = clock
         self._selection = selection
@@ -61,6 +87,7 @@ class Watcher:
         self._form = accepted.form
         self._version = accepted.version
         self._include = include
+        self._sizes = told
         resource = selection.resource
         self._key = f"{accepted.form.value} {accepted.version} {include} {resource.group_version} {resource.kind}"
         """Watches with the same one are told the same lines."""
@@ -91,7 +118,7 @@ class Watcher:
         timeout_s = self._options.timeout_s or TIMEOUT_MIN_S * (1 + self._clock.random.random())
         deadline_s = self._clock.monotonic_s() + timeout_s
         async with watch:
-            for piece in _pieces(self._line(Kind.ADDED, value) for value in initial):
+            for piece in _pieces((self._line(Kind.ADDED, value) for value in initial), self._sizes):
                 yield piece
             if self._options.initial_events and self._options.bookmarks:
                 yield self._bookmark(revision, end=True)
@@ -107,7 +134,7 @@ class Watcher:
                         timer = asyncio.get_running_loop().call_later(period_s, watch.nudge)
                         if self._options.bookmarks:
                             yield self._bookmark(watch.revision)
-                    for piece in _pieces(map(self._told, events)):
+                    for piece in _pieces(map(self._told, events), self._sizes):
                         yield piece
             except Overrun as slow:
                 yield _line("ERROR", msgspec.json.encode(Expired(f"too old resource version: {slow}").status()))
@@ -172,13 +199,16 @@ class Watcher:
         return _line("BOOKMARK", msgspec.json.encode(bookmark))
 
 
-def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
+def _pieces(lines: Iterable[bytes], sizes: Distribution) -> Iterator[bytes]:
     """Lines joined to pieces of about CHUNK_BYTES; none that is empty."""
     held: list[bytes] = []
     size = 0
     for line in lines:
+        if not line:
+            continue
         held.append(line)
         size += len(line)
+        sizes.observe(len(line))
         if size >= CHUNK_BYTES:
             yield b"".join(held)
             held, size = [], 0

@@ -48,9 +48,10 @@ from knarr.cli.scheduling import profiles
 from knarr.client.client import Client
 from knarr.client.informer import Informer, Informers
 from knarr.client.transport import User
+from knarr.client.workqueue import queue_figures
 from knarr.clock import Clock, SystemClock
 from knarr.config import Config
-from knarr.controllers import controllers
+from knarr.controllers import controllers, queue_name
 from knarr.controllers.flowcontrol import FlowControl
 from knarr.network.dns.server import DnsServer, host_resolvers
 from knarr.network.podnet import PodNetwork
@@ -58,6 +59,8 @@ from knarr.network.proxy.service_proxy import ServiceProxy
 from knarr.node.agent import NodeAgent
 from knarr.node.backend import NodeBackend
 from knarr.node.config import NodeConfig
+from knarr.node.local_volumes import ACCOUNT as LOCAL_VOLUMES_ACCOUNT
+from knarr.node.local_volumes import HollowFolders, HostFolders, LocalVolumes
 from knarr.node.runtime.contract import Runtime
 from knarr.node.runtime.oci import OciRuntime
 from knarr.node.runtime.sim import SimRuntime
@@ -242,8 +245,15 @@ class Process:
         loops.append(("event expiry", EventExpiry(self.server.store, clock).run))
         scheduler = Scheduler(self._client("system:kube-scheduler"), informers, clock, profiles(config))
         loops.append(("scheduler", scheduler.run))
+        queues = {queue_name(controller.name): controller.queue for controller in of_cluster}
+        self.server.metrics.sources += [lambda: queue_figures(queues), scheduler.figures]
+        self.server.metrics.sources += [controller.figures for controller in of_cluster]
         agents = [self._agent(number, runtime, informers) for number, runtime in enumerate(runtimes)]
         loops += [(f"node {agent.config.name}", agent.run) for agent in agents]
+        folders = HollowFolders() if config.runtime == "sim" else HostFolders(config.data_path / "volumes")
+        names = [agent.config.name for agent in agents]
+        volumes = LocalVolumes(self._account(LOCAL_VOLUMES_ACCOUNT), informers, clock, names, folders)
+        loops.append((volumes.name, volumes.run))
         backends = {
             agent.config.name: NodeBackend(agent, runtime) for agent, runtime in zip(agents, runtimes, strict=True)
         }

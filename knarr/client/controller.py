@@ -34,6 +34,7 @@ from knarr.client.events import EventRecorder
 from knarr.client.informer import Informer, Informers, version_of
 from knarr.client.workqueue import WorkQueue
 from knarr.clock import Clock
+from knarr.figures import Figure
 
 T = TypeVar("T")
 
@@ -86,6 +87,10 @@ class Controller:
     async def reconcile(self, key: str) -> float | None:
         """Make the world match. A number asks for another look after so many seconds."""
         raise NotImplementedError
+
+    def figures(self) -> Iterable[Figure]:
+        """What it counts for /metrics, besides its queue."""
+        return ()
 
     def informer(self, kind: type[T], **scope: str) -> Informer[T]:
         informer = self._informers.of(kind, **scope)

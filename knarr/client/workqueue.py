@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
 
 from knarr.clock import Clock
+from knarr.figures import Distribution, Figure, exponential
 
 BACKOFF_MIN_S = 0.005
 BACKOFF_MAX_S = 60.0
 """Retry n of a key that fails waits BACKOFF_MIN_S * 2^n, at most BACKOFF_MAX_S."""
+
+
+DURATION_BOUNDS_S = exponential(1e-8, 10, 10)
+"""Of the times that are counted; as upstream's."""
+_Value = Callable[["WorkQueue"], float | Distribution]
 
 
 class WorkQueue:
@@ -24,8 +32,10 @@ class WorkQueue:
         self._clock = clock
         self._min_interval_s = min_interval_s
         self._ready: asyncio.Queue[str] = asyncio.Queue()
-        self._queued: set[str] = set()
-        self._working: set[str] = set()
+        self._queued: dict[str, float] = {}
+        """Since when (s)."""
+        self._working: dict[str, float] = {}
+        """Since when (s)."""
         self._again: set[str] = set()
         self._failures: dict[str, int] = {}
         self._due: dict[str, float] = {}
@@ -33,6 +43,9 @@ class WorkQueue:
         self._sooner = asyncio.Event()
         self._taken_s: dict[str, float] = {}
         """When keys were handed out last, the oldest first; only those of the last min_interval_s matter."""
+        self.adds = self.retries = 0
+        self.waits, self.works = Distribution(DURATION_BOUNDS_S), Distribution(DURATION_BOUNDS_S)
+        """How long keys were in the queue, and how long they were worked on (s)."""
 
     def add(self, key: str) -> None:
         """`key` needs a look, now."""
@@ -64,6 +77,7 @@ class WorkQueue:
         """`key` failed: look again after its backoff."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
+        self.retries += 1
         self.add_after(key, min(BACKOFF_MIN_S * 2 ** min(failures, 30), BACKOFF_MAX_S))
 
     def forget(self, key: str) -> None:
@@ -76,8 +90,9 @@ class WorkQueue:
     async def take(self) -> str:
         """The next key; the caller must call `done` for it."""
         key = await self._ready.get()
-        self._queued.discard(key)
-        self._working.add(key)
+        now_s = self._clock.monotonic_s()
+        self.waits.observe(now_s - self._queued.pop(key))
+        self._working[key] = now_s
         if self._min_interval_s:
             self._note_taken(key)
         return key
@@ -88,7 +103,7 @@ class WorkQueue:
             self._taken_s[key] = self._clock.monotonic_s() + max(0.0, delay_s - self._min_interval_s)
 
     def done(self, key: str) -> None:
-        self._working.discard(key)
+        self.works.observe(self._clock.monotonic_s() - self._working.pop(key))
         if key in self._again:
             self._again.discard(key)
             self.add(key)
@@ -97,6 +112,16 @@ class WorkQueue:
     def idle(self) -> bool:
         """Nothing is queued or worked on (timers may be pending)."""
         return not self._queued and not self._working
+
+    @property
+    def depth(self) -> int:
+        """Keys that wait for a worker."""
+        return len(self._queued)
+
+    def working_s(self) -> list[float]:
+        """How long each key that is worked on has been so far."""
+        now_s = self._clock.monotonic_s()
+        return [now_s - since_s for since_s in self._working.values()]
 
     async def run_timers(self) -> None:
         """Move keys whose time has come into the queue, until cancelled."""
@@ -125,7 +150,8 @@ class WorkQueue:
             self._enqueue(key)
 
     def _enqueue(self, key: str) -> None:
-        self._queued.add(key)
+        self.adds += 1
+        self._queued[key] = self._clock.monotonic_s()
         self._ready.put_nowait(key)
 
     def _note_taken(self, key: str) -> None:
@@ -137,3 +163,27 @@ class WorkQueue:
             if self._taken_s[oldest] + self._min_interval_s > now:
                 break
             del self._taken_s[oldest]
+
+
+def queue_figures(queues: Mapping[str, WorkQueue]) -> Iterator[Figure]:
+    """What upstream's work queues count, by the name of the queue."""
+
+    def of(kind: Literal["counter", "gauge", "histogram"], name: str, text: str, value: _Value) -> Figure:
+        return Figure(kind, f"workqueue_{name}", text, ("name",), {(key,): value(q) for key, q in queues.items()})
+
+    yield of("counter", "adds_total", "Keys that were queued.", lambda queue: queue.adds)
+    yield of("gauge", "depth", "Keys that wait now.", lambda queue: queue.depth)
+    yield of("counter", "retries_total", "Keys that were queued anew because they failed.", lambda queue: queue.retries)
+    yield of("histogram", "queue_duration_seconds", "How long keys waited.", lambda queue: queue.waits)
+    yield of("histogram", "work_duration_seconds", "How long keys were worked on.", lambda queue: queue.works)
+    working_s = {name: queue.working_s() for name, queue in queues.items()}
+    for name, text, seconds in (
+        ("unfinished_work_seconds", "Time spent so far on keys that are worked on now.", sum),
+        ("longest_running_processor_seconds", "The longest time spent so far on such a key.", _longest),
+    ):
+        values = {(queue,): float(seconds(each)) for queue, each in working_s.items()}
+        yield Figure("gauge", f"workqueue_{name}", text, ("name",), values)
+
+
+def _longest(seconds: list[float]) -> float:
+    return max(seconds, default=0.0)

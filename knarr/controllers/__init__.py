@@ -24,12 +24,14 @@ from knarr.controllers.disruption_stale import StaleDisruptions
 from knarr.controllers.endpoints import EndpointsOfServices
 from knarr.controllers.endpointslice import EndpointSlices
 from knarr.controllers.endpointslicemirroring import EndpointSliceMirroring
+from knarr.controllers.ephemeralvolume import EphemeralVolumes
 from knarr.controllers.garbagecollector import GarbageCollector
 from knarr.controllers.horizontalpodautoscaler import HorizontalPodAutoscalers
 from knarr.controllers.job import Jobs
 from knarr.controllers.job_orphans import JobOrphans
 from knarr.controllers.namespace import Namespaces
 from knarr.controllers.nodelifecycle import NodeLifecycle
+from knarr.controllers.persistentvolume import VolumeBinder
 from knarr.controllers.podgc import PodGarbageCollector
 from knarr.controllers.replicaset import ReplicaSets
 from knarr.controllers.replicationcontroller import ReplicationControllers
@@ -43,6 +45,7 @@ from knarr.controllers.storageprotection import ClaimProtection, VolumeProtectio
 from knarr.controllers.tainteviction import TaintEviction
 from knarr.controllers.token_secrets import Sign, TokenSecrets
 from knarr.controllers.ttlafterfinished import FinishedJobs
+from knarr.controllers.volumeexpansion import VolumeExpansion
 
 ALL: tuple[type[Controller], ...] = (
     ServiceAccounts,
@@ -72,6 +75,9 @@ ALL: tuple[type[Controller], ...] = (
     CertificateCleaner,
     ResourceQuotaUsage,
     ServiceCIDRs,
+    VolumeBinder,
+    EphemeralVolumes,
+    VolumeExpansion,
     ClaimProtection,
     VolumeProtection,
 )
@@ -88,6 +94,7 @@ ACCOUNTS = {
     "garbage-collector-controller": "generic-garbage-collector",
     "horizontal-pod-autoscaler-controller": "horizontal-pod-autoscaler",
     "job-orphans-controller": "job-controller",
+    "persistentvolume-controller": "persistent-volume-binder",
     "persistentvolume-protection-controller": "pv-protection-controller",
     "persistentvolumeclaim-protection-controller": "pvc-protection-controller",
     "pod-garbage-collector-controller": "pod-garbage-collector",
@@ -95,8 +102,34 @@ ACCOUNTS = {
     "serviceaccount-controller": "service-account-controller",
     "stale-disruption-controller": "disruption-controller",
     "taint-eviction-controller": "node-controller",
+    "volume_expand": "expand-controller",
 }
 """A loop → the service account in kube-system as which it writes: upstream's roles fit, and audit tells who."""
+
+
+QUEUES = {
+    "certificatesigningrequest-approving-controller": "certificate_approving",
+    "certificatesigningrequest-cleaner-controller": "certificate_cleaner",
+    "certificatesigningrequest-signing-controller": "certificate_signing",
+    "clusterrole-aggregation-controller": "ClusterRoleAggregator",
+    "endpointslice-controller": "endpoint_slice",
+    "endpointslice-mirroring-controller": "endpoint_slice_mirroring",
+    "garbage-collector-controller": "garbage_collector_attempt_to_delete",
+    "horizontal-pod-autoscaler-controller": "horizontalpodautoscaler",
+    "node-controller": "node_lifecycle_controller",
+    "persistentvolume-protection-controller": "pvprotection",
+    "persistentvolumeclaim-protection-controller": "pvcprotection",
+    "replication-controller": "replicationmanager",
+    "resourcequota-controller": "resourcequota_primary",
+    "root-ca-certificate-publisher-controller": "root_ca_cert_publisher",
+    "ttl-after-finished-controller": "ttl_jobs_to_delete",
+}
+"""A loop → upstream's name of its work queue, where it is not the loop's in short."""
+
+
+def queue_name(loop: str) -> str:
+    """What the work queue of a loop is called in /metrics: deployment-controller's is deployment."""
+    return QUEUES.get(loop, loop.removesuffix("-controller").replace("-", "_"))
 
 
 def controllers(

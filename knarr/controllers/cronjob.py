@@ -16,7 +16,7 @@ from knarr.api.core.v1 import ObjectReference
 from knarr.api.errors import AlreadyExists, APIError, NotFound
 from knarr.api.meta.owners import controller_of, owner_reference
 from knarr.api.meta.v1 import ObjectMeta
-from knarr.api.types import copy, replace
+from knarr.api.types import replace
 from knarr.client.controller import Controller, is_namespace_terminating
 from knarr.client.informer import key_of
 from knarr.clock import utc
@@ -147,7 +147,7 @@ class _Look:
         for job in self.jobs:
             status, uid = job.status or JobStatus(), job.metadata.uid
             if uid not in known and not is_finished(status):
-                if time := _scheduled(job):
+                if job.metadata.deletion_timestamp is None and (time := _scheduled(job)):
                     self._note(job, time)  # it was made, and the loop died before it could say so
                     continue
                 message = f"Saw a job that the controller did not create or forgot: {job.metadata.name}"
@@ -263,7 +263,7 @@ def _new_job(cron_job: CronJob, time: datetime) -> Job:
             annotations={**metadata.annotations, SCHEDULED: written},
             owner_references=[owner_reference(cron_job)],
         ),
-        spec=copy(template.spec or JobSpec()),
+        spec=template.spec or JobSpec(),
     )
 
 

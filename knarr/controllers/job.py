@@ -7,7 +7,8 @@ status. What is decided is in job_status.py; upstream's behaviour is that of pkg
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,7 @@ from knarr.controllers.job_status import (
 )
 from knarr.controllers.ownership import claim, orphans, owner_index, owner_keys
 from knarr.controllers.together import slow_start, together
+from knarr.figures import Figure
 
 CONTROLLER_NAME = "kubernetes.io/job-controller"
 """What spec.managedBy says, if anything, of a Job that is for this loop."""
@@ -67,6 +69,7 @@ class Jobs(Controller):
         self.pods.add_index("owner", owner_index)
         self._backoffs: dict[str, Backoff] = {}
         """By uid of the Job; built anew from its pods where missing."""
+        self._ended: Counter[tuple[str, str, str]] = Counter()
         self._let_go: dict[str, set[str]] = {}
         """By uid of the Job: pods without finalizer that the cache may still show with it, should it be cut off."""
         self.on_change(self.jobs, self._key_of_job)
@@ -222,9 +225,17 @@ class Jobs(Controller):
             return job
         return await self.client.update_status(replace(job, status=status))
 
+    def figures(self) -> Iterator[Figure]:
+        text = "Jobs that have ended, by their mode and how."
+        labels = "completion_mode", "reason", "result"
+        yield Figure("counter", "job_controller_jobs_finished_total", text, labels, self._ended)
+
     def _tell_end(self, job: Job, status: JobStatus) -> None:
         final = status.conditions[-1]
-        if final.type == "Failed":
+        failed = final.type == "Failed"
+        mode = (job.spec and job.spec.completion_mode) or "NonIndexed"
+        self._ended[mode, final.reason or "", "failed" if failed else "succeeded"] += 1
+        if failed:
             self.events.warning(job, final.reason or "", final.message or "")
             return
         completions = job.spec.completions if job.spec else None

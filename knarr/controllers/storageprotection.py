@@ -10,21 +10,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from knarr.api.core.v1 import PersistentVolume, PersistentVolumeClaim, Pod
+from knarr.api.core.volume_matching import claims_of
 from knarr.api.types import replace
 from knarr.client.controller import Controller
 from knarr.client.informer import Informer, key_of
 
 CLAIM_FINALIZER = "kubernetes.io/pvc-protection"
 VOLUME_FINALIZER = "kubernetes.io/pv-protection"
-
-
-def claims_of(pod: Pod) -> Iterable[str]:
-    """The claims that a pod mounts, with its namespace; those made for it too (generic ephemeral volumes)."""
-    for volume in pod.spec.volumes if pod.spec else ():
-        if volume.persistent_volume_claim:
-            yield f"{pod.metadata.namespace}/{volume.persistent_volume_claim.claim_name}"
-        elif volume.ephemeral:
-            yield f"{pod.metadata.namespace}/{pod.metadata.name}-{volume.name}"
 
 
 def _may_run(pod: Pod) -> bool:

@@ -22,6 +22,7 @@ from knarr.client.events import EventRecorder
 from knarr.client.informer import Informer, Informers
 from knarr.clock import Clock
 from knarr.node import log_rotation, pod_files
+from knarr.node.claimed_volumes import ClaimedVolumes
 from knarr.node.config import NodeConfig
 from knarr.node.environment import MASTER_SERVICE
 from knarr.node.handlers import Handlers, HollowHandlers, HostHandlers
@@ -72,7 +73,7 @@ class NodeAgent:
         self._events = EventRecorder(client, clock, "kubelet", config.name)
         self._references = References(client, clock, self._references_changed)
         tokens = Tokens(client, clock)
-        volumes: Volumes = HollowVolumes() if config.hollow else HostVolumes(config.root / "pods", clock, tokens.token)
+        volumes: Volumes = HollowVolumes() if config.hollow else _host_volumes(client, clock, config, tokens)
         handlers: Handlers = HollowHandlers(runtime, clock) if config.hollow else HostHandlers(runtime, clock)
         self._node = NodeServices(
             client,
@@ -262,3 +263,7 @@ class NodeAgent:
         found = self._services.by_index("namespace", namespace)
         master = self._services.get("/".join(MASTER_SERVICE))
         return [*found, master] if master is not None and namespace != MASTER_SERVICE[0] else found
+
+
+def _host_volumes(client: Client, clock: Clock, config: NodeConfig, tokens: Tokens) -> HostVolumes:
+    return HostVolumes(config.root / "pods", clock, tokens.token, ClaimedVolumes(client))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 
 from knarr.api.core.v1 import ContainerStatus, Pod
@@ -87,6 +88,9 @@ class NodeBackend:
         return await self._agent.measurements.usage()
 
     async def page(self, node: str, path: str) -> NodePage:
+        if path.strip("/") == "metrics":
+            states = Counter(container.state for container in await self._runtime.containers())
+            return pages.figures_page(self._agent.pods_held, {state: states[state] for state in ContainerState})
         usage = await self.usage(node)
         return await asyncio.to_thread(pages.page, path, self._agent.config, usage, self._agent.pods)
 

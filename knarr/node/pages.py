@@ -1,5 +1,5 @@
 """What upstream's kubelet serves by HTTP, for those who come by the node's proxy subresource: /healthz, /pods,
-/stats/summary (kubelet.config.k8s.io's Summary API) and /metrics/resource (Prometheus text).
+/stats/summary (kubelet.config.k8s.io's Summary API), /metrics and /metrics/resource (Prometheus text).
 
     kubectl get --raw /api/v1/nodes/NAME/proxy/stats/summary
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from knarr.api.core.v1 import Pod
 from knarr.client.nodes import NodePage, NodeUsage, PodUsage, Usage
 from knarr.clock import utc
 from knarr.node.config import NodeConfig
+from knarr.node.runtime.contract import ContainerState
 
 JSON = "application/json"
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -37,6 +38,19 @@ def page(path: str, config: NodeConfig, usage: NodeUsage, pods: Sequence[Pod]) -
     if path == "metrics/resource":
         return NodePage("".join(f"{line}\n" for line in resource_metrics(usage)).encode(), PROMETHEUS)
     return NOT_FOUND
+
+
+def figures_page(pods: int, containers: Mapping[ContainerState, int]) -> NodePage:
+    """What the agent counts of itself: /metrics."""
+    lines = [
+        "# HELP kubelet_running_pods Pods of which something is on this node",
+        "# TYPE kubelet_running_pods gauge",
+        f"kubelet_running_pods {pods}",
+        "# HELP kubelet_running_containers Containers on this node, by their state",
+        "# TYPE kubelet_running_containers gauge",
+        *(f'kubelet_running_containers{{container_state="{state}"}} {count}' for state, count in containers.items()),
+    ]
+    return NodePage("".join(f"{line}\n" for line in lines).encode(), PROMETHEUS)
 
 
 def summary(config: NodeConfig, usage: NodeUsage) -> dict[str, Any]:

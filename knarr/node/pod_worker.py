@@ -35,7 +35,7 @@ from knarr.node.starting import start_container
 from knarr.node.status import OWN_CONDITIONS, Ending, Observed, Waiting, pod_status
 from knarr.node.status_writer import StatusWriter
 from knarr.node.stopping import Stopping
-from knarr.node.volumes import VolumeFailure
+from knarr.node.volume_failure import VolumeFailure
 
 log = logging.getLogger(__name__)
 
@@ -429,8 +429,9 @@ class PodWorker:
             self._published = True
             self._retry_delay_s = RETRY_S
         except VolumeFailure as failure:
-            text = f'MountVolume.SetUp failed for volume "{failure.volume}" : {failure}'
-            self._tell("Warning", "FailedMount", text)
+            self._tell("Warning", "FailedMount", failure.event)
+            if failure.waits:
+                self._retry_delay_s = RETRY_S
             self._publish_later()
         except OSError as error:
             self._tell("Warning", "FailedMount", str(error))

@@ -1,8 +1,8 @@
 """The volumes of a pod on this node: made before its containers, kept up to date, removed with it.
 
-emptyDir, hostPath, configMap, secret, downwardAPI and projected. What holds secrets or memory is a tmpfs: it never
-reaches a disk. Files of the API's objects are published at once (see publication.py) and again when the object changes;
-they are always read-only in containers, as upstream's.
+emptyDir, hostPath, configMap, secret, downwardAPI, projected, and what claims stand for (claimed_volumes.py). What
+holds secrets or memory is a tmpfs: it never reaches a disk. Files of the API's objects are published at once (see
+publication.py) and again when the object changes; they are always read-only in containers, as upstream's.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ from knarr.api.errors import APIError
 from knarr.api.quantity import whole
 from knarr.clock import Clock
 from knarr.node import subpaths
+from knarr.node.claimed_volumes import Claimed, ClaimedVolumes, give_to_group
 from knarr.node.environment import ConfigurationError, Surroundings, expand_strictly
 from knarr.node.fields import UnknownField, container_named, field_value, resource_value
 from knarr.node.publication import PublishedFile, publish
 from knarr.node.runtime import kernel
 from knarr.node.runtime.contract import Mount
+from knarr.node.volume_failure import VolumeFailure
 
 DEFAULT_MODE = 0o644
 _KIND_FOLDERS = {
@@ -51,14 +53,6 @@ _KIND_FOLDERS = {
 _IN_MEMORY = ("secret", "projected", "downward_api")
 
 Token = Callable[[Pod, ServiceAccountTokenProjection], Awaitable[str]]
-
-
-class VolumeFailure(Exception):
-    """A volume that can't be had now: what FailedMount says."""
-
-    def __init__(self, volume: str, message: str) -> None:
-        super().__init__(message)
-        self.volume = volume
 
 
 class Volumes(Protocol):
@@ -102,8 +96,11 @@ class HollowVolumes:
 class HostVolumes:
     """Volumes below the node's folder."""
 
-    def __init__(self, root: Path, clock: Clock, token: Token) -> None:
+    def __init__(self, root: Path, clock: Clock, token: Token, claimed: ClaimedVolumes) -> None:
         self._root = root
+        self._claimed = claimed
+        self._given: set[tuple[str, str]] = set()
+        """Pods (by uid) and their volumes that are their group's already."""
         self._clock = clock
         self._token = token
         self._stamps = 0
@@ -129,7 +126,8 @@ class HostVolumes:
         mounts = []
         for number, wanted in enumerate(container.volume_mounts):
             volume = volumes[wanted.name]
-            path = self._path(pod, volume)
+            claimed = await self._claimed.of(pod, volume) if _is_claimed(volume) else None
+            path = claimed.path if claimed else self._path(pod, volume)
             sub_path = wanted.sub_path or expand_strictly(wanted.sub_path_expr or "", variables)
             if sub_path:
                 folder = self._pod(pod) / "volume-subpaths" / volume.name / container.name
@@ -141,12 +139,15 @@ class HostVolumes:
                     raise ConfigurationError(f'{message} "{container.name}": {error}') from error
                 path = target
             published = _kind(volume) in ("config_map", "secret", "projected", "downward_api")
-            mounts.append(Mount(path, wanted.mount_path, read_only=bool(wanted.read_only) or published))
+            read_only = bool(wanted.read_only) or published or (claimed is not None and claimed.read_only)
+            mounts.append(Mount(path, wanted.mount_path, read_only=read_only))
         return mounts
 
     async def remove(self, uid: str) -> None:
         await asyncio.to_thread(_remove, self._root / uid)
         self._locks.pop(uid, None)
+        self._claimed.forget(uid)
+        self._given = {each for each in self._given if each[0] != uid}
 
     async def present(self) -> list[str]:
         return await asyncio.to_thread(lambda: [folder.name for folder in self._root.glob("*")])
@@ -158,6 +159,9 @@ class HostVolumes:
         if kind == "host_path":
             assert volume.host_path is not None
             await asyncio.to_thread(_check_host_path, volume.name, volume.host_path)
+            return
+        if _is_claimed(volume):
+            await self._publish_claimed(pod, volume, await self._claimed.of(pod, volume))
             return
         if kind not in _KIND_FOLDERS:
             shown = type(volume).__struct_encode_fields__[type(volume).__struct_fields__.index(kind)]
@@ -172,6 +176,17 @@ class HostVolumes:
         self._stamps += 1
         stamp = f"{self._clock.time_s():.6f}_{self._stamps}".replace(".", "_")
         await asyncio.to_thread(_publish_files, path, files, stamp, group, kind in _IN_MEMORY)
+
+    async def _publish_claimed(self, pod: Pod, volume: Volume, claimed: Claimed) -> None:
+        if claimed.host_path is not None:
+            await asyncio.to_thread(_check_host_path, volume.name, claimed.host_path)
+            return
+        security = pod.spec.security_context if pod.spec else None
+        key = pod.metadata.uid or "", volume.name
+        if security is None or security.fs_group is None or claimed.read_only or key in self._given:
+            return
+        await asyncio.to_thread(give_to_group, claimed.path, security.fs_group, security.fs_group_change_policy)
+        self._given.add(key)
 
     async def _files(self, pod: Pod, volume: Volume, around: Surroundings) -> dict[str, PublishedFile]:
         if volume.config_map is not None:
@@ -230,6 +245,10 @@ def _kind(volume: Volume) -> str:
         if name != "name" and getattr(volume, name) is not None:
             return name
     return "empty_dir"
+
+
+def _is_claimed(volume: Volume) -> bool:
+    return volume.persistent_volume_claim is not None or volume.ephemeral is not None
 
 
 def _mode(given: int | None) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
-from knarr.scheduler.framework import Aspect, Barrier, Pick, Plugin, Refusal, Spanning, Unschedulable
+from knarr.scheduler.framework import Aspect, Barrier, Outside, Pick, Plugin, Refusal, Spanning, Unschedulable
 
 CLASSES_MAX = 16
 """Classes remembered; one keeps a verdict for each node."""
@@ -27,6 +27,9 @@ NODES_MIN = 100
 SHARE_MIN_PERCENT = 5
 STRETCH_MIN = 64
 """Nodes looked at together."""
+
+Checks = Sequence[tuple[Outside, Any]]
+"""Plugins that a pod concerns, each with what it prepared."""
 
 
 @dataclass(slots=True)
@@ -90,6 +93,7 @@ class Choice:
         self._nodes_percent = nodes_percent
         self._local = [plugin for plugin in plugins if isinstance(plugin, Plugin)]
         self._spanning = [plugin for plugin in plugins if isinstance(plugin, Spanning)]
+        self._outside = [plugin for plugin in plugins if isinstance(plugin, Outside)]
         self._random = random
         self._classes: OrderedDict[bytes, PodClass] = OrderedDict()
         self._begin = 0
@@ -97,19 +101,23 @@ class Choice:
     def node_for(self, pod: PodInfo) -> NodeInfo:
         """The best node. Raises Unschedulable."""
         nodes = self._cache.nodes
+        checks = self._checks(pod)
+        for _, prepared in checks:
+            if isinstance(prepared, Refusal):
+                raise Unschedulable([(node, prepared) for node in nodes], len(nodes), whole=True)
         pod_class = self._class_of(pod)
         pod_class.refresh(self._cache)
         barriers = self._barriers(pod)
-        places = self._feasible(pod, pod_class, barriers)
+        places = self._feasible(pod, pod_class, checks, barriers)
         if not places:
-            raise Unschedulable(self._refusals(pod, pod_class, barriers), len(nodes))
+            raise Unschedulable(self._refusals(pod, pod_class, checks, barriers), len(nodes))
         return nodes[places[0] if len(places) == 1 else self._best(pod, pod_class, places)]
 
     def fits(self, pod: PodInfo, node: NodeInfo) -> bool:
         """Whether one node would do."""
         return self._refusal(pod, node) is None and self._refused_for_others(pod, node) is None
 
-    def _feasible(self, pod: PodInfo, pod_class: PodClass, barriers: Sequence[Barrier]) -> list[int]:
+    def _feasible(self, pod: PodInfo, pod_class: PodClass, checks: Checks, barriers: Sequence[Barrier]) -> list[int]:
         """Places of enough nodes that will do, from where the last search ended."""
         nodes = self._cache.nodes
         enough = _enough(len(nodes), self._nodes_percent)
@@ -118,7 +126,7 @@ class Choice:
         left = len(nodes)
         while left and len(found) < enough:
             end = min(place + max(enough - len(found), STRETCH_MIN), place + left, len(nodes))
-            found += self._feasible_between(place, end, pod, pod_class, barriers)
+            found += self._feasible_between(place, end, pod, pod_class, checks, barriers)
             left -= end - place
             place = end % len(nodes)
         if len(found) > enough:
@@ -128,7 +136,7 @@ class Choice:
         return found
 
     def _feasible_between(
-        self, begin: int, end: int, pod: PodInfo, pod_class: PodClass, barriers: Sequence[Barrier]
+        self, begin: int, end: int, pod: PodInfo, pod_class: PodClass, checks: Checks, barriers: Sequence[Barrier]
     ) -> list[int]:
         nodes, stale = self._cache.nodes, pod_class.stale
         if stale:
@@ -141,23 +149,30 @@ class Choice:
                 places = [place for place in places if (domain := domains[place]) is None or not refuses(domain)]
             else:
                 places = [place for place in places if (domain := domains[place]) is not None and not refuses(domain)]
+        if checks:
+            places = [place for place in places if _checked(nodes[place], checks) is None]
         if self._cache.waited_for():
             places = [place for place in places if self._refused_for_others(pod, nodes[place]) is None]
         return places
 
     def _refusals(
-        self, pod: PodInfo, pod_class: PodClass, barriers: Sequence[Barrier]
+        self, pod: PodInfo, pod_class: PodClass, checks: Checks, barriers: Sequence[Barrier]
     ) -> list[tuple[NodeInfo, Refusal]]:
         """Why none of the nodes will do."""
         found = []
         for node, refusal in zip(self._cache.nodes, pod_class.refusals, strict=True):
-            refusal = refusal or self._barred(node, barriers) or self._refused_for_others(pod, node)
+            refusal = refusal or _checked(node, checks) or self._barred(node, barriers)
+            refusal = refusal or self._refused_for_others(pod, node)
             assert refusal is not None
             found.append((node, refusal))
         return found
 
     def _refusal(self, pod: PodInfo, node: NodeInfo) -> Refusal | None:
-        return self._class_of(pod).refusal_of(node) or self._barred(node, self._barriers(pod))
+        refusal = self._class_of(pod).refusal_of(node) or _checked(node, self._checks(pod))
+        return refusal or self._barred(node, self._barriers(pod))
+
+    def _checks(self, pod: PodInfo) -> Checks:
+        return [(plugin, prepared) for plugin in self._outside if (prepared := plugin.prepare(pod)) is not None]
 
     def _barriers(self, pod: PodInfo) -> list[Barrier]:
         return [barrier for plugin in self._spanning if plugin.filters for barrier in plugin.barriers(pod)]
@@ -205,6 +220,14 @@ class Choice:
         if len(self._classes) > CLASSES_MAX:
             self._classes.popitem(last=False)
         return pod_class
+
+
+def _checked(node: NodeInfo, checks: Checks) -> Refusal | None:
+    for plugin, prepared in checks:
+        refusal = prepared if isinstance(prepared, Refusal) else plugin.filter(prepared, node)
+        if refusal is not None:
+            return refusal
+    return None
 
 
 def _with_compared(totals: Sequence[float], plugin: Aspect, prepared: Any, scores: Sequence[float]) -> Sequence[float]:

@@ -8,15 +8,21 @@ same.
 
 A *spanning* plugin is about what is on other nodes as well. What it refuses are whole domains of a topology key
 (`barriers`), and it scores all nodes that are left at once (`scores`).
+
+An *outside* plugin decides by other objects than nodes and pods, such as volumes. It is asked anew for each pod that
+is concerned, may keep things for a pod that has its node (`reserve`), and may have its binding wait (`before_binding`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
+from knarr.client.client import Client
+from knarr.client.informer import Informer, Informers
+from knarr.clock import Clock
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
 
 SCORE_MAX = 100
@@ -51,8 +57,28 @@ class Barrier:
         return self.refusal if self.refuses(domain) else None
 
 
+class BindingRefused(Exception):
+    """A pod can't be bound to its node after all; the message says why, an empty one that the pod is gone."""
+
+
+class Helped(Protocol):
+    """Told that pods which a plugin refused may fit now: those that use a claim (namespace/name), or all (None)."""
+
+    def __call__(self, plugin: str, claim: str | None, *, sure: bool) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """The world outside of nodes and pods."""
+
+    client: Client
+    informers: Informers
+    clock: Clock
+    helped: Helped
+
+
 class Aspect:
-    """What plugins of both shapes have. Answers must depend on nothing but the arguments and the cache."""
+    """What plugins of all shapes have. Answers must depend on nothing but the arguments and the cache."""
 
     name: ClassVar[str] = ""
     filters: bool = True
@@ -100,10 +126,37 @@ class Spanning(Aspect):
         raise NotImplementedError
 
 
+class Outside(Aspect):
+    """One aspect of the choice of a node, about other objects than nodes and pods."""
+
+    def connect(self, to: Connections) -> Sequence[Informer[Any]]:
+        """Called once, before all else; answers the caches that must be there before the first pod is placed."""
+        raise NotImplementedError
+
+    def prepare(self, pod: PodInfo) -> Any:
+        """What `filter` will need; None when every node will do; a Refusal when none will, whatever it is."""
+        raise NotImplementedError
+
+    def filter(self, prepared: Any, node: NodeInfo) -> Refusal | None:
+        raise NotImplementedError
+
+    def reserve(self, pod: PodInfo, node: NodeInfo) -> None:
+        """The pod goes to the node: keep for it what others must not take."""
+
+    def unreserve(self, pod: PodInfo) -> None:
+        """It is bound, or will not be: nothing needs to be kept any more. May come without `reserve`."""
+
+    def before_binding(self, pod: PodInfo, node_name: str) -> Awaitable[None] | None:
+        """What must be waited for before the pod is bound, if anything. It raises BindingRefused."""
+        return None
+
+
 class Unschedulable(Exception):
     """No node will do. The messages are upstream's, word for word."""
 
-    def __init__(self, refusals: Sequence[tuple[NodeInfo, Refusal]], nodes: int) -> None:
+    def __init__(self, refusals: Sequence[tuple[NodeInfo, Refusal]], nodes: int, *, whole: bool = False) -> None:
+        """`whole`: the pod itself was refused, no node was looked at."""
+        self._whole = refusals[0][1].reasons[0] if whole and refusals else ""
         self.plugins = frozenset(refusal.plugin for _, refusal in refusals)
         self.curable = [node for node, refusal in refusals if refusal.curable]
         """Nodes where it would help if pods went."""
@@ -126,7 +179,7 @@ class Unschedulable(Exception):
         """Why, and what became of the thought that others could give way ("": they do)."""
         if not self._nodes:
             return "no nodes available to schedule pods"
-        refused = f"0/{self._nodes} nodes are available: {_counted(self._reasons)}."
+        refused = f"0/{self._nodes} nodes are available: {self._whole or _counted(self._reasons)}."
         return f"{refused} no new claims to deallocate, preemption: {preemption}" if preemption else refused
 
 

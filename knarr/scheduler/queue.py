@@ -94,6 +94,16 @@ class SchedulingQueue:
         else:
             self._activate(waiting)
 
+    def counts(self) -> dict[str, int]:
+        """How many are to be tried next, wait for their backoff, and wait for something to happen."""
+        parked = self._parked.values()
+        unschedulable = sum(1 for each in parked if each.plugins)
+        return {
+            "active": len(self._waiting) - len(parked),
+            "backoff": len(parked) - unschedulable,
+            "unschedulable": unschedulable,
+        }
+
     async def run_timers(self) -> None:
         """Wake pods whose time has come, until cancelled."""
         async with asyncio.TaskGroup() as group:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from knarr.api.core.v1 import (
     ReplicationController,
     Service,
 )
+from knarr.api.core.volume_matching import claims_of
 from knarr.api.errors import APIError, NotFound
 from knarr.api.meta.owners import controller_of, selector_for
 from knarr.api.meta.v1 import ObjectMeta
@@ -33,9 +34,11 @@ from knarr.client.client import Client
 from knarr.client.events import EventRecorder
 from knarr.client.informer import Informer, Informers, key_of
 from knarr.clock import Clock, utc
+from knarr.figures import Figure
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
 from knarr.scheduler.configuration import DEFAULT_NAME, Profile
-from knarr.scheduler.framework import Unschedulable
+from knarr.scheduler.framework import BindingRefused, Connections, Outside, Unschedulable
+from knarr.scheduler.plugins import ALL
 from knarr.scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from knarr.scheduler.preemption import Budgets, Candidate
 from knarr.scheduler.profile import SPANNING, Framework
@@ -59,10 +62,15 @@ class Scheduler:
         self._clock = clock
         self._cache = Cache()
         self._queue = SchedulingQueue(clock)
+        self._outside = [plugin(self._cache) for plugin in ALL if issubclass(plugin, Outside)]
+        self._tasks: asyncio.TaskGroup | None = None
+        to = Connections(self._client, informers, clock, self._helped)
+        self._connected: list[Informer[Any]] = [each for plugin in self._outside for each in plugin.connect(to)]
         self._frameworks = {
             profile.name: Framework(
                 profile,
                 self._cache,
+                self._outside,
                 EventRecorder(client, clock, profile.name),
                 clock,
                 group_of=self._group_of,
@@ -70,6 +78,7 @@ class Scheduler:
             )
             for profile in profiles
         }
+        self._preemptions = 0
         self._writes: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(WRITES_MAX)
         self._nodes = informers.of(Node)
         self._pods = informers.of(Pod)
@@ -84,7 +93,7 @@ class Scheduler:
         self._pods.add_handler(self._pod_changed)
 
     async def run(self) -> None:
-        for informer in (
+        caches: tuple[Informer[Any], ...] = (
             self._nodes,
             self._pods,
             self._services,
@@ -93,9 +102,12 @@ class Scheduler:
             self._controllers,
             self._namespaces,
             self._budgets,
-        ):
+            *self._connected,
+        )
+        for informer in caches:
             await informer.synced.wait()
         async with asyncio.TaskGroup() as group:
+            self._tasks = group
             for name, framework in self._frameworks.items():
                 group.create_task(framework.events.run(), name=f"{name} events")
             group.create_task(self._queue.run_timers(), name="scheduler timers")
@@ -106,14 +118,41 @@ class Scheduler:
     async def _schedule(self) -> None:
         while True:
             waiting = await self._queue.take()
+            began_s = self._clock.monotonic_s()
             try:
                 write = self._place(waiting)
+                self._count(waiting, "unschedulable" if waiting.parked else "scheduled", began_s)
             except Exception:
                 log.exception("%s: scheduling failed", waiting.pod.key)
+                self._count(waiting, "error", began_s)
                 self._queue.park(waiting)
                 continue
             await self._writes.put(write)
             await asyncio.sleep(0)  # let the others run: a burst of pods must not hold up the whole process
+
+    def _count(self, waiting: Waiting, result: str, began_s: float) -> None:
+        attempts = self._framework(waiting.pod).attempts
+        attempts[result].observe(self._clock.monotonic_s() - began_s)
+
+    def figures(self) -> Iterator[Figure]:
+        """What upstream's scheduler counts, as far as there is the same thing here."""
+        labels = "profile", "result"
+        times = {
+            (name, result): each
+            for name, framework in self._frameworks.items()
+            for result, each in framework.attempts.items()
+        }
+        counts = {key: sum(each.counts) for key, each in times.items()}
+        text = "Attempts to find a node for a pod, by how they ended."
+        yield Figure("counter", "scheduler_schedule_attempts_total", text, labels, counts)
+        text = "How long such an attempt took, without the binding."
+        yield Figure("histogram", "scheduler_scheduling_attempt_duration_seconds", text, labels, times)
+        waiting = {(queue,): n for queue, n in self._queue.counts().items()}
+        yield Figure(
+            "gauge", "scheduler_pending_pods", "Pods without a node, by what they wait for.", ("queue",), waiting
+        )
+        text = "Attempts to make room for a pod by ending others."
+        yield Figure("counter", "scheduler_preemption_attempts_total", text, (), {(): self._preemptions})
 
     def _place(self, waiting: Waiting) -> Callable[[], Awaitable[None]]:
         """Decide about one pod; what is to be written comes back."""
@@ -124,6 +163,8 @@ class Scheduler:
             self._queue.park(waiting, refusal.plugins or frozenset({"nodes"}))
             return self._make_room(waiting, refusal)
         self._cache.withdraw(pod.key)
+        for plugin in self._outside:
+            plugin.reserve(pod, node)
         self._cache.assume(pod, node.name)
         self._came(pod)
         return lambda: self._bind(waiting, node.name)
@@ -142,6 +183,7 @@ class Scheduler:
         if nominated and self._is_making_room(pod, nominated):
             message = refusal.message_with("not eligible due to a terminating pod on the nominated node.")
             return lambda: self._refuse(waiting, message)
+        self._preemptions += 1
         candidate = preemption.candidate(pod, refusal.curable, Budgets(self._budgets.all()))
         if candidate is None:
             self._cache.withdraw(pod.key)
@@ -169,6 +211,36 @@ class Scheduler:
                 log.exception("a write of the scheduler failed")
 
     async def _bind(self, waiting: Waiting, node_name: str) -> None:
+        """Bind it, at once or when what it needs is there; others don't wait for that."""
+        steps = [plugin.before_binding(waiting.pod, node_name) for plugin in self._outside]
+        before = [step for step in steps if step is not None]
+        if not before:
+            await self._bind_now(waiting, node_name)
+            return
+        assert self._tasks
+        self._tasks.create_task(self._bind_after(before, waiting, node_name), name=f"binding {waiting.pod.key}")
+
+    async def _bind_after(self, before: Sequence[Awaitable[None]], waiting: Waiting, node_name: str) -> None:
+        try:
+            await asyncio.gather(*before)
+        except BindingRefused as refusal:
+            self._not_bound(waiting, str(refusal))
+        except Exception as error:
+            log.exception("%s: preparing its binding failed", waiting.pod.key)
+            self._not_bound(waiting, f"binding rejected: {error}")
+        else:
+            await self._bind_now(waiting, node_name)
+
+    def _not_bound(self, waiting: Waiting, message: str) -> None:
+        """The choice came to nothing: the pod is placed anew, after a while."""
+        for plugin in self._outside:
+            plugin.unreserve(waiting.pod)
+        self._cache.forget(waiting.pod)
+        if message:
+            self._events_of(waiting.pod.pod).warning(waiting.pod.pod, "FailedScheduling", message)
+        self._queue.park(waiting)
+
+    async def _bind_now(self, waiting: Waiting, node_name: str) -> None:
         pod = waiting.pod.pod
         metadata = pod.metadata
         name, namespace = metadata.name or "", metadata.namespace
@@ -179,14 +251,15 @@ class Scheduler:
         try:
             await self._client.post(Pod, name, namespace, "binding", binding)
         except APIError as error:
-            self._cache.forget(waiting.pod)
             if isinstance(error, NotFound):
+                self._not_bound(waiting, "")
                 self._queue.remove(waiting.pod.key)
                 return
             log.warning("%s: binding to %s failed: %s", waiting.pod.key, node_name, error)
-            self._events_of(pod).warning(pod, "FailedScheduling", f"binding rejected: {error}")
-            self._queue.park(waiting)
+            self._not_bound(waiting, f"binding rejected: {error}")
             return
+        for plugin in self._outside:
+            plugin.unreserve(waiting.pod)
         if self._queue.get(waiting.pod.key) is waiting:
             self._queue.remove(waiting.pod.key)
         self._events_of(pod).normal(pod, "Scheduled", f"Successfully assigned {namespace}/{name} to {node_name}")
@@ -326,6 +399,12 @@ class Scheduler:
             affinity = self._framework(waiting.pod).affinity
             if InterPodAffinity.name in waiting.plugins and affinity.is_drawn_by(waiting.pod, pod):
                 self._queue.wake(waiting, sure=True)
+
+    def _helped(self, plugin: str, claim: str | None, *, sure: bool) -> None:
+        """What a plugin decides by has changed: try the pods again that it refused."""
+        for waiting in self._queue.parked():
+            if plugin in waiting.plugins and (claim is None or claim in claims_of(waiting.pod.pod)):
+                self._queue.wake(waiting, sure=sure)
 
     def _namespace_changed(self, old: Namespace | None, new: Namespace | None) -> None:
         if old is None or new is None or old.metadata.labels != new.metadata.labels:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from ipaddress import ip_address
 from typing import TypeVar
 
 from knarr.api.coordination.v1 import Lease, LeaseSpec
+from knarr.api.core.pod_state import is_terminal
 from knarr.api.core.v1 import (
     ContainerState,
     ContainerStateRunning,
@@ -46,6 +48,8 @@ T = TypeVar("T")
 HEARTBEAT_S = 10.0
 LEASE_DURATION_S = 40
 REGISTER_AT_ONCE = 50
+KILLED = 137
+"""Exit code of a container that is killed."""
 CRASH_BACKOFF_MIN_S = 10.0
 CRASH_BACKOFF_MAX_S = 300.0
 FIRST_POD_ADDRESS = ip_address("10.64.0.1")
@@ -195,7 +199,10 @@ class HollowNodes(Controller):
         return at_s + wait_s - now_s
 
     async def _delete(self, pod: Pod) -> None:
+        """One that stays for a finalizer says first how it ended."""
         try:
+            if pod.metadata.finalizers and not is_terminal(pod):
+                await self.client.update_status(replace(pod, status=_killed(pod, utc(self.clock.time_s()))))
             await self.client.delete(
                 Pod, pod.metadata.name or "", pod.metadata.namespace, grace_period_s=0, uid=pod.metadata.uid
             )
@@ -339,6 +346,24 @@ class HollowNodes(Controller):
                 node_info=NodeSystemInfo(operating_system="linux", architecture="amd64", kubelet_version="hollow"),
             ),
         )
+
+
+def _killed(pod: Pod, now: datetime) -> PodStatus:
+    status = pod.status or PodStatus()
+    ended = ContainerState(terminated=ContainerStateTerminated(exit_code=KILLED, reason="Error", finished_at=now))
+    return replace(
+        status,
+        phase="Failed",
+        conditions=[
+            replace(condition, status="False", reason="PodFailed", message=None, last_transition_time=now)
+            if condition.type in ("Ready", "ContainersReady")
+            else condition
+            for condition in status.conditions
+        ],
+        container_statuses=[
+            replace(container, ready=False, started=False, state=ended) for container in status.container_statuses
+        ],
+    )
 
 
 async def _create(client: Client, obj: Namespace | Lease) -> None:

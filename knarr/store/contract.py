@@ -163,6 +163,9 @@ class Store(Protocol):
     async def compact(self, revision: int) -> None:
         """Forget history below `revision`."""
 
+    def size_bytes(self) -> int:
+        """What it takes on the disk; 0 when it is not kept on one."""
+
     async def close(self) -> None: ...
 
 

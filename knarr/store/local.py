@@ -16,6 +16,9 @@ class LocalStore:
     def revision(self) -> int:
         return self.history.revision
 
+    def size_bytes(self) -> int:
+        return 0
+
     async def get(self, key: str) -> Record | None:
         return self.history.get(key)
 

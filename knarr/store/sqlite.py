@@ -14,9 +14,11 @@ Writes that nobody can ask for any more are deleted from the log in the same tra
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -105,6 +107,13 @@ class SQLiteStore(LocalStore):
         with self._wanted:
             self._dead += dead
             self._wanted.notify()
+
+    def size_bytes(self) -> int:
+        found = 0
+        for path in (self._path, f"{self._path}-wal"):
+            with suppress(FileNotFoundError):
+                found += os.stat(path).st_size
+        return found
 
     async def close(self) -> None:
         """Finish what is queued, fold the WAL into the database, let go of the file."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from knarr.client.workqueue import BACKOFF_MIN_S, WorkQueue
+from knarr.client.workqueue import BACKOFF_MIN_S, WorkQueue, queue_figures
 from knarr.simulate.clock import VirtualClock, run
 
 
@@ -129,3 +129,22 @@ def test_a_dear_key_is_held_back_longer() -> None:
         return taken
 
     assert run(scenario) == [0, 5, 10]
+
+
+def test_what_goes_through_a_queue_is_counted() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        queue = WorkQueue(clock)
+        for key in "aabc":
+            queue.add(key)
+        await clock.sleep(2)
+        assert [await queue.take(), await queue.take()] == ["a", "b"]
+        await clock.sleep(3)
+        queue.done("a")
+        queue.retry("a")
+        found = {figure.name.removeprefix("workqueue_"): figure.values["q",] for figure in queue_figures({"q": queue})}
+        assert (found["adds_total"], found["depth"], found["retries_total"]) == (3, 1, 1)
+        assert (found["unfinished_work_seconds"], found["longest_running_processor_seconds"]) == (3, 3)
+        assert (sum(queue.waits.counts), queue.waits.total) == (2, 4)
+        assert (sum(queue.works.counts), queue.works.total) == (1, 3)
+
+    run(scenario)

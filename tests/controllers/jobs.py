@@ -86,7 +86,7 @@ async def end(
                 "conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": now}, *told],
             }
         },
-        "default",
+        pod.metadata.namespace,
         subresource="status",
     )
     await cluster.pods.reached(version_of(patched))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from knarr.api.batch.v1 import Job
-from knarr.api.core.v1 import Pod
+from knarr.api.core.v1 import Namespace, Pod, ServiceAccount
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.client.transport import Answer, Request
 from knarr.controllers.job import Jobs
@@ -343,6 +343,24 @@ def test_a_pod_that_is_taken_from_its_job_is_adopted_again_and_counts() -> None:
         assert status(cluster)["succeeded"] == 2
 
     simulate(scenario)
+
+
+def test_a_namespace_goes_with_its_jobs() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.client.create(Namespace(metadata=ObjectMeta(name="short")))
+        accounts = cluster.informers.of(ServiceAccount)
+        await cluster.until(lambda: accounts.get("short/default"))
+        wanted = job(parallelism=2, completions=4, podReplacementPolicy="Failed")
+        wanted.metadata.namespace = "short"
+        await cluster.client.create(wanted)
+        await run(cluster, 2)
+        await end(cluster, running(cluster)[0])
+        await cluster.client.delete(Namespace, "short")
+        namespaces = cluster.informers.of(Namespace)
+        await cluster.until(lambda: namespaces.get("short") is None)
+        assert cluster.pods.all("short") == []
+
+    simulate(scenario, stop_s=(3, 3))
 
 
 def test_pods_that_outlive_their_job_lose_its_finalizer() -> None:

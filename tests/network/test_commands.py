@@ -1,6 +1,7 @@
 """Running the kernel's tools."""
 
 import asyncio
+import shutil
 
 import pytest
 
@@ -40,5 +41,8 @@ async def test_cancelling_kills_the_tool() -> None:
 
 
 async def test_tools_are_found_without_the_administrators_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    where = shutil.which("iptables", path="/usr/sbin:/sbin")
+    if where is None:
+        pytest.skip("needs iptables, which only administrators have on their path")
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    assert "nftables" in await run_command(CLOCK, "nft", "--version")
+    assert "iptables" in await run_command(CLOCK, "iptables", "--version")

@@ -18,8 +18,8 @@ from knarr.node.measurements import (
     between,
     machine_usage,
 )
-from knarr.node.pages import page, resource_metrics
-from knarr.node.runtime.contract import ContainerUsage
+from knarr.node.pages import figures_page, page, resource_metrics
+from knarr.node.runtime.contract import ContainerState, ContainerUsage
 from knarr.node.runtime.sim import Behaviour, SimRuntime
 from knarr.simulate.clock import VirtualClock, run
 from tests.node.cluster import NodeCluster, hollow_config
@@ -131,6 +131,13 @@ def test_the_resource_metrics_are_text_that_prometheus_reads(tmp_path: Path) -> 
     names = [line.split()[2] for line in lines if line.startswith("# TYPE")]
     assert len(names) == len(set(names)) == 8
     assert page("metrics/resource", hollow_config(tmp_path), usage, []).content_type.startswith("text/plain; version=")
+
+
+def test_the_agent_tells_how_much_it_runs() -> None:
+    lines = figures_page(3, {ContainerState.RUNNING: 4, ContainerState.EXITED: 0}).body.decode().splitlines()
+    assert "kubelet_running_pods 3" in lines
+    assert 'kubelet_running_containers{container_state="running"} 4' in lines
+    assert 'kubelet_running_containers{container_state="exited"} 0' in lines
 
 
 def test_a_machine_uses_something() -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -14,11 +14,14 @@ import pytest
 from knarr.api.core.v1 import ConfigMap, Pod, Secret, ServiceAccountTokenProjection
 from knarr.api.errors import ServiceUnavailable
 from knarr.api.meta.v1 import ObjectMeta
+from knarr.client.client import Client
 from knarr.clock import SystemClock
+from knarr.node.claimed_volumes import ClaimedVolumes
 from knarr.node.environment import Surroundings
 from knarr.node.runtime.sim import SimRuntime
 from knarr.node.tokens import Tokens
-from knarr.node.volumes import HollowVolumes, HostVolumes, VolumeFailure, remove_all
+from knarr.node.volume_failure import VolumeFailure
+from knarr.node.volumes import HollowVolumes, HostVolumes, remove_all
 from knarr.simulate.clock import VirtualClock, run
 from tests.node.cluster import NodeCluster, hollow_config, pod
 
@@ -42,7 +45,7 @@ class Node:
         self.pod = pod("web", volumes=list(volumes), **fields)
         self.pod.metadata.uid = "u-1"
         self.pod.metadata.labels = {"app": "web"}
-        self.volumes = HostVolumes(folder, SystemClock(), token)
+        self.volumes = HostVolumes(folder, SystemClock(), token, ClaimedVolumes(cast(Client, None)))
 
     async def publish(self, **maps: ConfigMap) -> None:
         await self.volumes.publish(self.pod, around(**maps))
@@ -83,8 +86,8 @@ async def test_items_choose_paths_and_modes(tmp_path: Path) -> None:
             "references non-existent config key: c (default/settings)",
         ),
         (
-            {"persistentVolumeClaim": {"claimName": "data"}},
-            'volumes of kind "persistentVolumeClaim" are not served by this node',
+            {"nfs": {"server": "files", "path": "/"}},
+            'volumes of kind "nfs" are not served by this node',
         ),
     ],
 )

@@ -9,13 +9,14 @@ What a plugin does not act on costs nothing: the plugins for a resource and an o
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from knarr.api.errors import Forbidden
 from knarr.api.resources import Resource
 from knarr.client.transport import User
+from knarr.figures import Distribution, Figure
 from knarr.store.contract import Write
 
 REMEMBERED_MAX = 4096
@@ -66,11 +67,17 @@ class Attributes:
 class Plugin:
     """One rule."""
 
+    name: str = ""
+    """Upstream's, where the class has another."""
     kinds: tuple[type[Any], ...] = ()
     """The types that it acts on; none named: all."""
     operations: tuple[str, ...] = ALL_OPERATIONS
     subresources: tuple[str, ...] = ()
     """Those that it acts on, "" is the object itself; none named: all of them, so that nothing slips by."""
+
+    @property
+    def named(self) -> str:
+        return self.name or type(self).__name__
 
     def concerns(self, resource: Resource, operation: str, subresource: str) -> bool:
         """Whether it acts on this at all. Asked once for each, the answer is kept."""
@@ -87,23 +94,47 @@ class Plugin:
         """Refuse what may not be."""
 
 
-Step = Callable[[Attributes], Awaitable[None]]
+Step = tuple[str, Callable[[Attributes], Awaitable[None]]]
+"""Half of a plugin: its name, and what to run."""
+DURATION_BOUNDS_S = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5)
+"""Of the times that are counted; as upstream's."""
 
 
 class Admission:
     """The chain."""
 
-    def __init__(self, plugins: Sequence[Plugin] = ()) -> None:
+    def __init__(self, plugins: Sequence[Plugin] = (), now_s: Callable[[], float] = lambda: 0.0) -> None:
+        """`now_s` is asked before and after each plugin, for /metrics."""
         self.plugins = list(plugins)
+        self._now_s = now_s
+        self._times: dict[tuple[str, ...], Distribution] = {}
+        self._plugin_times: dict[tuple[str, ...], Distribution] = {}
         self._steps: dict[tuple[str, str, str, str], tuple[tuple[Step, ...], tuple[Step, ...]]] = {}
 
     async def mutate(self, attributes: Attributes) -> None:
-        for step in self._of(attributes)[0]:
-            await step(attributes)
+        await self._run("admit", self._of(attributes)[0], attributes)
 
     async def validate(self, attributes: Attributes) -> None:
-        for step in self._of(attributes)[1]:
-            await step(attributes)
+        await self._run("validate", self._of(attributes)[1], attributes)
+
+    async def _run(self, kind: str, steps: Sequence[Step], attributes: Attributes) -> None:
+        """Run the plugins, and count how long each took and all together."""
+        operation = attributes.operation
+        began_s = last_s = self._now_s()
+        rejected = "true"
+        name = ""
+        try:
+            for name, run in steps:
+                await run(attributes)
+                ended_s = self._now_s()
+                _observe(self._plugin_times, (name, operation, "false", kind), ended_s - last_s)
+                last_s = ended_s
+            rejected = "false"
+        finally:
+            ended_s = self._now_s()
+            if rejected == "true":
+                _observe(self._plugin_times, (name, operation, "true", kind), ended_s - last_s)
+            _observe(self._times, (operation, rejected, kind), ended_s - began_s)
 
     async def admit(self, attributes: Attributes) -> None:
         """Both, for what has no object to be validated in between (DELETE, CONNECT)."""
@@ -116,6 +147,14 @@ class Admission:
         self.plugins.insert(places[0] if places else len(self.plugins), plugin)
         self._steps.clear()
 
+    def figures(self) -> Iterator[Figure]:
+        """How long the chain took, and each plugin of it."""
+        labels, name = ("operation", "rejected", "type"), "apiserver_admission_{}_admission_duration_seconds"
+        text = "How long all plugins took together, for each half of admission."
+        yield Figure("histogram", name.format("step"), text, labels, self._times)
+        text = "How long a plugin took."
+        yield Figure("histogram", name.format("controller"), text, ("name", *labels), self._plugin_times)
+
     def _of(self, attributes: Attributes) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
         resource = attributes.resource
         key = (resource.group, resource.plural, attributes.operation, attributes.subresource)
@@ -123,10 +162,17 @@ class Admission:
         if steps is None:
             concerned = [each for each in self.plugins if each.concerns(resource, key[2], key[3])]
             steps = (
-                tuple(each.mutate for each in concerned if type(each).mutate is not Plugin.mutate),
-                tuple(each.validate for each in concerned if type(each).validate is not Plugin.validate),
+                tuple((each.named, each.mutate) for each in concerned if type(each).mutate is not Plugin.mutate),
+                tuple((each.named, each.validate) for each in concerned if type(each).validate is not Plugin.validate),
             )
             if len(self._steps) >= REMEMBERED_MAX:
                 self._steps.clear()
             self._steps[key] = steps
         return steps
+
+
+def _observe(times: dict[tuple[str, ...], Distribution], labels: tuple[str, ...], seconds: float) -> None:
+    found = times.get(labels)
+    if found is None:
+        found = times[labels] = Distribution(DURATION_BOUNDS_S)
+    found.observe(seconds)

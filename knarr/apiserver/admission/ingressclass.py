@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from knarr.api.default_class import default_class
 from knarr.api.networking.v1 import Ingress, IngressClass, IngressSpec
 from knarr.apiserver.admission import Attributes, Plugin
-from knarr.apiserver.admission.default_class import default_class
 from knarr.apiserver.admission.index import Index
 
 DEFAULT = "ingressclass.kubernetes.io/is-default-class"

@@ -47,6 +47,8 @@ class Lane:
 
 
 class ResourceQuotas(Plugin):
+    name = "ResourceQuota"
+
     def __init__(self, store: Store, clock: Clock, quotas: Index[ResourceQuota]) -> None:
         self._store = store
         self._clock = clock

@@ -16,6 +16,7 @@ MISMATCH = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Ov
 
 
 class RuntimeClasses(Plugin):
+    name = "RuntimeClass"
     kinds = (Pod,)
     operations = ("CREATE",)
     subresources = ("",)

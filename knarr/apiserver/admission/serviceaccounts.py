@@ -36,6 +36,7 @@ NAME_CHARACTERS = "bcdfghjklmnpqrstvwxz2456789"
 
 
 class ServiceAccountAdmission(Plugin):
+    name = "ServiceAccount"
     kinds = (Pod,)
     operations = ("CREATE",)
     subresources = ("",)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-
 from knarr.api.core.v1 import PersistentVolume, PersistentVolumeClaim
-from knarr.api.quantity import parse_quantity
+from knarr.api.core.volume_matching import DEFAULT_CLASS, LOCAL, PROVISIONED_BY, asked, claim_class
+from knarr.api.default_class import default_class
 from knarr.api.storage.v1 import StorageClass
 from knarr.apiserver.admission import Attributes, Plugin
-from knarr.apiserver.admission.default_class import default_class
 from knarr.apiserver.admission.index import Index
 
-DEFAULT = ("storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class")
 OLD_CLASS = "volume.beta.kubernetes.io/storage-class"
 PROTECTION: dict[type, str] = {
     PersistentVolumeClaim: "kubernetes.io/pvc-protection",
@@ -47,12 +44,13 @@ class DefaultStorageClass(Plugin):
         claim: PersistentVolumeClaim = attributes.obj
         if claim.spec is None or claim.spec.storage_class_name is not None or OLD_CLASS in claim.metadata.annotations:
             return
-        claim.spec.storage_class_name = default_class(await self._classes.all(), *DEFAULT)
+        claim.spec.storage_class_name = default_class(await self._classes.all(), *DEFAULT_CLASS)
 
 
 class StorageProtection(Plugin):
     """StorageObjectInUseProtection: a finalizer, which a loop takes away when nobody uses the object any more."""
 
+    name = "StorageObjectInUseProtection"
     kinds = (PersistentVolumeClaim, PersistentVolume)
     operations = ("CREATE",)
     subresources = ("",)
@@ -66,6 +64,7 @@ class StorageProtection(Plugin):
 class ClaimResize(Plugin):
     """PersistentVolumeClaimResize: only bound claims grow, and only when their class says that its volumes can."""
 
+    name = "PersistentVolumeClaimResize"
     kinds = (PersistentVolumeClaim,)
     operations = ("UPDATE",)
     subresources = ("",)
@@ -77,12 +76,12 @@ class ClaimResize(Plugin):
     async def validate(self, attributes: Attributes) -> None:
         claim: PersistentVolumeClaim = attributes.obj
         old: PersistentVolumeClaim = attributes.old
-        if _size(claim) <= _size(old):
+        if asked(claim) <= asked(old):
             return
         if not old.status or old.status.phase != "Bound":
             raise attributes.refused("Only bound persistent volume claims can be expanded")
-        name = class_of(claim)
-        found = await self._classes.get("", name) if name and name == class_of(old) else None
+        name = claim_class(claim)
+        found = await self._classes.get("", name) if name and name == claim_class(old) else None
         if found is None or not found.allow_volume_expansion:
             about = "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must "
             raise attributes.refused(f"{about}support resize")
@@ -90,15 +89,6 @@ class ClaimResize(Plugin):
         if volume is None or volume.spec is None:
             about = "Error updating persistent volume claim because fetching associated persistent volume failed"
             raise attributes.refused(about)
-        if not any(getattr(volume.spec, source) is not None for source in THAT_GROW):
+        ours = volume.metadata.annotations.get(PROVISIONED_BY) == LOCAL
+        if not ours and not any(getattr(volume.spec, source) is not None for source in THAT_GROW):
             raise attributes.refused("volume plugin does not support resize")
-
-
-def class_of(claim: PersistentVolumeClaim) -> str:
-    """The class that a claim names, in the old place or in the new."""
-    return claim.metadata.annotations.get(OLD_CLASS) or (claim.spec.storage_class_name if claim.spec else None) or ""
-
-
-def _size(claim: PersistentVolumeClaim) -> Decimal:
-    resources = claim.spec.resources if claim.spec else None
-    return parse_quantity(resources.requests.get("storage", 0) if resources else 0)

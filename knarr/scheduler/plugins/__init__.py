@@ -14,9 +14,13 @@ from knarr.scheduler.plugins.node_affinity import NodeAffinity
 from knarr.scheduler.plugins.node_name import NodeName
 from knarr.scheduler.plugins.node_ports import NodePorts
 from knarr.scheduler.plugins.node_unschedulable import NodeUnschedulable
+from knarr.scheduler.plugins.node_volume_limits import NodeVolumeLimits
 from knarr.scheduler.plugins.resources_fit import ResourcesFit
 from knarr.scheduler.plugins.taint_toleration import TaintToleration
 from knarr.scheduler.plugins.topology_spread import TopologySpread
+from knarr.scheduler.plugins.volume_binding import VolumeBinding
+from knarr.scheduler.plugins.volume_restrictions import VolumeRestrictions
+from knarr.scheduler.plugins.volume_zone import VolumeZone
 
 ALL: tuple[type[Aspect], ...] = (
     NodeUnschedulable,
@@ -25,6 +29,10 @@ ALL: tuple[type[Aspect], ...] = (
     NodeAffinity,
     NodePorts,
     ResourcesFit,
+    VolumeRestrictions,
+    NodeVolumeLimits,
+    VolumeBinding,
+    VolumeZone,
     TopologySpread,
     InterPodAffinity,
     Balance,

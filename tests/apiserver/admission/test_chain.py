@@ -89,7 +89,7 @@ class Watchful(Plugin):
 async def test_deletions_and_connections_are_asked_about(door: Door) -> None:
     await door.done("POST", PODS, pod("a"))
     watchful = Watchful()
-    door.server.objects._admission.add(watchful)
+    door.server.objects.admission.add(watchful)
     for method, path, query in (
         ("DELETE", f"{PODS}/a", {}),
         ("GET", f"{PODS}/a/exec", {"command": "true"}),

@@ -147,6 +147,62 @@ async def test_requests_are_counted_under_upstreams_names(door: Door) -> None:
     assert found["process_resident_memory_bytes"] > 1e6
 
 
+async def test_what_happens_on_the_way_of_a_request_is_counted(door: Door) -> None:
+    await let_jane_in(door)
+    jane, nobody = User("jane", ("system:authenticated",)), User("nobody", ("system:authenticated",))
+    assert (await door.server.handle_from_outside(outside("GET", CONFIG_MAPS, jane))).status == 200
+    before = await metrics(door)
+    body = b'{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"b"}}'
+    assert (await door.server.handle_from_outside(outside("POST", CONFIG_MAPS, jane, body))).status == 201
+    assert (await door.server.handle_from_outside(outside("GET", CONFIG_MAPS, nobody))).status == 403
+    bad = Request("GET", CONFIG_MAPS, headers={"authorization": "Bearer none"})
+    assert (await door.server.handle_from_outside(bad)).status == 401
+    found = await metrics(door)
+
+    def more(name: str) -> float:
+        return found.get(name, 0) - before.get(name, 0)
+
+    assert more('authentication_attempts{result="failure"}') == 1
+    assert more('authorization_attempts_total{result="no-opinion"}') == 1
+    assert more('authorization_attempts_total{result="allowed"}') == 2, "this one and the reading of these figures"
+    flow = '{flow_schema="global-default",priority_level="global-default"}'
+    assert more(f"apiserver_flowcontrol_dispatched_requests_total{flow}") == 2
+    assert found[f"apiserver_flowcontrol_current_executing_requests{flow}"] == 0
+    assert found['apiserver_flowcontrol_nominal_limit_seats{priority_level="global-default"}'] == 49
+    for kind in ("admit", "validate"):
+        labels = f'{{operation="CREATE",rejected="false",type="{kind}"}}'
+        assert more(f"apiserver_admission_step_admission_duration_seconds_count{labels}") == 1
+    labels = '{name="NamespaceLifecycle",operation="CREATE",rejected="false",type="admit"}'
+    assert more(f"apiserver_admission_controller_admission_duration_seconds_count{labels}") == 1
+    assert 'apiserver_storage_size_bytes{storage_cluster_id="knarr"}' in found
+
+
+async def test_a_request_without_a_place_is_counted_with_its_flow(door: Door) -> None:
+    narrow(door, 0)
+    await let_jane_in(door)
+    jane = User("jane", ("system:authenticated",))
+    assert (await door.server.handle_from_outside(outside("GET", CONFIG_MAPS, jane))).status == 429
+    name = (
+        'apiserver_flowcontrol_rejected_requests_total{flow_schema="global-default",'
+        'priority_level="global-default",reason="concurrency-limit"}'
+    )
+    assert (await metrics(door))[name] == 1
+
+
+async def test_what_watches_were_told_is_counted_by_size(door: Door) -> None:
+    answer = await door.server.handle_from_outside(outside("GET", CONFIG_MAPS, watch="true"))
+    assert answer.stream is not None
+    await door.done("POST", CONFIG_MAPS, config_map("a"))
+    await anext(answer.stream)
+    await door.done("POST", CONFIG_MAPS, config_map("b") | {"data": {"x": "y" * 3000}})
+    await anext(answer.stream)
+    found, labels = await metrics(door), 'group="",resource="configmaps",version="v1"'
+    assert found[f"apiserver_watch_events_total{{{labels}}}"] == 2
+    sizes = 'apiserver_watch_events_sizes_bucket{group="",le="%s",resource="configmaps",version="v1"}'
+    assert [found[sizes % bound] for bound in ("1024.0", "2048.0", "4096.0", "+Inf")] == [1, 1, 2, 2]
+    await answer.stream.aclose()  # type: ignore[attr-defined]
+
+
 async def test_a_path_that_somebody_made_up_is_no_series(door: Door) -> None:
     await door.server.handle_from_outside(outside("GET", "/apis/made.up/v1/things"))
     assert not [name for name in await metrics(door) if "made" in name]

@@ -117,6 +117,8 @@ def test_every_field_of_what_is_served_has_a_number_but_the_newest() -> None:
 
     lines = dict(line.split(": ", 1) for line in NUMBERS.strip().splitlines())
     for resource in built_in():
+        if "create" not in resource.verbs:
+            continue  # nobody sends one
         module = resource.type.__module__.removeprefix("knarr.api.")
         known = {each.partition("=")[0] for each in lines[f"{module}.{resource.kind}"].split(" ")}
         assert known >= {info.encode_name for info in msgspec.structs.fields(resource.type)} - {"apiVersion", "kind"}

@@ -1,0 +1,288 @@
+"""The volumes of the provisioner `knarr.dev/local`: each is a folder on one node, <data-dir>/volumes/<name>.
+
+A claim whose class names this provisioner gets a folder on the node that the scheduler has chosen for its first pod
+(or, where the class doesn't wait for a pod, on the first node by name); only pods on that node can have it. When the
+claim is gone, the folder is removed if the class says Delete, and left with its volume if it says Retain. A volume
+grows by saying so: how much is in a folder is not limited.
+
+One loop serves all nodes of a process: each makes and removes its own folders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Protocol
+
+from knarr.api.core.v1 import (
+    LocalVolumeSource,
+    Node,
+    NodeSelector,
+    NodeSelectorRequirement,
+    NodeSelectorTerm,
+    ObjectReference,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    PersistentVolumeClaimStatus,
+    PersistentVolumeSpec,
+    VolumeNodeAffinity,
+)
+from knarr.api.core.volume_matching import (
+    LOCAL,
+    PROVISIONED_BY,
+    PROVISIONERS,
+    SELECTED_NODE,
+    asked,
+    capacity,
+    claim_class,
+    claim_spec,
+    is_completely_bound,
+    volume_spec,
+)
+from knarr.api.errors import AlreadyExists, NotFound
+from knarr.api.meta.v1 import ObjectMeta
+from knarr.api.quantity import parse_quantity
+from knarr.api.storage.v1 import StorageClass
+from knarr.api.types import replace
+from knarr.client.client import Client
+from knarr.client.controller import Controller
+from knarr.client.informer import Informers, key_of
+from knarr.clock import Clock
+
+ACCOUNT = "local-volume-provisioner"
+"""As whom it writes, in kube-system."""
+FINALIZER = "external-provisioner.volume.kubernetes.io/finalizer"
+"""Upstream's: a volume is not gone before what it stands for is (KEP-2644)."""
+HOST_NAME = "kubernetes.io/hostname"
+CLAIM, VOLUME = "claim ", "volume "
+"""What a key is about; the rest is the object's own key."""
+
+
+class Folders(Protocol):
+    """Where the volumes are."""
+
+    def path(self, name: str) -> str: ...
+
+    async def make(self, name: str) -> None:
+        """Idempotent. Raises OSError."""
+
+    async def remove(self, name: str) -> None:
+        """With all that is in it. Idempotent. Raises OSError."""
+
+
+class HostFolders:
+    """Folders of this machine."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def path(self, name: str) -> str:
+        return str(self._root / name)
+
+    async def make(self, name: str) -> None:
+        await asyncio.to_thread(_make, self._root / name)
+
+    async def remove(self, name: str) -> None:
+        await asyncio.to_thread(_remove, self._root / name)
+
+
+class HollowFolders:
+    """None at all, for nodes on which nothing runs."""
+
+    def path(self, name: str) -> str:
+        return f"/hollow/{name}"
+
+    async def make(self, name: str) -> None:
+        return None
+
+    async def remove(self, name: str) -> None:
+        return None
+
+
+class LocalVolumes(Controller):
+    """Makes, enlarges and removes the local volumes of some nodes."""
+
+    name = LOCAL
+
+    def __init__(
+        self, client: Client, informers: Informers, clock: Clock, nodes: Collection[str], folders: Folders
+    ) -> None:
+        self._here = frozenset(nodes)
+        self._folders = folders
+        super().__init__(client, informers, clock)
+
+    def watch(self) -> None:
+        self.claims = self.informer(PersistentVolumeClaim)
+        self.volumes = self.informer(PersistentVolume)
+        self.classes = self.informer(StorageClass)
+        self.nodes = self.informer(Node)
+        self.on(self.claims, self._of_claim)
+        self.on(self.volumes, lambda volume: VOLUME + (volume.metadata.name or "") if self._is_ours(volume) else None)
+
+    def _of_claim(self, claim: PersistentVolumeClaim) -> str | None:
+        return CLAIM + key_of(claim) if claim.metadata.annotations.get(PROVISIONERS[1]) == LOCAL else None
+
+    def _is_ours(self, volume: PersistentVolume) -> bool:
+        """It was made by this provisioner, on one of these nodes, and is where such volumes are."""
+        local = volume_spec(volume).local
+        return (
+            volume.metadata.annotations.get(PROVISIONED_BY) == LOCAL
+            and node_of(volume) in self._here
+            and local is not None
+            and local.path == self._folders.path(volume.metadata.name or "")
+        )
+
+    async def reconcile(self, key: str) -> None:
+        if key.startswith(VOLUME):
+            volume = self.volumes.get(key.removeprefix(VOLUME))
+            if volume is not None and self._is_ours(volume):
+                await self._reclaim(volume)
+            return
+        claim = self.claims.get(key.removeprefix(CLAIM))
+        if claim is None or claim.metadata.deletion_timestamp is not None:
+            return
+        if is_completely_bound(claim):
+            await self._grow(claim)
+        elif not claim_spec(claim).volume_name:
+            await self._provision(claim)
+
+    async def _provision(self, claim: PersistentVolumeClaim) -> None:
+        storage_class = self.classes.get(claim_class(claim))
+        if storage_class is None or storage_class.provisioner != LOCAL:
+            return
+        node = self._node_for(claim, storage_class)
+        name = f"pvc-{claim.metadata.uid}"
+        if node not in self._here or self.volumes.get(name) is not None:
+            return
+        why = unsupported(claim)
+        if not why:
+            about = f'External provisioner is provisioning volume for claim "{key_of(claim)}"'
+            self.events.normal(claim, "Provisioning", about)
+            try:
+                await self._folders.make(name)
+            except OSError as error:
+                why = str(error)
+        if why:
+            about = f'failed to provision volume with StorageClass "{storage_class.metadata.name}": {why}'
+            self.events.warning(claim, "ProvisioningFailed", about)
+            return
+        try:
+            await self.client.create(volume_for(claim, storage_class, node, name, self._folders.path(name)))
+        except AlreadyExists:
+            return
+        self.events.normal(claim, "ProvisioningSucceeded", f"Successfully provisioned volume {name}")
+
+    def _node_for(self, claim: PersistentVolumeClaim, storage_class: StorageClass) -> str:
+        """Empty while it is not decided."""
+        if storage_class.volume_binding_mode == "WaitForFirstConsumer":
+            return claim.metadata.annotations.get(SELECTED_NODE, "")
+        return min((node.metadata.name or "" for node in self.nodes.all()), default="")
+
+    async def _grow(self, claim: PersistentVolumeClaim) -> None:
+        volume = self.volumes.get(claim_spec(claim).volume_name or "")
+        status = claim.status or PersistentVolumeClaimStatus()
+        resources = claim_spec(claim).resources
+        if volume is None or resources is None or not self._is_ours(volume):
+            return
+        wanted = resources.requests["storage"]
+        if capacity(volume) < asked(claim):
+            spec = volume_spec(volume)
+            await self.client.update(replace(volume, spec=replace(spec, capacity={"storage": wanted})))
+        if parse_quantity(status.capacity.get("storage", 0)) < asked(claim):
+            await self.client.update_status(replace(claim, status=replace(status, capacity={"storage": wanted})))
+            self.events.normal(claim, "VolumeResizeSuccessful", "Resize volume succeeded")
+
+    async def _reclaim(self, volume: PersistentVolume) -> None:
+        """Remove the folder of a volume whose claim is gone, or that is being deleted itself."""
+        phase = volume.status.phase if volume.status else None
+        deleting = volume.metadata.deletion_timestamp is not None
+        deletes = volume_spec(volume).persistent_volume_reclaim_policy == "Delete"
+        name = volume.metadata.name or ""
+        if phase == "Bound" or not (deleting or (deletes and phase in ("Released", "Failed"))):
+            return
+        if deletes:
+            try:
+                await self._folders.remove(name)
+            except OSError as error:
+                self.events.warning(volume, "VolumeFailedDelete", str(error))
+                raise
+        if not deleting:
+            await self.client.delete(PersistentVolume, name, uid=volume.metadata.uid)
+            return  # That wakes it again.
+        kept = [each for each in volume.metadata.finalizers if each != FINALIZER]
+        if kept != volume.metadata.finalizers:
+            try:
+                await self.client.update(replace(volume, metadata=replace(volume.metadata, finalizers=kept)))
+            except NotFound:
+                return
+
+
+def unsupported(claim: PersistentVolumeClaim) -> str:
+    """What a claim asks for that a folder can't be; empty when nothing."""
+    spec = claim_spec(claim)
+    if spec.selector is not None:
+        return "claim.Spec.Selector is not supported"
+    if spec.volume_mode == "Block":
+        return "block volumes are not supported"
+    return "data sources are not supported" if spec.data_source or spec.data_source_ref else ""
+
+
+def volume_for(
+    claim: PersistentVolumeClaim, storage_class: StorageClass, node: str, name: str, path: str
+) -> PersistentVolume:
+    """The volume as it is to be created: the claim's, and nobody else's."""
+    spec, policy = claim_spec(claim), storage_class.reclaim_policy or "Delete"
+    on_node = NodeSelectorRequirement(key=HOST_NAME, operator="In", values=[node])
+    terms = [NodeSelectorTerm(match_expressions=[on_node])]
+    return PersistentVolume(
+        metadata=ObjectMeta(
+            name=name,
+            annotations={PROVISIONED_BY: LOCAL},
+            finalizers=[FINALIZER] if policy == "Delete" else [],
+        ),
+        spec=PersistentVolumeSpec(
+            access_modes=spec.access_modes,
+            capacity={"storage": spec.resources.requests["storage"]} if spec.resources else {},
+            claim_ref=ObjectReference(
+                api_version="v1",
+                kind="PersistentVolumeClaim",
+                name=claim.metadata.name,
+                namespace=claim.metadata.namespace,
+                uid=claim.metadata.uid,
+                resource_version=claim.metadata.resource_version,
+            ),
+            local=LocalVolumeSource(path=path),
+            mount_options=storage_class.mount_options,
+            node_affinity=VolumeNodeAffinity(required=NodeSelector(node_selector_terms=terms)),
+            persistent_volume_reclaim_policy=policy,
+            storage_class_name=storage_class.metadata.name,
+            volume_mode=spec.volume_mode,
+        ),
+    )
+
+
+def node_of(volume: PersistentVolume) -> str:
+    """The node whose folder it is; empty when it doesn't name just one."""
+    affinity = volume_spec(volume).node_affinity
+    names = list(_hosts(affinity.required)) if affinity and affinity.required else []
+    return names[0] if len(names) == 1 else ""
+
+
+def _hosts(selector: NodeSelector) -> Iterable[str]:
+    for term in selector.node_selector_terms:
+        for each in term.match_expressions:
+            if each.key == HOST_NAME and each.operator == "In":
+                yield from each.values
+
+
+def _make(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chmod(folder, 0o777)  # Containers write as whoever they run as.
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_dir():
+        shutil.rmtree(folder)

@@ -1,0 +1,107 @@
+"""What autoscalers read from the metrics APIs, as their servers answer (metrics-server, prometheus-adapter, KEDA)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from knarr.api.autoscaling.v2 import CrossVersionObjectReference, MetricIdentifier
+from knarr.api.errors import NotFound
+from knarr.controllers.metrics_apis import MetricsAPIs
+from knarr.controllers.replica_calculator import NoAnswer, Sample
+
+AT = "2026-01-01T00:00:00Z"
+AT_S = 1767225600.0
+
+
+class Server:
+    """Answers one path."""
+
+    def __init__(self, path: str, answer: Any) -> None:
+        self.path = path
+        self.answer = answer
+        self.query: dict[str, str] = {}
+
+    async def get_plain(self, path: str, **query: str) -> Any:
+        self.query = query
+        if path != self.path:
+            raise NotFound("the server could not find the requested resource")
+        return self.answer
+
+
+def apis(path: str, *items: dict[str, Any]) -> tuple[MetricsAPIs, Server]:
+    server = Server(path, {"items": list(items)})
+    return MetricsAPIs(server), server  # type: ignore[arg-type]
+
+
+def pod_metrics(name: str, **cpu: str) -> dict[str, Any]:
+    containers = [{"name": container, "usage": {"cpu": used, "memory": "1Mi"}} for container, used in cpu.items()]
+    return {"metadata": {"name": name}, "timestamp": AT, "window": "1m30.5s", "containers": containers}
+
+
+def identifier(name: str, **labels: str) -> MetricIdentifier:
+    selector = {"selector": {"matchLabels": labels}} if labels else {}
+    return msgspec.convert({"name": name, **selector}, MetricIdentifier)
+
+
+async def test_cpu_of_pods_is_the_sum_of_their_containers() -> None:
+    items = pod_metrics("one", main="250m", side="125000001n"), pod_metrics("two", main="1")
+    found, server = apis("/apis/metrics.k8s.io/v1beta1/namespaces/default/pods", *items)
+    assert await found.resource("cpu", "default", "app=web", "") == {
+        "one": Sample(376, AT_S, 90.5),
+        "two": Sample(1000, AT_S, 90.5),
+    }
+    assert server.query == {"labelSelector": "app=web"}
+
+
+async def test_one_container_alone_and_one_that_is_missing() -> None:
+    items = pod_metrics("one", main="250m", side="125m"), pod_metrics("two", main="1")
+    found, _ = apis("/apis/metrics.k8s.io/v1beta1/namespaces/default/pods", *items)
+    assert (await found.resource("cpu", "default", "", "main"))["one"].value == 250
+    with pytest.raises(NoAnswer, match="container side not present in metrics for pod default/two"):
+        await found.resource("cpu", "default", "", "side")
+
+
+async def test_a_pod_without_the_resource_has_no_sample() -> None:
+    odd = pod_metrics("one", main="250m")
+    del odd["containers"][0]["usage"]["cpu"]
+    found, _ = apis("/apis/metrics.k8s.io/v1beta1/namespaces/default/pods", odd)
+    assert await found.resource("cpu", "default", "", "") == {}
+
+
+async def test_no_api_and_no_metrics_are_told_apart() -> None:
+    found, _ = apis("/elsewhere")
+    with pytest.raises(NoAnswer, match="unable to fetch metrics from resource metrics API: the server could not find"):
+        await found.resource("cpu", "default", "", "")
+    found, _ = apis("/apis/metrics.k8s.io/v1beta1/namespaces/default/pods")
+    with pytest.raises(NoAnswer, match="no metrics returned from resource metrics API"):
+        await found.resource("cpu", "default", "", "")
+
+
+async def test_metrics_that_each_pod_has() -> None:
+    item = {"describedObject": {"kind": "Pod", "name": "one"}, "timestamp": AT, "windowSeconds": 30, "value": "500m"}
+    found, server = apis("/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/requests", item)
+    assert await found.of_pods(identifier("requests", verb="GET"), "default", "app=web") == {
+        "one": Sample(500, AT_S, 30.0)
+    }
+    assert server.query == {"labelSelector": "app=web", "metricLabelSelector": "verb=GET"}
+
+
+async def test_a_metric_of_one_object() -> None:
+    path = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/ingresses.networking.k8s.io/web/requests"
+    item = {"describedObject": {"kind": "Ingress", "name": "web"}, "timestamp": AT, "value": "2k"}
+    target = CrossVersionObjectReference(kind="Ingress", name="web", api_version="networking.k8s.io/v1")
+    found, _ = apis(path, item)
+    assert await found.of_object(identifier("requests"), "default", "ingresses.networking.k8s.io", target) == 2_000_000
+    found, _ = apis(path)
+    with pytest.raises(NoAnswer, match="custom metrics API returned 0 values"):
+        await found.of_object(identifier("requests"), "default", "ingresses.networking.k8s.io", target)
+
+
+async def test_an_external_metric_is_the_sum_of_its_series() -> None:
+    items = ({"metricName": "queue", "timestamp": AT, "value": value} for value in ("3", "4500m"))
+    found, server = apis("/apis/external.metrics.k8s.io/v1beta1/namespaces/default/queue", *items)
+    assert await found.external(identifier("queue", topic="a"), "default") == 7500
+    assert server.query == {"labelSelector": "topic=a"}

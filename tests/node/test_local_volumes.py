@@ -1,0 +1,174 @@
+"""Claims of the class `local`: a folder on the node of their first pod, for as long as they are."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from knarr.api.apps.v1 import StatefulSet
+from knarr.api.core.v1 import PersistentVolume, PersistentVolumeClaim, Pod
+from knarr.client.informer import Informer
+from knarr.node.local_volumes import HostFolders, node_of
+from tests.cluster import Cluster, simulate
+from tests.storage import claim, mounting, storage_class
+
+
+def claims(cluster: Cluster) -> Informer[PersistentVolumeClaim]:
+    return cluster.informers.of(PersistentVolumeClaim)
+
+
+def volumes(cluster: Cluster) -> list[PersistentVolume]:
+    return cluster.informers.of(PersistentVolume).all()
+
+
+def phase(cluster: Cluster, name: str = "data") -> str:
+    found = claims(cluster).get(f"default/{name}")
+    return (found.status.phase or "") if found and found.status else ""
+
+
+def test_a_claim_gets_a_volume_on_the_node_of_its_first_pod_and_takes_it_along() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        made = await cluster.create(claim(storageClassName=None))
+        assert made.spec
+        assert made.spec.storage_class_name == "local"
+        await cluster.clock.sleep(30)
+        assert phase(cluster) == "Pending"
+        await cluster.create(mounting("web", "data", nodeSelector={"kubernetes.io/hostname": "hollow-2"}))
+        await cluster.until(lambda: phase(cluster) == "Bound")
+        (volume,) = volumes(cluster)
+        assert volume.spec
+        assert volume.metadata.name == f"pvc-{made.metadata.uid}"
+        assert node_of(volume) == "hollow-2"
+        assert volume.spec.persistent_volume_reclaim_policy == "Delete"
+        assert volume.metadata.annotations["pv.kubernetes.io/provisioned-by"] == "knarr.dev/local"
+        await cluster.until(lambda: cluster.ready_pods() == 1)
+        assert await cluster.events("ProvisioningSucceeded") == [
+            f"Successfully provisioned volume {volume.metadata.name}"
+        ]
+        await cluster.client.delete(Pod, "web", "default", grace_period_s=0)
+        await cluster.create(mounting("again", "data"))
+        await cluster.until(lambda: (pod := cluster.pods.get("default/again")) and pod.spec and pod.spec.node_name)
+        again = cluster.pods.get("default/again")
+        assert again
+        assert again.spec
+        assert again.spec.node_name == "hollow-2"
+        await cluster.client.delete(PersistentVolumeClaim, "data", "default")
+        await cluster.clock.sleep(10)
+        assert volumes(cluster), "it is in use"
+        await cluster.client.delete(Pod, "again", "default", grace_period_s=0)
+        await cluster.until(lambda: not volumes(cluster) and not claims(cluster).all())
+
+    simulate(scenario)
+
+
+def test_a_volume_that_is_to_be_retained_stays_and_belongs_to_nobody_else() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.create(storage_class("kept", "knarr.dev/local", reclaimPolicy="Retain"))
+        await cluster.create(claim(storageClassName="kept"))
+        await cluster.until(lambda: phase(cluster) == "Bound")
+        assert [node_of(each) for each in volumes(cluster)] == ["hollow-0"], "no pod decides: the first node"
+        await cluster.client.delete(PersistentVolumeClaim, "data", "default")
+        await cluster.until(lambda: [each.status.phase for each in volumes(cluster) if each.status] == ["Released"])
+        await cluster.client.delete(PersistentVolume, volumes(cluster)[0].metadata.name or "")
+        await cluster.until(lambda: not volumes(cluster))
+
+    simulate(scenario)
+
+
+def test_a_claim_grows_by_saying_so() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.create(claim(storageClassName="local"))
+        await cluster.create(mounting("web", "data"))
+        await cluster.until(lambda: phase(cluster) == "Bound")
+        await cluster.patch(PersistentVolumeClaim, "data", {"spec": {"resources": {"requests": {"storage": "3Gi"}}}})
+
+        def grown() -> Any:
+            found = claims(cluster).get("default/data")
+            return found and found.status and found.status.capacity == {"storage": "3Gi"}
+
+        await cluster.until(grown)
+        assert [each.spec.capacity for each in volumes(cluster) if each.spec] == [{"storage": "3Gi"}]
+        assert await cluster.events("VolumeResizeSuccessful") == ["Resize volume succeeded"]
+
+    simulate(scenario)
+
+
+def test_what_a_folder_cannot_be_is_refused_with_the_reason() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.create(storage_class("now", "knarr.dev/local"))
+        await cluster.create(claim("block", storageClassName="now", volumeMode="Block"))
+        await cluster.create(claim("chosen", storageClassName="now", selector={"matchLabels": {"a": "b"}}))
+        told: list[str] = []
+        for _ in range(20):
+            await cluster.clock.sleep(1)
+            told = await cluster.events("ProvisioningFailed")
+        assert set(told) == {
+            'failed to provision volume with StorageClass "now": block volumes are not supported',
+            'failed to provision volume with StorageClass "now": claim.Spec.Selector is not supported',
+        }
+
+    simulate(scenario)
+
+
+def test_an_ephemeral_volume_lives_as_long_as_its_pod() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+        await cluster.create(
+            mounting("web", volumes=[{"name": "scratch", "ephemeral": {"volumeClaimTemplate": {"spec": spec}}}])
+        )
+        await cluster.until(lambda: cluster.ready_pods() == 1)
+        assert phase(cluster, "web-scratch") == "Bound"
+        await cluster.client.delete(Pod, "web", "default")
+        await cluster.until(lambda: not claims(cluster).all() and not volumes(cluster))
+
+    simulate(scenario)
+
+
+def test_a_stateful_set_gets_its_volumes_back_when_it_is_scaled_up_again() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.create(msgspec.convert(stateful_set(), StatefulSet))
+        await cluster.until(lambda: cluster.ready_pods() == 2)
+        before = {each.metadata.name: each.spec.volume_name for each in claims(cluster).all() if each.spec}
+        assert set(before) == {"data-db-0", "data-db-1"}
+        places = {pod.metadata.name: pod.spec.node_name for pod in cluster.pods.all() if pod.spec}
+        await cluster.patch(StatefulSet, "db", {"spec": {"replicas": 0}})
+        await cluster.until(lambda: not cluster.pods.all())
+        await cluster.patch(StatefulSet, "db", {"spec": {"replicas": 2}})
+        await cluster.until(lambda: cluster.ready_pods() == 2)
+        assert before == {each.metadata.name: each.spec.volume_name for each in claims(cluster).all() if each.spec}
+        assert places == {pod.metadata.name: pod.spec.node_name for pod in cluster.pods.all() if pod.spec}
+
+    simulate(scenario)
+
+
+def stateful_set() -> dict[str, Any]:
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    return {
+        "metadata": {"name": "db", "namespace": "default"},
+        "spec": {
+            "replicas": 2,
+            "serviceName": "db",
+            "selector": {"matchLabels": {"app": "db"}},
+            "template": {
+                "metadata": {"labels": {"app": "db"}},
+                "spec": {"containers": [{"name": "c", "image": "one"}]},
+            },
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": spec}],
+        },
+    }
+
+
+def test_folders_are_made_for_everybody_and_removed_with_what_is_in_them(tmp_path: Path) -> None:
+    folders = HostFolders(tmp_path / "volumes")
+    path = Path(folders.path("one"))
+    for _again in range(2):
+        asyncio.run(folders.make("one"))
+    assert path.stat().st_mode & 0o777 == 0o777
+    (path / "inside").mkdir()
+    (path / "inside" / "file").write_text("x")
+    for _again in range(2):
+        asyncio.run(folders.remove("one"))
+    assert not path.exists()
