@@ -108,9 +108,12 @@ class History:
 
 
 def patch_of(template: PodTemplateSpec) -> dict[str, Any]:
-    """The template as the patch that brings it back whole."""
-    written: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(template))
-    return {"spec": {"template": {**written, "$patch": "replace"}}}
+    """The template as the patch that brings it back whole.
+
+    Keys are in order: kubectl compares the bytes with its own, and skips a rollback to what is there.
+    """
+    written: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(template, order="sorted"))
+    return {"spec": {"template": {"$patch": "replace", **written}}}
 
 
 def template_of(revision: ControllerRevision) -> PodTemplateSpec:

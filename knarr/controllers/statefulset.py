@@ -64,6 +64,7 @@ class StatefulSets(Controller):
     """apps/v1 StatefulSet."""
 
     name = "statefulset-controller"
+    min_interval_s = 0.02
 
     def watch(self) -> None:
         self.stateful_sets = self.informer(StatefulSet)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from tests.apiserver.pipeline.door import Door, open_door
 from tests.conformance.image import build_images
+from tests.conformance.space import Space
 from tests.e2e.conftest import Cluster, started
 
 PROGRAMS = ("kubectl", "conmon", "runc", "nft", "busybox", "openssl")
@@ -39,3 +41,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     made = Cluster(folder)
     made.listen_host = "0.0.0.0"
     yield from started(made, build_images(folder))
+
+
+@pytest.fixture
+def space(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Space]:
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name)[:40].strip("-")
+    cluster.kubectl("create", "namespace", name)
+    cluster.until(lambda: "default" in cluster.kubectl("get", "serviceaccounts", "-n", name), "the account")
+    yield Space(cluster, name)
+    cluster.kubectl("delete", "namespace", name, "--wait=false")

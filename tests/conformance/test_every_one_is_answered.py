@@ -1,4 +1,4 @@
-"""Upstream's conformance tests of six SIGs: each is answered by one test here, or is aside for a reason.
+"""Upstream's conformance tests of seven SIGs: each is answered by one test here, or is aside for a reason.
 
 The names come from a file of facts beside the repository; where it is not, there is nothing to compare with
 (UPSTREAM_FACTS names another folder).
@@ -19,7 +19,15 @@ import yaml
 FOLDER = Path(__file__).parent
 BESIDE = FOLDER.parents[2] / "shared" / "upstream-1.36"
 FACTS = Path(os.environ.get("UPSTREAM_FACTS", BESIDE))
-SIGS = ("sig-api-machinery", "sig-auth", "sig-cli", "sig-instrumentation", "sig-architecture", "sig-scheduling")
+SIGS = (
+    "sig-api-machinery",
+    "sig-apps",
+    "sig-architecture",
+    "sig-auth",
+    "sig-cli",
+    "sig-instrumentation",
+    "sig-scheduling",
+)
 ASIDE = {
     r"\[sig-api-machinery\] (AdmissionWebhook|CustomResourceConversionWebhook) ": "webhooks are an extension point",
     r"\[sig-api-machinery\] (Validating|Mutating)AdmissionPolicy ": "policies in CEL are an extension point",

@@ -12,9 +12,10 @@ from knarr.api.core.pod_state import is_ready
 from knarr.api.core.v1 import PersistentVolumeClaim, Pod
 from knarr.api.errors import NotFound
 from knarr.client.client import MERGE_PATCH
+from knarr.client.transport import Request
 from knarr.controllers.statefulset_pods import ordinal_of
 from knarr.simulate.nodes import Faults
-from tests.cluster import Cluster, simulate
+from tests.cluster import ADMINISTRATOR, Cluster, simulate
 
 LABELS = {"app": "db"}
 
@@ -373,6 +374,19 @@ def test_a_policy_that_changes_changes_the_owners_of_claims() -> None:
         await cluster.until(lambda: owners(cluster) == {"data-db-0": ["StatefulSet db"]})
         await change(cluster, persistentVolumeClaimRetentionPolicy={"whenDeleted": "Retain", "whenScaled": "Retain"})
         await cluster.until(lambda: owners(cluster) == {"data-db-0": []})
+
+    simulate(scenario)
+
+
+def test_revisions_hold_the_template_in_the_bytes_that_kubectl_compares() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.create(stateful_set())
+        await cluster.until(lambda: complete(cluster))
+        request = Request("GET", "/apis/apps/v1/namespaces/default/controllerrevisions", user=ADMINISTRATOR)
+        (revision,) = msgspec.json.decode((await cluster.server.handle(request)).body)["items"]
+        written = msgspec.json.encode(revision["data"])
+        assert written == msgspec.json.encode(revision["data"], order="sorted")
+        assert written.startswith(b'{"spec":{"template":{"$patch":"replace","metadata":{"labels":')
 
     simulate(scenario)
 
