@@ -100,6 +100,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
         str,
         Meta(description="admission plugins to be on besides the default ones, separated by commas"),
     ] = ""
+    scheduler_config: Annotated[
+        str,
+        Meta(description="file that sets up the scheduler (KubeSchedulerConfiguration of kubescheduler.config.k8s.io)"),
+    ] = ""
     verbosity: Annotated[int, Meta(description="0 says what a user needs, 2 each step, 4 each request")] = 0
 
     @property

@@ -35,6 +35,8 @@ def up(parsed: argparse.Namespace) -> int:
         config = load(parsed.config, given)
         if config.token_auth_file or config.authentication_config:
             _check_access(config)
+        if config.scheduler_config:
+            _check_scheduling(config)
     except ConfigError as error:
         for problem in error.problems:
             print(f"knarr: {problem}", file=sys.stderr)
@@ -54,6 +56,12 @@ def _check_access(config: Config) -> None:
     from knarr.clock import SystemClock
 
     access_settings(config, SystemClock())
+
+
+def _check_scheduling(config: Config) -> None:
+    from knarr.cli.scheduling import profiles  # as above
+
+    profiles(config)
 
 
 def run(config: Config, progress: Progress, start_s: float) -> int:

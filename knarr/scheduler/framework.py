@@ -79,7 +79,8 @@ class Aspect:
     """What plugins of all shapes have. Answers must depend on nothing but the arguments and the cache."""
 
     name: ClassVar[str] = ""
-    weight: ClassVar[int] = 0
+    filters: bool = True
+    weight: int = 0
     """Of its score; 0 when it doesn't score."""
 
     def __init__(self, cache: Cache) -> None:
@@ -97,7 +98,6 @@ class Aspect:
 class Plugin(Aspect):
     """One aspect of the choice of a node, about the pod and that node."""
 
-    filters: ClassVar[bool] = True
     comparing: ClassVar[bool] = False
     """Its raw scores go through `normalize`."""
 

@@ -22,8 +22,6 @@ from knarr.scheduler.cache import Cache, PodInfo
 from knarr.scheduler.framework import SCORE_MAX, Barrier, Pick, Refusal, Spanning
 from knarr.scheduler.tally import Counts, Kind, certain_label
 
-HARD_AFFINITY_WEIGHT = 1
-"""How much a pod there that requires pods like this one draws it."""
 TERMS_MAX = 4096
 """Affinities remembered as terms, and kinds of pods remembered with the terms of others that are about them."""
 
@@ -82,6 +80,8 @@ class InterPodAffinity(Spanning):
         super().__init__(cache)
         self.labels_of: Callable[[str], Mapping[str, str]] = lambda namespace: {}
         """Labels of a namespace; set by the scheduler."""
+        self.hard_affinity_weight = 1
+        """How much a pod there that requires pods like this one draws it."""
         self._held: dict[Term, Counts] = {}
         """By domain: the pods that hold each term."""
         self._about: dict[Kind, list[Term]] = {}
@@ -124,7 +124,7 @@ class InterPodAffinity(Spanning):
         for term in terms_of(pod.pod).preferred:
             add(term, term.weight, self._counts((term.matcher,), term.topology_key))
         for term in self._terms_about(pod.kind):
-            weight = term.weight or (0 if term.anti else HARD_AFFINITY_WEIGHT)
+            weight = term.weight or (0 if term.anti else self.hard_affinity_weight)
             if weight:
                 add(term, weight, self._held[term])
         return liked or None
