@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -50,17 +49,15 @@ Companions = Callable[[Any, Any], Awaitable[Sequence[Write]]]
 """companions(new, old): writes that must be in one commit with the object's (a Service's addresses)."""
 
 
-@dataclass(slots=True)
-class Stored:
+class Stored(msgspec.Struct):
     """An object as it went out: its bytes, and what the client should be warned of."""
 
     value: bytes
     created: bool = False
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = msgspec.field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteOptions:
+class DeleteOptions(msgspec.Struct, frozen=True):
     """metav1.DeleteOptions, read."""
 
     grace_period_s: int | None = None

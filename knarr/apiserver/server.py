@@ -13,7 +13,6 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import msgspec
@@ -67,15 +66,14 @@ Asked = Callable[[Call], Awaitable[list[bytes]]]
 """asked(call): the objects that a GET of a kind that is never kept is about (PodMetrics); raises NotFound."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """What an API server has to be told."""
 
     address: str = "127.0.0.1:6443"
     """Where it can be reached, for discovery."""
     service_cidr: str = "10.96.0.0/16"
     node_ports: tuple[int, int] = (30000, 32767)
-    access: AccessSettings = field(default_factory=AccessSettings)
+    access: AccessSettings = msgspec.field(default_factory=AccessSettings)
 
 
 class APIServer:
