@@ -12,7 +12,6 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_type_hints
 
@@ -238,8 +237,7 @@ def split_address(text: str) -> tuple[str, int]:
     return host or "0.0.0.0", int(port)
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(msgspec.Struct, frozen=True):
     """A setting as it stands on the command line."""
 
     name: str

@@ -10,7 +10,9 @@ import gc
 import json
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 
 from knarr.cli.exit_codes import FAILED, OK, USAGE
 from knarr.cli.lock import DataFolderHeld, DataFolderLock
@@ -76,6 +78,9 @@ def run(config: Config, progress: Progress, start_s: float) -> int:
         return FAILED
     # What is imported now lives as long as the process: collections need not look at it again.
     gc.disable()
+    # aiohttp reads the machine's certificate authorities when it is imported: outside the interpreter's lock, so beside
+    # the other imports.
+    Thread(target=import_module, args=("aiohttp",), daemon=True).start()
     from knarr.cli.process import main
 
     gc.freeze()

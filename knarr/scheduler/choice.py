@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import compress
 from operator import add, itemgetter
 from random import Random
@@ -32,19 +31,18 @@ Checks = Sequence[tuple[Outside, Any]]
 """Plugins that a pod concerns, each with what it prepared."""
 
 
-@dataclass(slots=True)
-class PodClass:
+class PodClass(msgspec.Struct):
     """Pods that ask for the same, and what their plugins say of each node, by place."""
 
     filters: list[tuple[Plugin, Any]]
     scorers: list[tuple[Plugin, Any]]
     comparers: list[tuple[Plugin, Any]]
-    refusals: list[Refusal | None] = field(default_factory=list)
-    fits: list[bool] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    compared: list[list[float]] = field(default_factory=list)
+    refusals: list[Refusal | None] = msgspec.field(default_factory=list)
+    fits: list[bool] = msgspec.field(default_factory=list)
+    scores: list[float] = msgspec.field(default_factory=list)
+    compared: list[list[float]] = msgspec.field(default_factory=list)
     """Raw scores of each comparer: they mean something only beside those of other nodes."""
-    stale: set[int] = field(default_factory=set)
+    stale: set[int] = msgspec.field(default_factory=set)
     """To be judged when they are looked at."""
     change: int = -1
     """Of the cache: so far this is up to date."""

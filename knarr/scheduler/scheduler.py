@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from knarr.api.apps.v1 import ReplicaSet, StatefulSet
 from knarr.api.core.pod_state import is_terminal

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import msgspec
@@ -31,8 +30,7 @@ NEAR = Refusal("InterPodAffinity", ("node(s) didn't match pod anti-affinity rule
 UNWELCOME = Refusal("InterPodAffinity", ("node(s) didn't satisfy existing pods anti-affinity rules",))
 
 
-@dataclass(frozen=True, slots=True)
-class Matcher:
+class Matcher(msgspec.Struct, frozen=True):
     """The pods that a term is about."""
 
     namespaces: frozenset[str]
@@ -50,8 +48,7 @@ class Matcher:
         return self.selector.matches(dict(kind.labels))
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(msgspec.Struct, frozen=True):
     """A term, and what it does: `anti` keeps away, a weight only draws (or repels when it is negative)."""
 
     matcher: Matcher
@@ -60,8 +57,7 @@ class Term:
     weight: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True):
     """What one pod says of others."""
 
     affinity: tuple[Term, ...] = ()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from operator import add
 
 import msgspec
@@ -40,8 +39,7 @@ NO_LABEL = Refusal(
 SKEWED = Refusal("PodTopologySpread", ("node(s) didn't match pod topology spread constraints",))
 
 
-@dataclass(slots=True)
-class Soft:
+class Soft(msgspec.Struct):
     """A constraint that should hold."""
 
     domains: Sequence[str | None]
