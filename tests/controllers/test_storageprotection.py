@@ -108,15 +108,16 @@ def test_a_volume_stays_while_it_is_bound() -> None:
         body = {"metadata": {"name": "disk"}, "spec": spec}
         made = await cluster.client.create(msgspec.convert(body, PersistentVolume))
         assert made.metadata.finalizers == ["kubernetes.io/pv-protection"]
-        bound = await cluster.client.patch(
-            PersistentVolume, "disk", {"status": {"phase": "Bound"}}, subresource="status"
-        )
-        assert bound.status
-        assert bound.status.phase == "Bound"
+        wanted = claim("data")
+        assert wanted.spec
+        wanted.spec.storage_class_name = ""
+        await cluster.client.create(wanted)
+        claims = cluster.informers.of(PersistentVolumeClaim)
+        await cluster.until(lambda: (now := claims.get("default/data")) and now.status and now.status.phase == "Bound")
         await cluster.client.delete(PersistentVolume, "disk")
         await cluster.clock.sleep(10)
         assert (await cluster.client.get(PersistentVolume, "disk")).metadata.deletion_timestamp
-        await cluster.client.patch(PersistentVolume, "disk", {"status": {"phase": "Released"}}, subresource="status")
+        await cluster.client.delete(PersistentVolumeClaim, "data", "default")
         await gone(cluster, PersistentVolume, "disk")
 
     simulate(scenario)
