@@ -40,8 +40,8 @@ async def bootstrap(
 ) -> None:
     """Make what is missing, and let the `kubernetes` Service point at `address`:`port`. May be repeated.
 
-    `health` tells what is not made yet, under upstream's names. What doesn't need each other is written at once: then the
-    writes share their way to the disk.
+    `health` tells what is not made yet, under upstream's names. What doesn't need each other is written at once: then
+    the writes share their way to the disk.
     """
     health = health or Health()
     roles = health.hook("rbac/bootstrap-roles")
