@@ -1,8 +1,8 @@
 """Nodes: notice when one falls silent, say so, and keep pods away from it.
 
 A node that neither renews its Lease nor changes its status for NODE_SILENT_S has conditions Unknown. Conditions become
-taints: NoSchedule keeps new pods off, NoExecute (see `tainteviction`) makes those that are there leave in time; how many
-nodes may get the latter is limited zone by zone (see `nodezones`).
+taints: NoSchedule keeps new pods off, NoExecute (see `tainteviction`) makes those that are there leave in time; how
+many nodes may get the latter is limited zone by zone (see `nodezones`).
 Heartbeats are timed by when this loop saw them, not by what the node's clock says.
 """
 

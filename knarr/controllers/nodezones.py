@@ -1,9 +1,9 @@
 """How fast pods may be driven off nodes that fail, zone by zone (upstream's node lifecycle controller).
 
 One node that fails is its own fault; many that fail at once are more likely the network's or ours, and moving all of
-their pods would make it worse. So the taint that drives pods out is given to EVICTIONS_PER_S nodes of a zone. Where most
-nodes of a zone are not ready it goes slower, or, in a small zone, not at all; and when no node anywhere is ready it is
-taken from all: then it is surely we who see nothing.
+their pods would make it worse. So the taint that drives pods out is given to EVICTIONS_PER_S nodes of a zone. Where
+most nodes of a zone are not ready it goes slower, or, in a small zone, not at all; and when no node anywhere is ready
+it is taken from all: then it is surely we who see nothing.
 """
 
 from __future__ import annotations
