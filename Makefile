@@ -2,6 +2,7 @@
 # test   every test; those that need root, kubectl or a kernel feature say so when they are skipped
 # fuzz   the tests of hostile input with many more examples, other ones each time; as long as you like to wait
 # lint   ruff, its format check, mypy --strict
+# simulate  SEEDS=1000000 seeded runs of the control plane in bad weather; SEED=4711 replays one and shows it
 # bench  the figures of docs/performance.md, measured on this machine
 # clean  remove what these made in the checkout
 
@@ -9,7 +10,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test fuzz lint bench clean machine
+.PHONY: demo test fuzz lint simulate bench clean machine
 
 demo: machine $(VENV)/.installed
 	$(RUN)/python examples/shop/demo.py $(ARGS)
@@ -24,6 +25,10 @@ lint: $(VENV)/.installed-dev
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
+
+SEEDS ?= 100000
+simulate: $(VENV)/.installed-dev
+	PYTHONHASHSEED=0 $(RUN)/python -m tests.simulate $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
 
 bench: machine $(VENV)/.installed
 	$(RUN)/python -m bench $(ARGS)

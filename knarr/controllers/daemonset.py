@@ -35,6 +35,7 @@ class DaemonSets(Controller):
     """apps/v1 DaemonSet."""
 
     name = "daemonset-controller"
+    min_interval_s = 0.02
 
     def watch(self) -> None:
         self.daemon_sets = self.informer(DaemonSet)

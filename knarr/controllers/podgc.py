@@ -1,12 +1,13 @@
 """Pod garbage: pods whose node is gone for good, which no agent will ever delete.
 
 A node that vanishes gets QUARANTINE_S to come back, and its absence is asked of the API server itself, before its pods
-are failed and deleted by force. Pods that are being deleted and never had a node go at once.
+are failed and deleted by force. Pods that are being deleted and never had a node are failed and go at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from knarr.api.core.pod_state import is_terminal
 from knarr.api.core.v1 import Node, Pod
@@ -40,6 +41,7 @@ class PodGarbageCollector(Controller):
         name = pod.spec.node_name
         if not name:
             if pod.metadata.deletion_timestamp is not None:
+                await self._fail(pod)  # nobody else will, and a Job may hold it until it has ended
                 await self._delete(pod)
             return None
         if self.nodes.get(name) is not None:
@@ -52,24 +54,22 @@ class PodGarbageCollector(Controller):
         try:
             await self.client.get(Node, name)
         except NotFound:
-            await self._fail(pod)
+            condition = {
+                "type": "DisruptionTarget",
+                "status": "True",
+                "reason": "DeletionByPodGC",
+                "message": "PodGC: node no longer exists",
+                "lastTransitionTime": utc(self.clock.time_s()),
+            }
+            await self._fail(pod, condition)
             await self._delete(pod)
         return None
 
-    async def _fail(self, pod: Pod) -> None:
+    async def _fail(self, pod: Pod, *conditions: dict[str, Any]) -> None:
         if is_terminal(pod):
             return
-        condition = {
-            "type": "DisruptionTarget",
-            "status": "True",
-            "reason": "DeletionByPodGC",
-            "message": "PodGC: node no longer exists",
-            "lastTransitionTime": utc(self.clock.time_s()),
-        }
-        patch = {
-            "metadata": {"uid": pod.metadata.uid},
-            "status": {"phase": "Failed", "conditions": [condition]},
-        }
+        status = {"phase": "Failed", **({"conditions": list(conditions)} if conditions else {})}
+        patch = {"metadata": {"uid": pod.metadata.uid}, "status": status}
         try:
             await self.client.patch(Pod, pod.metadata.name or "", patch, pod.metadata.namespace, subresource="status")
         except NotFound:

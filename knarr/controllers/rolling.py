@@ -11,7 +11,8 @@ ReplicaSet has seen what it was told: so the bounds hold for pods, not for numbe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from knarr.api.apps.v1 import Deployment, ReplicaSet
 from knarr.api.types import IntOrString
@@ -23,8 +24,7 @@ MAX_REPLICAS = "deployment.kubernetes.io/max-replicas"
 """On a ReplicaSet: that number with the surge."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
+class Scale(Struct, frozen=True):
     """A ReplicaSet is to have so many pods."""
 
     replica_set: ReplicaSet
@@ -147,7 +147,9 @@ def scale_all(deployment: Deployment, new: ReplicaSet | None, old: Sequence[Repl
     """The steps after somebody changed spec.replicas, or while the Deployment is paused."""
     only = active_or_latest(new, old)
     if only is not None:
-        return [Scale(only, wanted(deployment))] if replicas_of(only) != wanted(deployment) else []
+        # Of the right size already, it still has to remember the size: else scaling never ends (upstream's doesn't).
+        right = replicas_of(only) == wanted(deployment) and not is_scaling(deployment, [only])
+        return [] if right else [Scale(only, wanted(deployment))]
     if new is not None and is_saturated(deployment, new):
         return [Scale(replica_set, 0) for replica_set in old if replicas_of(replica_set)]
     return proportionally(deployment, new, old) if is_rolling(deployment) else []

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import ip_address
 from typing import TypeVar
+
+from msgspec import Struct, field
 
 from knarr.api.coordination.v1 import Lease, LeaseSpec
 from knarr.api.core.pod_state import is_terminal
@@ -63,8 +64,16 @@ CONDITIONS = (
 )
 
 
-@dataclass(slots=True)
-class Faults:
+class Ending(Struct, frozen=True):
+    """How the containers of an image end by themselves; they aren't started again."""
+
+    failing: float = 0.0
+    """How likely with an error."""
+    after_s: tuple[float, float] = (1.0, 1.0)
+    """Least and most time that they run."""
+
+
+class Faults(Struct):
     """What goes wrong. Images are matched as pods write them."""
 
     silent_nodes: set[str] = field(default_factory=set)
@@ -73,16 +82,18 @@ class Faults:
     crashing_images: set[str] = field(default_factory=set)
     unready_images: set[str] = field(default_factory=set)
     """They run, and never become ready."""
+    endings: dict[str, Ending] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class _Life:
+class _Life(Struct):
     """What the node knows of a pod that the API server doesn't."""
 
     uid: str
     ready_s: float
     address: str
     gone_s: float | None = None
+    ends_s: float | None = None
+    fails: bool = False
 
 
 class HollowNodes(Controller):
@@ -100,6 +111,7 @@ class HollowNodes(Controller):
         *,
         start_s: tuple[float, float] = (0.0, 0.0),
         stop_s: tuple[float, float] = (0.0, 0.0),
+        heartbeat_s: float = HEARTBEAT_S,
         capacity: dict[str, Quantity] | None = None,
         zones: int = 0,
         faults: Faults | None = None,
@@ -108,6 +120,7 @@ class HollowNodes(Controller):
         self.start_s = start_s
         """Least and most time between a pod's binding and its readiness."""
         self.stop_s = stop_s
+        self.heartbeat_s = heartbeat_s
         self.faults = faults or Faults()
         self._addresses = {name: str(FIRST_NODE_ADDRESS + number) for number, name in enumerate(self.names)}
         self._capacity = capacity or CAPACITY
@@ -152,6 +165,8 @@ class HollowNodes(Controller):
         pod = self.pods.get(key)
         if pod is None or pod.spec is None or pod.spec.node_name in self.faults.silent_nodes:
             return None
+        if pod.metadata.deletion_timestamp is None and is_terminal(pod):
+            return None
         life = self._life(key, pod)
         now_s = self.clock.monotonic_s()
         if pod.metadata.deletion_timestamp is not None:
@@ -165,10 +180,16 @@ class HollowNodes(Controller):
             return life.ready_s - now_s
         return await self._bring_up(pod, life)
 
+    def look_again(self) -> None:
+        """After `faults` were changed: every pod is brought to what it would be now."""
+        for pod in self.pods.all():
+            if pod.spec and pod.spec.node_name in self._addresses:
+                self.queue.add(key_of(pod))
+
     async def crash(self, key: str) -> None:
         """The containers of a pod end with an error, and start again at once."""
         pod = self.pods.get(key)
-        if pod is not None and pod.status is not None and pod.metadata.uid:
+        if pod is not None and pod.status is not None and pod.metadata.uid and pod.spec and pod.spec.node_name:
             count, _ = self._crashes.get(pod.metadata.uid, (0, 0.0))
             self._crashes[pod.metadata.uid] = (count + 1, self.clock.time_s())
             await self.client.update_status(replace(pod, status=self._status(pod, self._life(key, pod), "")))
@@ -177,6 +198,12 @@ class HollowNodes(Controller):
         image = next((c.image or "" for c in pod.spec.containers), "") if pod.spec else ""
         again_s: float | None = None
         trouble = ""
+        if image in self.faults.endings:
+            ending = self.faults.endings[image]
+            again_s = self._ends_in_s(life, ending)
+            if not again_s:
+                await self.client.update_status(replace(pod, status=self._ended(pod, life)))
+                return None
         if image in self.faults.missing_images:
             trouble = "ImagePullBackOff"
         elif image in self.faults.crashing_images:
@@ -187,6 +214,24 @@ class HollowNodes(Controller):
         if status != pod.status:
             await self.client.update_status(replace(pod, status=status))
         return again_s
+
+    def _ends_in_s(self, life: _Life, ending: Ending) -> float:
+        now_s = self.clock.monotonic_s()
+        if life.ends_s is None:
+            life.ends_s = now_s + self.clock.random.uniform(*ending.after_s)
+            life.fails = self.clock.random.random() < ending.failing
+        return max(0.0, life.ends_s - now_s)
+
+    def _ended(self, pod: Pod, life: _Life) -> PodStatus:
+        """The status of a pod whose containers have ended for good."""
+        running = self._status(pod, life, "Unready")
+        code, reason = (1, "Error") if life.fails else (0, "Completed")
+        ended = ContainerStateTerminated(
+            exit_code=code, reason=reason, started_at=running.start_time, finished_at=utc(self.clock.time_s())
+        )
+        statuses = [replace(each, state=ContainerState(terminated=ended)) for each in running.container_statuses]
+        phase = "Failed" if life.fails else "Succeeded"
+        return replace(running, phase=phase, container_statuses=statuses)
 
     def _crash_again_s(self, life: _Life) -> float:
         """It starts, ends, and waits longer each time."""
@@ -294,10 +339,28 @@ class HollowNodes(Controller):
         return key_of(new) if bound or deleted else None
 
     async def _heartbeats(self) -> None:
+        silent: dict[str, None] = {}
         while True:
-            await self.clock.sleep(HEARTBEAT_S)
+            await self.clock.sleep(self.heartbeat_s)
             for batch in _batches([name for name in self.names if name not in self.faults.silent_nodes]):
                 await together(self._beat(name) for name in batch)
+            for name in [name for name in silent if name not in self.faults.silent_nodes]:
+                if await self._is_back(name):
+                    del silent[name]
+            silent |= dict.fromkeys(name for name in self.names if name in self.faults.silent_nodes)
+
+    async def _is_back(self, name: str) -> bool:
+        """A node that was silent says how it is."""
+        try:
+            node = await self.client.get(Node, name)
+            conditions = _conditions(utc(self.clock.time_s()))
+            await self.client.update_status(
+                replace(node, status=replace(node.status or NodeStatus(), conditions=conditions))
+            )
+        except APIError as error:
+            self.log.warning("%s: its status could not be written: %s", name, error)
+            return False
+        return True
 
     async def _beat(self, name: str) -> None:
         patch = {"spec": {"renewTime": micro_time(self.clock.time_s())}}
@@ -332,20 +395,24 @@ class HollowNodes(Controller):
                 ],
                 capacity=self._capacity,
                 allocatable=self._capacity,
-                conditions=[
-                    NodeCondition(
-                        type=type_,
-                        status=status,
-                        reason=reason,
-                        message=message,
-                        last_heartbeat_time=now,
-                        last_transition_time=now,
-                    )
-                    for type_, status, reason, message in CONDITIONS
-                ],
+                conditions=_conditions(now),
                 node_info=NodeSystemInfo(operating_system="linux", architecture="amd64", kubelet_version="hollow"),
             ),
         )
+
+
+def _conditions(now: datetime) -> list[NodeCondition]:
+    return [
+        NodeCondition(
+            type=type_,
+            status=status,
+            reason=reason,
+            message=message,
+            last_heartbeat_time=now,
+            last_transition_time=now,
+        )
+        for type_, status, reason, message in CONDITIONS
+    ]
 
 
 def _killed(pod: Pod, now: datetime) -> PodStatus:

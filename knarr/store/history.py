@@ -11,8 +11,9 @@ import asyncio
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from operator import attrgetter
+
+from msgspec import Struct
 
 from knarr.store.contract import (
     Compacted,
@@ -43,8 +44,7 @@ WATCH_BACKLOG_MAX = 10_000
 _revision_of = attrgetter("revision")
 
 
-@dataclass(frozen=True, slots=True)
-class Dead:
+class Dead(Struct, frozen=True):
     """A stored write that no read and no watch can ask for any more."""
 
     revision: int
@@ -64,7 +64,8 @@ class History:
         self._events: list[Event] = []
         self._before: dict[Event, int] = {}
         """The revision of the write that an event replaced."""
-        self._watches: dict[str, set[LiveWatch]] = {}
+        self._watches: dict[str, dict[LiveWatch, None]] = {}
+        """By resource, in the order of their coming: a run must be the same each time that it is played."""
         self._waiting: list[tuple[int, asyncio.Future[bool]]] = []
         self._closed = False
 
@@ -234,10 +235,10 @@ class History:
         self._waiting = [(wanted, future) for wanted, future in self._waiting if not future.done()]
 
     def _join(self, watch: LiveWatch) -> None:
-        self._watches.setdefault(_resource_of(watch.prefix), set()).add(watch)
+        self._watches.setdefault(_resource_of(watch.prefix), {})[watch] = None
 
     def _leave(self, watch: LiveWatch) -> None:
-        self._watches.get(_resource_of(watch.prefix), set()).discard(watch)
+        self._watches.get(_resource_of(watch.prefix), {}).pop(watch, None)
 
 
 class LiveWatch:

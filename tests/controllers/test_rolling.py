@@ -169,6 +169,13 @@ def test_scaling_alone_touches_the_one_with_pods() -> None:
     assert sizes(scale_all(deployment(3), new, [old])) == {}
 
 
+def test_one_that_has_the_size_already_is_told_of_it_so_that_scaling_ends() -> None:
+    """Scaled in the middle of a rollout to the size that the only one with pods has: the rollout would never go on."""
+    only = replica_set("old", 1, annotations={"deployment.kubernetes.io/desired-replicas": "2"})
+    assert is_scaling(deployment(1), [only])
+    assert sizes(scale_all(deployment(1), replica_set("new", 0), [only])) == {"old": 1}
+
+
 def test_a_saturated_new_one_takes_the_rest_away_from_the_old() -> None:
     new = replica_set("new", 3, annotations={"deployment.kubernetes.io/desired-replicas": "3"})
     assert sizes(scale_all(deployment(3), new, [replica_set("old", 2, age=10)])) == {"old": 0}
