@@ -139,7 +139,7 @@ class NodeLifecycle(Controller):
         if not self._zones.settle(now_s):
             return
         if self._zones.all_lost != all_lost:
-            self.log.warning("%s", "no node is ready: pods stay" if not all_lost else "some node is ready again")
+            self.log.info("%s", "no node is ready: pods stay" if not all_lost else "some node is ready again")
         if all_lost and not self._zones.all_lost:
             for beat in self._beats.values():
                 beat.seen_s = now_s  # we could not hear them

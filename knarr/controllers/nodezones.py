@@ -9,8 +9,9 @@ it is taken from all: then it is surely we who see nothing.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from enum import Enum
+
+from msgspec import Struct, field
 
 from knarr.api.core.v1 import Node
 
@@ -59,8 +60,7 @@ def rate_per_s(state: State, size: int) -> float:
     return EVICTIONS_PER_S
 
 
-@dataclass(slots=True)
-class Limit:
+class Limit(Struct):
     """One eviction at a time, then a pause."""
 
     rate_per_s: float = EVICTIONS_PER_S
@@ -84,8 +84,7 @@ class Limit:
             self.take(now_s)
 
 
-@dataclass(slots=True)
-class Zones:
+class Zones(Struct):
     """Which nodes are ready, by zone, and how fast each zone may be evicted."""
 
     all_lost: bool = False
