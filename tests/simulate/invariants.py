@@ -68,6 +68,11 @@ class Past:
             return True
         return self.available_s.get(pod.metadata.uid or "", -1e9) >= now_s - self.slack_s
 
+    def deleted_s(self, obj: Any) -> float:
+        """When it was asked to go."""
+        versions = reversed(self.versions[obj.metadata.uid])
+        return next((ended_s for ended_s, version in versions if not is_going(version)), 0.0)
+
 
 class Invariants:
     """All rules, over one run."""
@@ -173,15 +178,9 @@ class Collection(Rule):
             versions = self.past.versions.get(obj.metadata.uid)
             first = versions[0][1] if versions else obj
             named_before = any(each.uid == owner.metadata.uid for each in first.metadata.owner_references)
-            age_s = change.now_s - self._deleted_s(owner)
+            age_s = change.now_s - self.past.deleted_s(owner)
             if named_before and versions and versions[0][0] < change.now_s - age_s - self.past.slack_s:
                 raise Broken(f"{owner.metadata.name} went before {obj.kind} {obj.metadata.name} was let go")
-
-    def _deleted_s(self, owner: Any) -> float:
-        """When it was asked to go."""
-        return next(
-            (ended for ended, version in reversed(self.past.versions[owner.metadata.uid]) if not is_going(version)), 0.0
-        )
 
 
 class Adoption(Rule):
@@ -201,6 +200,10 @@ class Adoption(Rule):
         if old is not None and gone_s is not None and gone_s < change.now_s - self.past.flight_s:
             raise Broken(f"adopted by an owner that is gone for {change.now_s - gone_s:.1f} s")
         owner = self.state.by_uid.get(uid)
+        if old is not None and owner is not None and is_going(owner):
+            going_s = change.now_s - self.past.deleted_s(owner)
+            if going_s > self.past.flight_s:
+                raise Broken(f"adopted by an owner that is on its way out for {going_s:.1f} s")
         if owner is None or not getattr(owner.spec, "selector", None) or is_pod_of_job(new):
             return
         if not any(selects(version, new) for version in self.past.known(owner, change.now_s)):
