@@ -23,7 +23,6 @@ from knarr.api.quantity import parse_quantity
 from knarr.simulate.clock import START_S
 from tests.simulate.world import Change, State
 
-
 AT_ONCE_S = 0.1
 """Where requests are not slow."""
 
