@@ -16,7 +16,7 @@ from knarr.simulate.clock import Stalled, VirtualClock, run
 from knarr.simulate.faults import CALM, Odds
 from knarr.simulate.nodes import Ending, Faults
 from tests.simulate.invariants import Broken, Invariants
-from tests.simulate.stories import BAD, STORIES, Story
+from tests.simulate.stories import BAD, STORIES, CrowdStory, Story
 from tests.simulate.world import Change, World
 
 WEATHERS: tuple[tuple[str, Odds, float], ...] = (
@@ -91,6 +91,8 @@ class _Run:
         chance = random.Random(clock.random.getrandbits(64))
         outcome.weather, odds, slack_s = chance.choice(WEATHERS)
         kinds = chance.sample(STORIES, chance.choice((1, 1, 2)))
+        if CrowdStory in kinds:
+            kinds = [CrowdStory]  # it leaves no room to others
         self.loses_node = chance.random() < NODES_LOST
         self.faults = Faults(
             crashing_images={BAD[0]},
