@@ -136,6 +136,8 @@ class Resource(Struct, frozen=True):
         "update",
         "watch",
     )
+    deprecation: str = ""
+    """Advice to everybody who asks for it."""
     columns: tuple[Column, ...] = ()
     """After NAME; AGE is to be listed too. Without any: NAME and AGE (upstream's default table shows Created At)."""
     conversion: Conversion | None = None

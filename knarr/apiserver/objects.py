@@ -277,7 +277,8 @@ class Objects:
             (*validate_metadata(metadata, resource), *validate_metadata_update(metadata, old.metadata), *causes),
         )
         await self.admission.validate(attributes)
-        warnings = [*strategy.warnings(obj, old), *attributes.warnings]
+        # A status is written by programs, which nobody advises.
+        warnings = [*(() if subresource else strategy.warnings(obj, old)), *attributes.warnings]
         if finished(resource, obj):
             return Stored(await self._erase(resource, obj, record, dry_run), False, warnings)
         if ownership.only_time_differs(metadata.managed_fields, old.metadata.managed_fields):

@@ -208,10 +208,12 @@ class APIServer:
             raise TooLarge(f"Request entity too large: limit is {BODY_MAX_BYTES}")
         call = Call(request, user, resource, self.registry.kept(resource), path, self.registry.versions(resource))
         if path.subresource:
-            return await self._subresource(call)
-        if path.name:
-            return await self._one(call)
-        return await self._collection(call)
+            answer = await self._subresource(call)
+        else:
+            answer = await (self._one(call) if path.name else self._collection(call))
+        if resource.deprecation:
+            answer.warnings = [resource.deprecation, *answer.warnings]
+        return answer
 
     def stop(self) -> None:
         """Tell /readyz that the end has begun; requests are still answered."""
