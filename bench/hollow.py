@@ -20,10 +20,13 @@ import msgspec
 import uvloop
 
 from bench.clusters import DISK
-from knarr.api.core.v1 import Node, Pod
+from knarr.api.apps.v1 import Deployment
+from knarr.api.core.v1 import Node, Pod, ServiceAccount
+from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.registry import built_in
 from knarr.apiserver.bootstrap import bootstrap
 from knarr.apiserver.server import APIServer, InProcessTransport
+from knarr.cli.up import COLLECTION_THRESHOLDS
 from knarr.client.client import Client
 from knarr.client.informer import Informers
 from knarr.client.transport import User
@@ -37,8 +40,6 @@ T = TypeVar("T")
 AT_ONCE = 64
 """Requests of the bench that wait together."""
 WITHIN_S = 600.0
-COLLECTION_THRESHOLDS = (50_000, 20, 100)
-"""As `knarr up` has them."""
 
 
 @dataclass(slots=True)
@@ -68,6 +69,7 @@ class Hollow:
         manager = self._as("system:kube-controller-manager")
         self.informers = Informers(manager, clock)
         self.pods = self.informers.of(Pod)
+        self.deployments = self.informers.of(Deployment)
         self.node_cache = self.informers.of(Node)
         self.hollow = HollowNodes(self.client, self.informers, clock, nodes, **hollow)
         self.loops = controllers(
@@ -85,30 +87,39 @@ class Hollow:
         groups = "system:serviceaccounts", "system:serviceaccounts:kube-system"
         return self._as(f"system:serviceaccount:kube-system:{name}", *groups)
 
-    def start(self, *parts: Coroutine[Any, Any, None]) -> None:
-        self._tasks += [self._group.create_task(part) for part in parts]
+    def start(self, *parts: Coroutine[Any, Any, None]) -> list[asyncio.Task[None]]:
+        started = [self._group.create_task(part) for part in parts]
+        self._tasks += started
+        return started
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Hollow]:
         """With its first objects and its nodes, and nothing at work but the caches."""
+        nodes = len(self.hollow.names)
         async with self._group:
             await bootstrap(self.client, "10.96.0.0/16", "10.96.0.10", "127.0.0.1", 6443)
+            await self.client.create(ServiceAccount(metadata=ObjectMeta(name="default", namespace="default")))
             self.start(self.informers.run())
             await self.hollow.register()
-            await until(lambda: len(self.node_cache.all()) == len(self.hollow.names))
+            await self.each(self.hollow.names, lambda name: self.client.patch(Node, name, {"spec": {"taints": None}}))
+            await until(lambda: len([each for each in self.node_cache.all() if _is_untainted(each)]) == nodes)
             _settle()
             yield self
             for task in self._tasks:
                 task.cancel()
 
     async def create_all(self, objects: Iterable[Any]) -> None:
-        waiting = iter(objects)
+        await self.each(objects, self.client.create)
 
-        async def create() -> None:
-            for each in waiting:
-                await self.client.create(each)
+    async def each(self, things: Iterable[T], ask: Callable[[T], Awaitable[Any]]) -> None:
+        """Ask for each of them, AT_ONCE at a time."""
+        waiting = iter(things)
 
-        await asyncio.gather(*(create() for _ in range(AT_ONCE)))
+        async def work() -> None:
+            for thing in waiting:
+                await ask(thing)
+
+        await asyncio.gather(*(work() for _ in range(AT_ONCE)))
 
     @asynccontextmanager
     async def measured(self) -> AsyncIterator[Spent]:
@@ -144,6 +155,11 @@ async def until(holds: Callable[[], bool], every_s: float = 0.01) -> None:
 
 def typed(kind: type[T], thing: dict[str, Any]) -> T:
     return msgspec.convert(thing, kind)
+
+
+def _is_untainted(node: Node) -> bool:
+    """As the node lifecycle loop leaves a node that is ready."""
+    return node.spec is None or not node.spec.taints
 
 
 def _settle() -> None:

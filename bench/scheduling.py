@@ -6,7 +6,9 @@ is measured is everything from then on until the last pod shows its node in the 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from bench import hollow
@@ -29,17 +31,18 @@ def scheduling() -> Iterator[Figure]:
         (f"pods of {APPLICATIONS} applications, spread over {ZONES} zones (DoNotSchedule)", _spread, "> 300/s"),
     ):
         pods = [_pod(f"p{number}", f"app-{number % APPLICATIONS}", SMALL, extra) for number in range(PODS)]
-        spent = hollow.run(NODES, lambda cluster, pods=pods: _placed(cluster, pods), zones=ZONES)
+        spent = hollow.run(NODES, partial(_placed, pods), zones=ZONES)
         yield Figure(f"scheduling {PODS:,} {what} {where}", spent.rate(PODS), expected)
     yield _preemption()
 
 
-async def _placed(cluster: Hollow, pods: list[Pod]) -> Spent:
+async def _placed(pods: list[Pod], cluster: Hollow) -> Spent:
     await cluster.create_all(pods)
     await hollow.until(lambda: len(cluster.pods.all()) == len(pods))
+    bound = _count_bound(cluster)
     async with cluster.measured() as spent:
         cluster.start(cluster.scheduler.run())
-        await hollow.until(lambda: _bound(cluster) == len(pods), every_s=0.05)
+        await hollow.until(lambda: bound.total() == len(pods))
     return spent
 
 
@@ -48,16 +51,17 @@ def _preemption() -> Figure:
 
     async def scenario(cluster: Hollow) -> Spent:
         low = FULL_NODES * LOW_PER_NODE
+        bound = _count_bound(cluster)
         await cluster.create_all(_pod(f"low-{number}", "low", {"cpu": "1"}) for number in range(low))
         cluster.start(cluster.hollow.serve(), cluster.scheduler.run())
-        await hollow.until(lambda: _bound(cluster) == low, every_s=0.05)
+        await hollow.until(lambda: bound["low"] == low)
         high = [
             _pod(f"high-{number}", "high", {"cpu": "2"}, priorityClassName="system-cluster-critical")
             for number in range(PREEMPTORS)
         ]
         async with cluster.measured() as spent:
             await cluster.create_all(high)
-            await hollow.until(lambda: _bound(cluster, "high") == PREEMPTORS, every_s=0.05)
+            await hollow.until(lambda: bound["high"] == PREEMPTORS)
         return spent
 
     capacity = {"cpu": str(LOW_PER_NODE), "memory": "64Gi", "pods": "110"}
@@ -66,10 +70,17 @@ def _preemption() -> Figure:
     return Figure(what, spent.rate(PREEMPTORS))
 
 
-def _bound(cluster: Hollow, app: str = "") -> int:
-    return sum(
-        bool(pod.spec and pod.spec.node_name) and app in ("", pod.metadata.labels["app"]) for pod in cluster.pods.all()
-    )
+def _count_bound(cluster: Hollow) -> Counter[str]:
+    """By application: pods that got a node."""
+    bound: Counter[str] = Counter()
+
+    def look(old: Pod | None, new: Pod | None) -> None:
+        had = old is not None and old.spec is not None and old.spec.node_name
+        if new is not None and new.spec is not None and new.spec.node_name and not had:
+            bound[new.metadata.labels["app"]] += 1
+
+    cluster.pods.add_handler(look)
+    return bound
 
 
 def _pod(name: str, app: str, requests: dict[str, str], extra: Any = None, **spec: Any) -> Pod:

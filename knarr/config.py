@@ -12,7 +12,6 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_type_hints
 
@@ -100,6 +99,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     enable_admission_plugins: Annotated[
         str,
         Meta(description="admission plugins to be on besides the default ones, separated by commas"),
+    ] = ""
+    scheduler_config: Annotated[
+        str,
+        Meta(description="file that sets up the scheduler (KubeSchedulerConfiguration of kubescheduler.config.k8s.io)"),
     ] = ""
     verbosity: Annotated[int, Meta(description="0 says what a user needs, 2 each step, 4 each request")] = 0
 
@@ -234,8 +237,7 @@ def split_address(text: str) -> tuple[str, int]:
     return host or "0.0.0.0", int(port)
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(msgspec.Struct, frozen=True):
     """A setting as it stands on the command line."""
 
     name: str

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Literal
+
+from msgspec import Struct
 
 
 def exponential(start: float, factor: float, count: int) -> tuple[float, ...]:
@@ -39,8 +40,7 @@ class Distribution:
         return list(zip(names, map(float, accumulate(self.counts)), strict=True))
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
+class Figure(Struct, frozen=True):
     """One metric: upstream's name, and a value for each combination of its labels' values."""
 
     kind: Literal["counter", "gauge", "histogram"]

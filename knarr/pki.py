@@ -17,7 +17,6 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from msgspec import Struct
 
 from knarr.clock import Clock, utc
 
@@ -43,8 +43,7 @@ class PkiError(Exception):
     """Files in the pki folder that knarr can't use and must not replace by itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeyPair:
+class KeyPair(Struct, frozen=True):
     """A certificate and its private key, as files and as PEM."""
 
     certificate_path: Path
@@ -53,8 +52,7 @@ class KeyPair:
     key_pem: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Pki:
+class Pki(Struct, frozen=True):
     """What a running cluster needs of its certificates."""
 
     ca: KeyPair

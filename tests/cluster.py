@@ -10,7 +10,7 @@ def test_something():
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -30,6 +30,7 @@ from knarr.clock import Clock
 from knarr.controllers import controllers
 from knarr.node.local_volumes import HollowFolders, LocalVolumes
 from knarr.scheduler import Scheduler
+from knarr.scheduler.configuration import Profile
 from knarr.simulate.clock import VirtualClock, run
 from knarr.simulate.nodes import HollowNodes
 from knarr.store.memory import MemoryStore
@@ -44,7 +45,7 @@ STEP_S = 0.1
 class Cluster:
     """A running cluster, and caches to look at it by."""
 
-    def __init__(self, clock: Clock, nodes: int, **hollow: Any) -> None:
+    def __init__(self, clock: Clock, nodes: int, *, profiles: Sequence[Profile] = (Profile(),), **hollow: Any) -> None:
         self.clock = clock
         self.store = MemoryStore()
         self.server = APIServer(self.store, built_in(), clock)
@@ -58,7 +59,7 @@ class Cluster:
         self.nodes = HollowNodes(self.client, self.informers, clock, nodes, **hollow)
         self.loops = controllers(self.client, self.informers, clock, root_ca="-----BEGIN CERTIFICATE-----\n")
         self.volumes = LocalVolumes(self.client, self.informers, clock, self.nodes.names, HollowFolders())
-        self.scheduler = Scheduler(self.client, self.informers, clock)
+        self.scheduler = Scheduler(self.client, self.informers, clock, profiles)
 
     async def run(self, scenario: Callable[[Cluster], Awaitable[T]]) -> T:
         """Run everything until the scenario is over."""

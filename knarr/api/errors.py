@@ -7,12 +7,12 @@ back the class that the server raised. Messages have upstream's shape: `pods "we
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+
+class Cause(Struct, frozen=True):
     """One fault in an object: `reason` as in metav1.CauseType, `field` as a path (spec.containers[0].name)."""
 
     reason: str

@@ -7,8 +7,9 @@ entry in its group's `resources.py`. Discovery, OpenAPI, printed tables, selecto
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
+
+from msgspec import Struct, field
 
 from knarr.api import names
 from knarr.api.errors import Cause
@@ -16,8 +17,7 @@ from knarr.api.errors import Cause
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(Struct, frozen=True):
     """A column of `kubectl get`. `cell` takes the typed object and the time (s); priority 1 shows with -o wide."""
 
     name: str
@@ -102,8 +102,7 @@ class Strategy(Generic[T]):
         return ()
 
 
-@dataclass(frozen=True, slots=True)
-class Conversion:
+class Conversion(Struct, frozen=True):
     """How a version of a kind that is kept as another version of it (or as another kind) is read and written."""
 
     kept_as: type[Any]
@@ -112,8 +111,7 @@ class Conversion:
     from_kept: Callable[[Any], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
+class Resource(Struct, frozen=True):
     """One kind as it is served."""
 
     type: type[Any]
@@ -138,6 +136,8 @@ class Resource:
         "update",
         "watch",
     )
+    deprecation: str = ""
+    """Advice to everybody who asks for it."""
     columns: tuple[Column, ...] = ()
     """After NAME; AGE is to be listed too. Without any: NAME and AGE (upstream's default table shows Created At)."""
     conversion: Conversion | None = None

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from knarr.api.errors import shown
 from knarr.api.meta.v1 import LabelSelector
@@ -24,8 +25,7 @@ class Operator(StrEnum):
     LESS_THAN = "lt"
 
 
-@dataclass(frozen=True, slots=True)
-class Requirement:
+class Requirement(Struct, frozen=True):
     """One condition on one key."""
 
     key: str
@@ -49,8 +49,7 @@ class Requirement:
         return left > right if self.operator is Operator.GREATER_THAN else left < right
 
 
-@dataclass(frozen=True, slots=True)
-class Selector:
+class Selector(Struct, frozen=True):
     """All of its requirements must hold; without any, it matches everything."""
 
     requirements: tuple[Requirement, ...] = ()
@@ -101,8 +100,7 @@ def selector_of(selector: LabelSelector | None) -> Selector | None:
     return Selector(tuple(requirements))
 
 
-@dataclass(frozen=True, slots=True)
-class FieldRequirement:
+class FieldRequirement(Struct, frozen=True):
     """`field` equals, or does not equal, `value`."""
 
     field: str
@@ -110,8 +108,7 @@ class FieldRequirement:
     equal: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class FieldSelector:
+class FieldSelector(Struct, frozen=True):
     """All of its requirements must hold."""
 
     requirements: tuple[FieldRequirement, ...] = ()

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import copy as _copy
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
@@ -69,8 +68,7 @@ class Struct(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel", f
     """True when server-side apply owns the value as a whole (x-kubernetes-map-type: atomic)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Merge:
+class Merge(msgspec.Struct, frozen=True):
     """How lists (and a few maps) merge in strategic merge patch and server-side apply; sits in `Annotated`.
 
     `list_type` is x-kubernetes-list-type ("map", "set"; absent means atomic), `keys` its map keys, `patch_key` and

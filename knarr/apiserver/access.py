@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from knarr.api.errors import Unauthorized
 from knarr.api.resources import Registry
@@ -21,8 +22,7 @@ from knarr.figures import Figure
 from knarr.store.contract import Store
 
 
-@dataclass(frozen=True, slots=True)
-class AccessSettings:
+class AccessSettings(Struct, frozen=True):
     """What can be set."""
 
     static_tokens: Mapping[str, User] = field(default_factory=dict)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 from knarr.api import names
 from knarr.api.selectors import parse_field_selector
@@ -14,8 +15,7 @@ ACTIONS_CACHED_MAX = 8192
 VERBS = {"POST": "create", "GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
-@dataclass(slots=True)
-class Action:
+class Action(Struct):
     """One thing to be allowed. Either `path` is set (a URL that is no resource), or the fields of a resource."""
 
     verb: str

@@ -7,10 +7,10 @@ issuers. A token that none of them knows is refused; why is told to nobody but t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import jwt
+from msgspec import Struct, field
 
 from knarr.api.errors import Unauthorized
 from knarr.apiserver.bootstrap_tokens import BootstrapTokens
@@ -34,8 +34,7 @@ class Issuer(Protocol):
     async def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Authenticator:
+class Authenticator(Struct, frozen=True):
     """All ways to be known."""
 
     tokens: Tokens | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -81,8 +80,7 @@ def applied_of(call: Call, version: str = "", kind: type[Any] | None = None) -> 
     return config, warnings
 
 
-@dataclass(frozen=True, slots=True)
-class Patch:
+class Patch(msgspec.Struct, frozen=True):
     """The body of a PATCH that is no apply, read."""
 
     kind: type[Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 
 from knarr.api.core.v1 import (
@@ -33,23 +34,31 @@ NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
 async def bootstrap(client: Client, service_cidr: str, cluster_dns: str, address: str, port: int) -> None:
-    """Make what is missing, and let the `kubernetes` Service point at `address`:`port`. May be repeated."""
+    """Make what is missing, and let the `kubernetes` Service point at `address`:`port`. May be repeated.
+
+    What doesn't need each other is written at once: then the writes share their way to the disk.
+    """
     if not await _is_there(client, Namespace, NAMESPACES[0]):
         await local_class(client)  # Only at first: whoever doesn't want it removes it for good.
-    for name in NAMESPACES:
-        await _ensure(client, Namespace(metadata=ObjectMeta(name=name)))
-    await reconcile_roles(client)
-    await priority_classes(client)
-    for each in (*LEVELS, *SCHEMAS):
-        await _ensure(client, each)
-    await _service_range(client, service_cidr)
+    await asyncio.gather(*(_ensure(client, Namespace(metadata=ObjectMeta(name=name))) for name in NAMESPACES))
+    await asyncio.gather(
+        reconcile_roles(client),
+        priority_classes(client),
+        *(_ensure(client, each) for each in (*LEVELS, *SCHEMAS)),
+        _service_range(client, service_cidr),
+        _api_service(client, service_cidr, address, port),
+        _ensure(client, _dns_service(cluster_dns)),
+    )
+
+
+async def _api_service(client: Client, service_cidr: str, address: str, port: int) -> None:
+    """The Service `kubernetes`, and where it leads."""
     first = str(ipaddress.ip_network(service_cidr)[1])
     labels = {"component": "apiserver", "provider": "kubernetes"}
     metadata = ObjectMeta(name="kubernetes", namespace="default", labels=labels)
     ports = [ServicePort(name="https", port=443, protocol="TCP", target_port=port)]
     await _ensure(client, Service(metadata=metadata, spec=ServiceSpec(cluster_ip=first, ports=ports)))
     await _publish(client, address, port)
-    await _ensure(client, _dns_service(cluster_dns))
 
 
 async def local_class(client: Client) -> None:

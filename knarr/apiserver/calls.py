@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 
 import msgspec
@@ -20,8 +19,7 @@ PROGRAMS_MAX = 1024
 """User-Agents whose program is remembered."""
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct):
     """A request to a resource."""
 
     request: Request
@@ -31,7 +29,7 @@ class Call:
     kept: Resource
     """As it is in the store: the same, but for a version that is converted."""
     path: ResourcePath
-    versions: Mapping[str, Resource] = field(default_factory=dict)
+    versions: Mapping[str, Resource] = msgspec.field(default_factory=dict)
     """All in which the kind is served, by name."""
 
     @property

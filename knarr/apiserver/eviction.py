@@ -10,10 +10,10 @@ when its budget says so (KEP-3017). Messages and codes are those of upstream's e
 
 from __future__ import annotations
 
-from dataclasses import replace as with_changes
 from datetime import datetime
 
 import msgspec
+from msgspec.structs import replace as with_changes
 
 from knarr.api.core.v1 import Pod, PodCondition, PodStatus
 from knarr.api.decode import decoder

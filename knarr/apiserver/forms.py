@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from typing import Any
@@ -34,8 +33,7 @@ class Form(Enum):
     METADATA = "metadata"
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True):
     """What the client can take, decided."""
 
     form: Form = Form.OBJECT
@@ -66,8 +64,7 @@ def accepted(accept: str, *, watching: bool = False, tables: bool = True) -> Acc
     raise NotAcceptable(f"only the following media types are accepted: {', '.join(kinds)}")
 
 
-@dataclass(frozen=True, slots=True)
-class Clause:
+class Clause(msgspec.Struct, frozen=True):
     """One media range of an Accept header."""
 
     media: str

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -22,8 +21,7 @@ INCONSISTENT = -1
 TOKEN_VERSION = "meta.k8s.io/v1"
 
 
-@dataclass(frozen=True, slots=True)
-class ListOptions:
+class ListOptions(msgspec.Struct, frozen=True):
     """Of a list."""
 
     revision: int | None
@@ -48,8 +46,7 @@ class ListOptions:
         return cls(revision, exact, limit, token)
 
 
-@dataclass(frozen=True, slots=True)
-class WatchOptions:
+class WatchOptions(msgspec.Struct, frozen=True):
     """Of a watch."""
 
     revision: int | None

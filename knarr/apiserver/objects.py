@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -50,17 +49,15 @@ Companions = Callable[[Any, Any], Awaitable[Sequence[Write]]]
 """companions(new, old): writes that must be in one commit with the object's (a Service's addresses)."""
 
 
-@dataclass(slots=True)
-class Stored:
+class Stored(msgspec.Struct):
     """An object as it went out: its bytes, and what the client should be warned of."""
 
     value: bytes
     created: bool = False
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = msgspec.field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteOptions:
+class DeleteOptions(msgspec.Struct, frozen=True):
     """metav1.DeleteOptions, read."""
 
     grace_period_s: int | None = None
@@ -280,7 +277,8 @@ class Objects:
             (*validate_metadata(metadata, resource), *validate_metadata_update(metadata, old.metadata), *causes),
         )
         await self.admission.validate(attributes)
-        warnings = [*strategy.warnings(obj, old), *attributes.warnings]
+        # A status is written by programs, which nobody advises.
+        warnings = [*(() if subresource else strategy.warnings(obj, old)), *attributes.warnings]
         if finished(resource, obj):
             return Stored(await self._erase(resource, obj, record, dry_run), False, warnings)
         if ownership.only_time_differs(metadata.managed_fields, old.metadata.managed_fields):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -31,16 +30,14 @@ KEYS_ASKED_AGAIN_S = 10.0
 CLOCK_SKEW_S = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     """A claim that becomes a part of the user."""
 
     name: str
     prefix: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class IssuerSettings:
+class IssuerSettings(msgspec.Struct, frozen=True):
     """One issuer."""
 
     url: str
@@ -49,7 +46,7 @@ class IssuerSettings:
     groups: Claim | None = None
     uid: str = ""
     """The claim that is the user's uid."""
-    required: Mapping[str, str] = field(default_factory=dict)
+    required: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Claims that must have these values."""
     discovery_url: str = ""
     """Where the discovery document is, if not at the issuer's well-known place."""

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from knarr.api.decode import decoder
 from knarr.api.errors import TooManyRequests
@@ -33,8 +34,7 @@ ACCOUNT = "system:serviceaccount:"
 RETRY_AFTER_S = 1
 
 
-@dataclass(slots=True)
-class Pool:
+class Pool(Struct):
     """All places, of which levels take theirs."""
 
     size: int
@@ -75,8 +75,7 @@ class Level:
             self.pool.kept_free += 1
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(Struct):
     """Requests of one flow schema in one priority level."""
 
     executing: int = 0
@@ -84,8 +83,7 @@ class Tally:
     rejected: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(Struct, frozen=True):
     """Where a request belongs."""
 
     level: Level

@@ -12,9 +12,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
+
+from msgspec import Struct
 
 from knarr.api.core.v1 import Node, Pod, Service
 from knarr.api.decode import decoder
@@ -56,8 +57,7 @@ OURS = frozenset({"authorization", "host", "content-length"})
 LINK = re.compile(rb"""((?:href|src|action|background|cite|data|poster)\s*=\s*["'])(/[^"']*)""", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """Where a request goes."""
 
     scheme: str

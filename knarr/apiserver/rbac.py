@@ -7,8 +7,9 @@ was decided for a user is remembered until a role or a binding changes, so that 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from knarr.api.decode import decoder
 from knarr.api.rbac.v1 import ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject
@@ -27,8 +28,7 @@ BINDINGS = "rolebindings.rbac.authorization.k8s.io/"
 CLUSTER_BINDINGS = "clusterrolebindings.rbac.authorization.k8s.io/"
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Struct, frozen=True):
     """Rules that a user has, and why."""
 
     rules: tuple[PolicyRule, ...]
@@ -40,8 +40,7 @@ class Grant:
     """What is wrong when the role isn't there."""
 
 
-@dataclass(slots=True)
-class _Index:
+class _Index(Struct):
     """Bindings by what they name: the keys of bindings, by subject."""
 
     bindings: dict[str, RoleBinding | ClusterRoleBinding] = field(default_factory=dict)

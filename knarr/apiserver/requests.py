@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from functools import lru_cache
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from knarr.api.errors import BadRequest, shown
 from knarr.client.transport import Request
@@ -16,8 +18,7 @@ WHOLE = re.compile(r"[+-]?[0-9]+")
 DIGITS = re.compile(r"[0-9]+")
 
 
-@dataclass(frozen=True, slots=True)
-class ResourcePath:
+class ResourcePath(Struct, frozen=True):
     """/api/v1/namespaces/default/pods/web/log and its like, taken apart."""
 
     group: str

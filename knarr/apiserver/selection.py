@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -32,8 +31,7 @@ class _Labelled(msgspec.Struct):
 _decode_metadata = msgspec.json.Decoder(_Labelled).decode
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(msgspec.Struct, frozen=True):
     """A resource's objects, or some of them."""
 
     resource: Resource

@@ -13,7 +13,6 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import msgspec
@@ -67,15 +66,14 @@ Asked = Callable[[Call], Awaitable[list[bytes]]]
 """asked(call): the objects that a GET of a kind that is never kept is about (PodMetrics); raises NotFound."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """What an API server has to be told."""
 
     address: str = "127.0.0.1:6443"
     """Where it can be reached, for discovery."""
     service_cidr: str = "10.96.0.0/16"
     node_ports: tuple[int, int] = (30000, 32767)
-    access: AccessSettings = field(default_factory=AccessSettings)
+    access: AccessSettings = msgspec.field(default_factory=AccessSettings)
 
 
 class APIServer:
@@ -210,10 +208,12 @@ class APIServer:
             raise TooLarge(f"Request entity too large: limit is {BODY_MAX_BYTES}")
         call = Call(request, user, resource, self.registry.kept(resource), path, self.registry.versions(resource))
         if path.subresource:
-            return await self._subresource(call)
-        if path.name:
-            return await self._one(call)
-        return await self._collection(call)
+            answer = await self._subresource(call)
+        else:
+            answer = await (self._one(call) if path.name else self._collection(call))
+        if resource.deprecation:
+            answer.warnings = [resource.deprecation, *answer.warnings]
+        return answer
 
     def stop(self) -> None:
         """Tell /readyz that the end has begun; requests are still answered."""

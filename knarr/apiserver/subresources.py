@@ -7,10 +7,10 @@ ordinary read or write of the object, and its kind's strategy says which part ma
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from knarr.api.autoscaling.v1 import Scale
 from knarr.api.core.v1 import Binding, Pod

@@ -12,9 +12,10 @@ import ssl
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit
+
+from msgspec import Struct
 
 from knarr.cli.kubeconfig import Access
 
@@ -30,8 +31,7 @@ class ApiFailure(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """Where the objects of a kind live."""
 
     prefix: str

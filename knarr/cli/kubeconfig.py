@@ -10,9 +10,10 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 NAME = "knarr"
 _PARTS = (("clusters", "cluster"), ("users", "user"), ("contexts", "context"))
@@ -22,8 +23,7 @@ class KubeconfigError(Exception):
     """A kubeconfig that can't be read or lacks what is needed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(Struct, frozen=True):
     """How a client reaches a cluster."""
 
     server: str

@@ -44,6 +44,7 @@ from knarr.cli.control import ControlServer
 from knarr.cli.exit_codes import FAILED, OK
 from knarr.cli.lock import DataFolderLock, Holder
 from knarr.cli.progress import Progress, since_ms
+from knarr.cli.scheduling import profiles
 from knarr.client.client import Client
 from knarr.client.informer import Informer, Informers
 from knarr.client.transport import User
@@ -242,7 +243,7 @@ class Process:
         flow = FlowControl(self._client("system:apiserver", "system:masters"), informers, clock)
         loops.append((flow.name, flow.run))
         loops.append(("event expiry", EventExpiry(self.server.store, clock).run))
-        scheduler = Scheduler(self._client("system:kube-scheduler"), informers, clock)
+        scheduler = Scheduler(self._client("system:kube-scheduler"), informers, clock, profiles(config))
         loops.append(("scheduler", scheduler.run))
         queues = {queue_name(controller.name): controller.queue for controller in of_cluster}
         self.server.metrics.sources += [lambda: queue_figures(queues), scheduler.figures]

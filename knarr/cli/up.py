@@ -10,7 +10,9 @@ import gc
 import json
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 
 from knarr.cli.exit_codes import FAILED, OK, USAGE
 from knarr.cli.lock import DataFolderHeld, DataFolderLock
@@ -33,6 +35,8 @@ def up(parsed: argparse.Namespace) -> int:
         config = load(parsed.config, given)
         if config.token_auth_file or config.authentication_config:
             _check_access(config)
+        if config.scheduler_config:
+            _check_scheduling(config)
     except ConfigError as error:
         for problem in error.problems:
             print(f"knarr: {problem}", file=sys.stderr)
@@ -54,6 +58,12 @@ def _check_access(config: Config) -> None:
     access_settings(config, SystemClock())
 
 
+def _check_scheduling(config: Config) -> None:
+    from knarr.cli.scheduling import profiles  # as above
+
+    profiles(config)
+
+
 def run(config: Config, progress: Progress, start_s: float) -> int:
     """Hold the data folder and run the cluster until it is told to end."""
     try:
@@ -68,6 +78,9 @@ def run(config: Config, progress: Progress, start_s: float) -> int:
         return FAILED
     # What is imported now lives as long as the process: collections need not look at it again.
     gc.disable()
+    # aiohttp reads the machine's certificate authorities when it is imported: outside the interpreter's lock, so beside
+    # the other imports.
+    Thread(target=import_module, args=("aiohttp",), daemon=True).start()
     from knarr.cli.process import main
 
     gc.freeze()

@@ -11,8 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
@@ -30,16 +28,14 @@ STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
 
-@dataclass(frozen=True, slots=True)
-class ListResult(Generic[T]):
+class ListResult(msgspec.Struct, Generic[T], frozen=True):
     """The objects of a list, and the revision that it shows."""
 
     items: list[T]
     resource_version: str
 
 
-@dataclass(frozen=True, slots=True)
-class WatchEvent(Generic[T]):
+class WatchEvent(msgspec.Struct, Generic[T], frozen=True):
     """ADDED, MODIFIED, DELETED with the object; BOOKMARK with only its resource_version right."""
 
     type: str
@@ -47,8 +43,7 @@ class WatchEvent(Generic[T]):
     resource_version: str
 
 
-@dataclass(slots=True)
-class Client:
+class Client(msgspec.Struct):
     """Requests as `user` (or as whom the transport's certificate says), through `transport`."""
 
     transport: Transport
@@ -59,7 +54,7 @@ class Client:
     """Told of each object that a write answered: the loop's way to read its own writes."""
     on_delete: Callable[[Resource, str, str], None] | None = None
     """Told of each object that was deleted for good, where the server doesn't answer its last form: key and uid."""
-    _headers: Mapping[str, str] = field(default_factory=lambda: {"accept": "application/json"})
+    _headers: Mapping[str, str] = msgspec.field(default_factory=lambda: {"accept": "application/json"})
 
     async def get(self, kind: type[T], name: str, namespace: str | None = None) -> T:
         """Raises NotFound."""
@@ -77,8 +72,8 @@ class Client:
         """All of a kind, in one namespace or in all."""
         query = _present(labelSelector=label_selector, fieldSelector=field_selector)
         body = await self._send("GET", self.registry.of(kind).path(namespace), query)
-        decoded = msgspec.json.decode(body, type=_list_type(cast(Any, kind)))
-        return ListResult(cast("list[T]", decoded.items), decoded.metadata.resourceVersion)
+        found = msgspec.json.decode(body, type=_RawList)
+        return ListResult([_decode(kind, item) for item in found.items], found.metadata.resourceVersion)
 
     async def create(self, obj: T, *, namespace: str | None = None, subresource_of: str | None = None) -> T:
         """Raises AlreadyExists, Invalid, Forbidden. `obj` is not changed."""
@@ -256,12 +251,11 @@ class _ListMeta(msgspec.Struct):
     resourceVersion: str = ""
 
 
-@cache
-def _list_type(kind: Any) -> Any:
-    return msgspec.defstruct(
-        f"{kind.__name__}List",
-        [("items", list[kind]), ("metadata", _ListMeta)],
-    )
+class _RawList(msgspec.Struct):
+    """Items are decoded one by one: a type is learnt when there is one of it, which spares the start most of them."""
+
+    metadata: _ListMeta
+    items: list[msgspec.Raw]
 
 
 def _decode(kind: type[T], body: bytes | msgspec.Raw) -> T:

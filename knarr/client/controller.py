@@ -24,8 +24,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from knarr.api.errors import APIError, Conflict, NotFound
 from knarr.api.resources import Resource
@@ -42,8 +44,7 @@ CATCH_UP_MAX_S = 30.0
 """A cache that doesn't show a write for so long is broken off from the server: its own retries come first."""
 
 
-@dataclass(slots=True)
-class _Written:
+class _Written(Struct):
     """What a reconcile has written, and so must be able to read."""
 
     revisions: dict[type[Any], int] = field(default_factory=dict)

@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from knarr.api.core.v1 import Event, EventSource, ObjectReference
 from knarr.api.errors import AlreadyExists, APIError, NotFound
@@ -43,8 +44,7 @@ _Pending = tuple[float, Any, str, str, str, str]
 """When, about what, type, reason, message, field path."""
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(Struct):
     """An event that was written."""
 
     name: str
@@ -52,16 +52,14 @@ class _Known:
     count: int
 
 
-@dataclass(slots=True)
-class _Similar:
+class _Similar(Struct):
     """The messages of one kind of event on one object."""
 
     last_s: float
     messages: set[str] = field(default_factory=set)
 
 
-@dataclass(slots=True)
-class _Allowance:
+class _Allowance(Struct):
     """How many events an object may still get (a token bucket)."""
 
     left: float

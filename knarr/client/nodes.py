@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from knarr.api.core.v1 import Pod
 
 
-@dataclass(frozen=True, slots=True)
-class LogOptions:
+class LogOptions(Struct, frozen=True):
     """Which part of a container's log is wanted (core/v1 PodLogOptions)."""
 
     container: str
@@ -46,8 +46,7 @@ class Streams(Protocol):
         """Let go; an exec'd process that still runs is killed, an attached container is not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """CPU and memory that something has used, and uses."""
 
     at_s: float
@@ -65,8 +64,7 @@ class Usage:
     """When it began."""
 
 
-@dataclass(frozen=True, slots=True)
-class PodUsage:
+class PodUsage(Struct, frozen=True):
     """What a pod uses, by container; those that don't run are left out."""
 
     namespace: str
@@ -76,8 +74,7 @@ class PodUsage:
     containers: dict[str, Usage]
 
 
-@dataclass(frozen=True, slots=True)
-class NodeUsage:
+class NodeUsage(Struct, frozen=True):
     """What a node uses, and each of its pods."""
 
     whole: Usage | None
@@ -85,8 +82,7 @@ class NodeUsage:
     pods: tuple[PodUsage, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class NodePage:
+class NodePage(Struct, frozen=True):
     """What a node answers by HTTP."""
 
     body: bytes

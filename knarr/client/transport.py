@@ -7,12 +7,12 @@ otherwise they travel over HTTPS. Both ways are a `Transport`, and nothing above
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
 
+from msgspec import Struct, field
 
-@dataclass(frozen=True, slots=True)
-class User:
+
+class User(Struct, frozen=True):
     """Who asks (authentication.k8s.io UserInfo)."""
 
     name: str
@@ -21,8 +21,7 @@ class User:
     extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class Request:
+class Request(Struct):
     """One request to the API. Header names are in lower case."""
 
     method: str
@@ -38,8 +37,7 @@ class Request:
     """All values of parameters that may be repeated (command)."""
 
 
-@dataclass(frozen=True, slots=True)
-class FlowHeaders:
+class FlowHeaders(Struct, frozen=True):
     """By which flow schema and priority level a request was let in: headers of its answer (KEP-1040)."""
 
     headers: Mapping[str, str]
@@ -55,8 +53,7 @@ class FlowHeaders:
         return cls(headers, "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode())
 
 
-@dataclass(slots=True)
-class Answer:
+class Answer(Struct):
     """One answer. Either `body` or `stream` is used."""
 
     status: int
@@ -84,8 +81,7 @@ class Socket(Protocol):
     async def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Upgrade:
+class Upgrade(Struct, frozen=True):
     """What to do with a request that becomes a WebSocket."""
 
     subprotocols: tuple[str, ...]

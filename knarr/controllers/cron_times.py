@@ -6,8 +6,9 @@ its runs, one that comes twice in autumn runs them twice. What is missed is upst
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+
+from msgspec import Struct
 
 from knarr.api.batch.schedule import Schedule, parse_schedule
 from knarr.api.batch.v1 import CronJob, CronJobStatus
@@ -24,8 +25,7 @@ class NeverRuns(ValueError):
     """A schedule that is well written, but has no time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timetable:
+class Timetable(Struct, frozen=True):
     """A schedule in its zone. Moments are UTC, whole seconds."""
 
     schedule: Schedule
@@ -86,8 +86,7 @@ def zone_of(cron_job: CronJob) -> tzinfo:
         raise UnknownZone(name) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Missed:
+class Missed(Struct, frozen=True):
     """The last time since the last run at which it should have run, if any, and roughly how many there were."""
 
     since: datetime

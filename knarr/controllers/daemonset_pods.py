@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from knarr.api.apps.daemonsets import TEMPLATE_GENERATION
 from knarr.api.apps.v1 import DaemonSet, DaemonSetSpec, DaemonSetStatus
@@ -45,16 +46,14 @@ ALWAYS_TOLERATED = (
 HOST_NETWORK_TOLERATED = Toleration(key=PRESSURE["NetworkUnavailable"], operator="Exists", effect="NoSchedule")
 
 
-@dataclass(slots=True)
-class Step:
+class Step(Struct):
     """Names of nodes that get a pod, and pods that go."""
 
     create: list[str] = field(default_factory=list)
     delete: list[Pod] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(Struct, frozen=True):
     """What a decision is made from."""
 
     daemon_set: DaemonSet

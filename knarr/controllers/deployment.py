@@ -8,7 +8,8 @@ is reported, `revisions` the history; this file is the order of things.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from knarr.api.apps.v1 import Deployment, DeploymentStatus, ReplicaSet
 from knarr.api.core.pod_state import is_terminal
@@ -54,8 +55,7 @@ from knarr.controllers.rolling import (
 )
 
 
-@dataclass(slots=True)
-class Rollout:
+class Rollout(Struct):
     """A Deployment and its ReplicaSets, as this reconcile has left them so far."""
 
     deployment: Deployment

@@ -8,9 +8,10 @@ controllers of the pods want, unless minAvailable is a plain number: then it is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct
 
 from knarr.api.apps.v1 import Deployment, ReplicaSet, StatefulSet
 from knarr.api.core.pod_state import is_ready
@@ -45,8 +46,7 @@ class Uncountable(Exception):
     """Nobody can say how many pods there should be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(Struct, frozen=True):
     """What a budget comes to."""
 
     expected: int

@@ -8,8 +8,9 @@ are gone, as terminating, and as serving while they are ready (KEP-1672).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from ipaddress import ip_address
+
+from msgspec import Struct, field
 
 from knarr.api.core.pod_state import is_ready
 from knarr.api.core.v1 import Node, Pod, Service
@@ -46,8 +47,7 @@ Ports = tuple[tuple[str | None, int | None, str | None, str | None], ...]
 """The ports of a slice: name, number, protocol, application protocol."""
 
 
-@dataclass(slots=True)
-class Changes:
+class Changes(Struct):
     """What to do with the slices of a Service."""
 
     create: list[EndpointSlice] = field(default_factory=list)

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from knarr.api.core.v1 import Event
 from knarr.api.errors import Conflict, Invalid, NotFound
@@ -35,8 +36,7 @@ ORPHANED_AT_ONCE = 50
 """Dependents let go in one batch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Vertex:
+class Vertex(Struct, frozen=True):
     """An object in the graph."""
 
     resource: Resource
@@ -51,8 +51,7 @@ class Vertex:
     """It is being deleted, and lets its dependents go first."""
 
 
-@dataclass(slots=True)
-class Owners:
+class Owners(Struct):
     """The owners of an object, sorted by what they mean to it."""
 
     solid: list[OwnerReference]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from knarr.api.autoscaling.v2 import (
     ContainerResourceMetricStatus,
@@ -54,8 +55,7 @@ REMEMBERED_MAX = 10_000
 """Autoscalers whose past is known; the one not seen for the longest time begins anew."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """What is scaled."""
 
     path: str

@@ -7,7 +7,8 @@ that matches decides.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from knarr.api.batch.indexes import Intervals, count_indexes, read_indexes
 from knarr.api.batch.v1 import (
@@ -19,8 +20,7 @@ from knarr.api.batch.v1 import (
 from knarr.api.core.v1 import ContainerStatus, Pod, PodStatus
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(Struct, frozen=True):
     """What a failed pod means."""
 
     action: str = "Count"

@@ -7,7 +7,8 @@ replacement KEP-3939.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from knarr.api.batch.job_spec import is_indexed
 from knarr.api.batch.v1 import Job, JobSpec
@@ -173,8 +174,7 @@ def _rank(pod: Pod) -> tuple[float, ...]:
 # Held back
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(Struct, frozen=True):
     """Failures since the last success, and when the last of them was."""
 
     failures: int = 0

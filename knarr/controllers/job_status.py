@@ -8,9 +8,10 @@ SuccessCriteriaMet as soon as it is decided, Failed or Complete when all its pod
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
+from msgspec import Struct, field
 
 from knarr.api.batch.indexes import Intervals, count_indexes, has_index, read_indexes, with_indexes, write_indexes
 from knarr.api.batch.job_spec import is_indexed
@@ -42,8 +43,7 @@ FAILURE_TARGET, SUCCESS_CRITERIA_MET = "FailureTarget", "SuccessCriteriaMet"
 FINAL = {FAILURE_TARGET: "Failed", SUCCESS_CRITERIA_MET: "Complete"}
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """A Job and its pods, counted together with what its status doesn't show yet."""
 
     job: Job
@@ -119,7 +119,7 @@ def _with_indexes(seen: Seen, candidates: Sequence[Pod]) -> Seen:
             over = index in active or has_index(completed, index) or has_index(failed_indexes, index)
             if not over and (index not in replaced or _age(replaced[index]) <= _age(pod)):
                 replaced[index] = pod
-    return dataclasses.replace(
+    return msgspec.structs.replace(
         seen,
         succeeded=count_indexes(completed),
         completed_before=before,
@@ -207,8 +207,7 @@ def _restarts_exceed(seen: Seen) -> bool:
 # What to do about the number of pods
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """Pods to create (of which index, None without), or to delete; or to look again."""
 
     create: Sequence[int | None] = ()
@@ -289,8 +288,7 @@ def suspended_or_resumed(status: JobStatus, spec: JobSpec, now_s: float) -> JobS
     return resumed if resumed is status else replace(resumed, start_time=utc(now_s))
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(Struct, frozen=True):
     """The status to write before the finalizers of `release` go; `whole` if no pod has to wait for the next look."""
 
     status: JobStatus

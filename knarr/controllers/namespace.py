@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from knarr.api.core.v1 import Namespace, NamespaceCondition, NamespaceSpec, NamespaceStatus, Pod
 from knarr.api.errors import APIError, NotFound
@@ -44,8 +45,7 @@ FINE = (
 """The conditions, in upstream's order, as they are when nothing holds the deletion up."""
 
 
-@dataclass(slots=True)
-class Remains:
+class Remains(Struct):
     """What is left in a namespace, and what went wrong."""
 
     counts: dict[str, int] = field(default_factory=dict)

@@ -8,8 +8,9 @@ Heartbeats are timed by when this loop saw them, not by what the node's clock sa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from knarr.api.coordination.v1 import Lease
 from knarr.api.core.pod_state import is_ready
@@ -32,8 +33,7 @@ WATCHED_CONDITIONS = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 OWN_KEYS = frozenset({NOT_READY, UNREACHABLE, UNSCHEDULABLE, *PRESSURE.values()})
 
 
-@dataclass(slots=True)
-class Heartbeat:
+class Heartbeat(Struct):
     """The last sign of life of a node."""
 
     sign: tuple[Any, ...]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from knarr.api.core.pod_amounts import pod_requests
 from knarr.api.core.pod_state import is_ready, phase, ready_condition
@@ -28,8 +29,7 @@ class NoAnswer(Exception):
     """The metric says nothing about the number of replicas."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """What a pod uses, in thousandths of the metric's unit, taken over `window_s` until `time_s`."""
 
     value: int
@@ -37,8 +37,7 @@ class Sample:
     window_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Tolerances:
+class Tolerances(Struct, frozen=True):
     """How far from the target a metric may be without anything being done (KEP-4951)."""
 
     up: float = TOLERANCE
@@ -48,8 +47,7 @@ class Tolerances:
         return 1 - self.down <= ratio <= 1 + self.up
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(Struct, frozen=True):
     """Replicas that a metric asks for, and what it was found to be."""
 
     replicas: int
@@ -60,8 +58,7 @@ class Proposal:
     value: int | None = None
 
 
-@dataclass(slots=True)
-class _Groups:
+class _Groups(Struct):
     """Names of pods by what their samples are worth."""
 
     ready: int = 0

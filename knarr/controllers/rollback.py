@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from knarr.api.apps.v1 import Deployment, DeploymentStatus, ReplicaSet
 from knarr.api.core.pod_state import is_active, is_ready
@@ -45,8 +46,7 @@ CHECK_FAILURES_MAX = 3
 """So many failed looks in a row, and the check has failed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """Why a rollout failed: a reason for the condition, and what happened."""
 
     reason: str

@@ -11,7 +11,8 @@ ReplicaSet has seen what it was told: so the bounds hold for pods, not for numbe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from knarr.api.apps.v1 import Deployment, ReplicaSet
 from knarr.api.types import IntOrString
@@ -23,8 +24,7 @@ MAX_REPLICAS = "deployment.kubernetes.io/max-replicas"
 """On a ReplicaSet: that number with the surge."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
+class Scale(Struct, frozen=True):
     """A ReplicaSet is to have so many pods."""
 
     replica_set: ReplicaSet

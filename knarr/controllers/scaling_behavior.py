@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from knarr.api.autoscaling.v2 import HorizontalPodAutoscalerSpec, HPAScalingRules
 
@@ -19,8 +20,7 @@ MEMORY_MAX = 4096
 """Recommendations and changes remembered of one autoscaler."""
 
 
-@dataclass(slots=True)
-class Memory:
+class Memory(Struct):
     """What was recommended and done before, as (when, how many)."""
 
     recommendations: list[tuple[float, int]] = field(default_factory=list)
@@ -39,8 +39,7 @@ class Memory:
         done[:] = [*kept[-MEMORY_MAX:], (now_s, abs(after - before))]
 
 
-@dataclass(frozen=True, slots=True)
-class Normalized:
+class Normalized(Struct, frozen=True):
     """The replicas that are allowed now, and what the conditions AbleToScale and ScalingLimited say of them."""
 
     replicas: int

@@ -9,7 +9,8 @@ name is taken. As upstream's pkg/controller/statefulset decides it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from knarr.api.apps.v1 import ControllerRevision, StatefulSet, StatefulSetStatus
 from knarr.api.core.pod_state import is_ready, is_terminal, phase
@@ -42,8 +43,7 @@ BURST_MAX = 500
 """Pods that a look at a Parallel set creates or deletes."""
 
 
-@dataclass(slots=True)
-class Step:
+class Step(Struct):
     """What to do now: ordinals to create, pods to delete, pods (and their claims) to set right."""
 
     create: list[int] = field(default_factory=list)
@@ -51,8 +51,7 @@ class Step:
     mend: list[Pod] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Revisions:
+class Revisions(Struct, frozen=True):
     """The template that pods had when the last rollout was complete, and the one that they are to have."""
 
     current: ControllerRevision

@@ -16,7 +16,8 @@ import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
@@ -149,8 +150,7 @@ def _set_namespace(descriptor: int) -> None:
         raise OSError(number, f"setns: {os.strerror(number)}")
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Struct, frozen=True):
     """A network interface."""
 
     index: int
@@ -350,8 +350,7 @@ _CONNTRACK_GET, _CONNTRACK_DELETE = (1 << 8) | 1, (1 << 8) | 2
 _TUPLE_ORIGINAL, _TUPLE_REPLY, _CONNTRACK_ID = 1, 2, 12
 
 
-@dataclass(frozen=True, slots=True)
-class TrackedConnection:
+class TrackedConnection(Struct, frozen=True):
     """A connection as the kernel tracks it: where it was sent, and who answers it."""
 
     protocol: int

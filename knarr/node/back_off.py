@@ -6,7 +6,7 @@ uses it).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 BACK_OFF_MIN_S = 10.0
 BACK_OFF_MAX_S = 300.0
@@ -14,8 +14,7 @@ QUIET_S = 2 * BACK_OFF_MAX_S
 """Without a failure for so long, the count begins anew."""
 
 
-@dataclass(slots=True)
-class BackOff:
+class BackOff(Struct):
     """One thing that may fail again and again."""
 
     delay_s: float = 0.0

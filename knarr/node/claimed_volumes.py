@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from knarr.api.core.persistent_volumes import SOURCES
 from knarr.api.core.v1 import (
@@ -32,8 +33,7 @@ FILE_BITS = 0o660
 """What the pod's group may do with what is its own (upstream's SetVolumeOwnership)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(Struct, frozen=True):
     """What a pod's volume is on this host."""
 
     path: str

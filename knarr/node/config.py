@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 KUBELET_VERSION = "v1.36.0"
 """The API level that the node claims, in nodeInfo.kubeletVersion."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeConfig:
+class NodeConfig(Struct, frozen=True):
     """One node. With `hollow` no file, mount or connection is made for pods: for the simulated runtime."""
 
     name: str

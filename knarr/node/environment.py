@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from knarr.api.core.v1 import ConfigMap, Container, EnvVar, EnvVarSource, Pod, Secret, Service
 from knarr.node.fields import UnknownField, field_value, resource_value
@@ -23,8 +24,7 @@ class ConfigurationError(Exception):
     """The container can't be configured: what CreateContainerConfigError shows as its message."""
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(Struct, frozen=True):
     """What a container's configuration may refer to."""
 
     config_map: Callable[[str], ConfigMap | None]

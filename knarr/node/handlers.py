@@ -9,8 +9,9 @@ import asyncio
 import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
 
 from knarr.api.core.v1 import Container, HTTPGetAction, LifecycleHandler, Probe
 from knarr.api.types import IntOrString
@@ -35,8 +36,7 @@ USER_AGENT = "kube-probe/1.36"
 Action = Probe | LifecycleHandler
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     success: bool
     message: str = ""
 

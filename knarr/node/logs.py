@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from knarr.client.nodes import LogOptions
 from knarr.node.inotify import Inotify
@@ -19,8 +20,7 @@ BLOCK_BYTES = 64 << 10
 """Read at a time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One line of the file."""
 
     time: bytes

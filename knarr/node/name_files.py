@@ -8,7 +8,8 @@ they say ClusterFirstWithHostNet.)
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from knarr.api.core.v1 import Pod, PodSpec
 
@@ -21,8 +22,7 @@ SEARCHES_MAX = 32
 SEARCH_CHARACTERS_MAX = 2048
 
 
-@dataclass(slots=True)
-class ResolverConfiguration:
+class ResolverConfiguration(Struct):
     """What resolv.conf says."""
 
     servers: list[str] = field(default_factory=list)

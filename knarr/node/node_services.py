@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from msgspec import Struct, field
 
 from knarr.api.core.v1 import Pod, Service
 from knarr.client.client import Client
@@ -33,8 +34,7 @@ class HostPorts(Protocol):
     async def unmap_ports(self, sandbox_id: str) -> None: ...
 
 
-@dataclass(slots=True)
-class NodeServices:
+class NodeServices(Struct):
     """The parts of the node agent that a pod uses."""
 
     client: Client

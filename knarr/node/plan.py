@@ -8,7 +8,8 @@ as its restart policy says, after its back-off. When no container is to run agai
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from knarr.api.core.v1 import Container, PodSpec
 from knarr.node.resources import is_sidecar
@@ -16,8 +17,7 @@ from knarr.node.runtime import contract
 from knarr.node.runtime.contract import ContainerState
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """What there is of one container of the spec."""
 
     newest: contract.Container | None = None
@@ -34,8 +34,7 @@ class Seen:
     """Back-off: it is not started again before."""
 
 
-@dataclass(slots=True)
-class Plan:
+class Plan(Struct):
     """The next steps. What isn't in it is as it should be, or has to wait for something."""
 
     over: bool = False

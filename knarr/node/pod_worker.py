@@ -11,8 +11,9 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from knarr.api import types
 from knarr.api.core.v1 import Container, LifecycleHandler, Pod, PodCondition, PodSpec, PodStatus

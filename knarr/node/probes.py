@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from knarr.api.core.v1 import Container, Probe
 from knarr.clock import Clock
@@ -19,8 +20,7 @@ TIMEOUT_S = 1
 FAILURES = 3
 
 
-@dataclass(slots=True)
-class Health:
+class Health(Struct):
     """What the probes of one run of a container have found."""
 
     started: bool = False
@@ -33,8 +33,7 @@ class Health:
     """The container is being ended: only readiness still matters."""
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(Struct):
     """Results in a row: what the thresholds are held against."""
 
     success_threshold: int

@@ -7,7 +7,8 @@ every container's limits equal its requests, BestEffort when there are neither, 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from knarr.api.core.v1 import Container, Pod, PodSpec
 from knarr.api.quantity import milli, parse_quantity, whole
@@ -58,8 +59,7 @@ def container_resources(container: Container) -> Resources:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class PodBounds:
+class PodBounds(Struct, frozen=True):
     """Bounds of the pod's whole group."""
 
     cpu_shares: int

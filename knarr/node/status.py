@@ -6,8 +6,9 @@ All of it is computed from what there is; only the moments of transition are tak
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
+
+from msgspec import Struct, field
 
 from knarr.api import types
 from knarr.api.core.v1 import (
@@ -38,16 +39,14 @@ OWN_CONDITIONS = (READY_TO_START, "Initialized", "Ready", "ContainersReady", "Po
 """Those that the node writes; all others belong to others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Struct, frozen=True):
     """Why a container doesn't run."""
 
     reason: str
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(Struct, frozen=True):
     """What is known of one container."""
 
     newest: contract.Container | None = None
@@ -64,8 +63,7 @@ class Observed:
     """What the API said of it last, for what the runtime no longer knows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(Struct, frozen=True):
     """Why the node ended a pod by itself (DeadlineExceeded, …)."""
 
     reason: str

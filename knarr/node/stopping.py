@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from knarr.api.core.v1 import Container, PodSpec
 from knarr.node.ephemeral import all_containers
@@ -21,8 +22,7 @@ Turn = Callable[[float], Awaitable[None]]
 """Waits, at most so many seconds, until it is a container's turn to end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stopping:
+class Stopping(Struct, frozen=True):
     """How the containers of one pod are ended."""
 
     node: NodeServices

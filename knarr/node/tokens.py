@@ -6,8 +6,10 @@ When it can't be renewed the old one stays until its end.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import datetime
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from knarr.api.authentication.v1 import BoundObjectReference, TokenRequest, TokenRequestSpec
 from knarr.api.core.v1 import Pod, ServiceAccount, ServiceAccountTokenProjection
@@ -23,8 +25,7 @@ RETRY_S = 30.0
 """A renewal that failed is tried again after so long; there is a fifth of the token's life left for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
+class _Token(Struct, frozen=True):
     text: str
     renew_s: float
     ends_s: float

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import compress
 from operator import add, itemgetter
 from random import Random
@@ -32,19 +31,18 @@ Checks = Sequence[tuple[Outside, Any]]
 """Plugins that a pod concerns, each with what it prepared."""
 
 
-@dataclass(slots=True)
-class PodClass:
+class PodClass(msgspec.Struct):
     """Pods that ask for the same, and what their plugins say of each node, by place."""
 
     filters: list[tuple[Plugin, Any]]
     scorers: list[tuple[Plugin, Any]]
     comparers: list[tuple[Plugin, Any]]
-    refusals: list[Refusal | None] = field(default_factory=list)
-    fits: list[bool] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    compared: list[list[float]] = field(default_factory=list)
+    refusals: list[Refusal | None] = msgspec.field(default_factory=list)
+    fits: list[bool] = msgspec.field(default_factory=list)
+    scores: list[float] = msgspec.field(default_factory=list)
+    compared: list[list[float]] = msgspec.field(default_factory=list)
     """Raw scores of each comparer: they mean something only beside those of other nodes."""
-    stale: set[int] = field(default_factory=set)
+    stale: set[int] = msgspec.field(default_factory=set)
     """To be judged when they are looked at."""
     change: int = -1
     """Of the cache: so far this is up to date."""
@@ -88,8 +86,9 @@ class PodClass:
 class Choice:
     """Chooses nodes, by all plugins."""
 
-    def __init__(self, cache: Cache, plugins: Sequence[Aspect], random: Random) -> None:
+    def __init__(self, cache: Cache, plugins: Sequence[Aspect], random: Random, nodes_percent: int = 0) -> None:
         self._cache = cache
+        self._nodes_percent = nodes_percent
         self._local = [plugin for plugin in plugins if isinstance(plugin, Plugin)]
         self._spanning = [plugin for plugin in plugins if isinstance(plugin, Spanning)]
         self._outside = [plugin for plugin in plugins if isinstance(plugin, Outside)]
@@ -119,7 +118,7 @@ class Choice:
     def _feasible(self, pod: PodInfo, pod_class: PodClass, checks: Checks, barriers: Sequence[Barrier]) -> list[int]:
         """Places of enough nodes that will do, from where the last search ended."""
         nodes = self._cache.nodes
-        enough = _enough(len(nodes))
+        enough = _enough(len(nodes), self._nodes_percent)
         place = self._begin % len(nodes) if nodes and enough < len(nodes) else 0
         found: list[int] = []
         left = len(nodes)
@@ -139,7 +138,8 @@ class Choice:
     ) -> list[int]:
         nodes, stale = self._cache.nodes, pod_class.stale
         if stale:
-            pod_class.judge([place for place in stale if begin <= place < end], nodes)
+            few = stale if len(stale) < end - begin else range(begin, end)
+            pod_class.judge([place for place in few if place in stale and begin <= place < end], nodes)
         places = list(compress(range(begin, end), pod_class.fits[begin:end]))
         for barrier in barriers:
             domains, refuses = self._cache.domains(barrier.key), barrier.refuses
@@ -173,7 +173,7 @@ class Choice:
         return [(plugin, prepared) for plugin in self._outside if (prepared := plugin.prepare(pod)) is not None]
 
     def _barriers(self, pod: PodInfo) -> list[Barrier]:
-        return [barrier for plugin in self._spanning for barrier in plugin.barriers(pod)]
+        return [barrier for plugin in self._spanning if plugin.filters for barrier in plugin.barriers(pod)]
 
     def _barred(self, node: NodeInfo, barriers: Sequence[Barrier]) -> Refusal | None:
         for barrier in barriers:
@@ -236,9 +236,9 @@ def _with_compared(totals: Sequence[float], plugin: Aspect, prepared: Any, score
     return list(map(add, totals, map(dict(zip(different, weighted, strict=True)).__getitem__, scores)))
 
 
-def _enough(nodes: int) -> int:
-    """How many feasible nodes are enough (upstream's adaptive percentageOfNodesToScore)."""
-    percent = max(50 - nodes // 125, SHARE_MIN_PERCENT)
+def _enough(nodes: int, percent: int) -> int:
+    """How many feasible nodes are enough (percentageOfNodesToScore; without one, upstream's adaptive share)."""
+    percent = percent or max(50 - nodes // 125, SHARE_MIN_PERCENT)
     return max(NODES_MIN, nodes * percent // 100)
 
 

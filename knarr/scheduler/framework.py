@@ -17,8 +17,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
+
+from msgspec import Struct
 
 from knarr.client.client import Client
 from knarr.client.informer import Informer, Informers
@@ -30,8 +31,7 @@ Pick = Callable[[Sequence[Any]], Sequence[Any]]
 """Takes from a list by place what is about the nodes that are left."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """Why a node will not do."""
 
     plugin: str
@@ -40,8 +40,7 @@ class Refusal:
     """Pods leaving the node could change it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Barrier:
+class Barrier(Struct, frozen=True):
     """Domains of a topology key that will not do."""
 
     key: str
@@ -67,8 +66,7 @@ class Helped(Protocol):
     def __call__(self, plugin: str, claim: str | None, *, sure: bool) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Connections:
+class Connections(Struct, frozen=True):
     """The world outside of nodes and pods."""
 
     client: Client
@@ -81,7 +79,8 @@ class Aspect:
     """What plugins of all shapes have. Answers must depend on nothing but the arguments and the cache."""
 
     name: ClassVar[str] = ""
-    weight: ClassVar[int] = 0
+    filters: bool = True
+    weight: int = 0
     """Of its score; 0 when it doesn't score."""
 
     def __init__(self, cache: Cache) -> None:
@@ -99,7 +98,6 @@ class Aspect:
 class Plugin(Aspect):
     """One aspect of the choice of a node, about the pod and that node."""
 
-    filters: ClassVar[bool] = True
     comparing: ClassVar[bool] = False
     """Its raw scores go through `normalize`."""
 

@@ -8,8 +8,9 @@ lowest highest priority, smallest sum of priorities, fewest pods, youngest.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from random import Random
+
+from msgspec import Struct
 
 from knarr.api.core.v1 import Pod
 from knarr.api.meta.owners import selector_for
@@ -25,8 +26,7 @@ PRIORITY_SHIFT = 2**31
 """Makes all priorities positive, so that more victims never sum up to less."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A node, and who would have to go from it."""
 
     node: NodeInfo

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from knarr.client.workqueue import WorkQueue
 from knarr.clock import Clock
@@ -21,8 +22,7 @@ BACKOFF_MAX_S = 10.0
 PARKED_MAX_S = 300.0
 
 
-@dataclass(slots=True)
-class Waiting:
+class Waiting(Struct):
     """A pod that waits."""
 
     pod: PodInfo

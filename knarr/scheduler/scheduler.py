@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from knarr.api.apps.v1 import ReplicaSet, StatefulSet
 from knarr.api.core.pod_state import is_terminal
@@ -34,51 +35,50 @@ from knarr.client.client import Client
 from knarr.client.events import EventRecorder
 from knarr.client.informer import Informer, Informers, key_of
 from knarr.clock import Clock, utc
-from knarr.figures import Distribution, Figure, exponential
+from knarr.figures import Figure
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
-from knarr.scheduler.choice import Choice
-from knarr.scheduler.framework import BindingRefused, Connections, Outside, Spanning, Unschedulable
+from knarr.scheduler.configuration import DEFAULT_NAME, Profile
+from knarr.scheduler.framework import BindingRefused, Connections, Outside, Unschedulable
 from knarr.scheduler.plugins import ALL
 from knarr.scheduler.plugins.inter_pod_affinity import InterPodAffinity
-from knarr.scheduler.plugins.topology_spread import TopologySpread
-from knarr.scheduler.preemption import Budgets, Candidate, Preemption
+from knarr.scheduler.preemption import Budgets, Candidate
+from knarr.scheduler.profile import SPANNING, Framework
 from knarr.scheduler.queue import SchedulingQueue, Waiting
 
-NAME = "default-scheduler"
 WRITERS = 64
 """Bindings and refusals written at once: enough to share the store's commits."""
 WRITES_MAX = 2000
 """Choices made ahead of their bindings."""
 
-ATTEMPT_BOUNDS_S = exponential(0.001, 2, 15)
-
 log = logging.getLogger("knarr.scheduler")
 
 
 class Scheduler:
-    """Binds pods of `schedulerName` NAME to nodes. `run` works until cancelled."""
+    """Binds pods whose `schedulerName` is that of a profile to nodes. `run` works until cancelled."""
 
-    def __init__(self, client: Client, informers: Informers, clock: Clock) -> None:
+    def __init__(
+        self, client: Client, informers: Informers, clock: Clock, profiles: Sequence[Profile] = (Profile(),)
+    ) -> None:
         self._client = replace(client, field_manager="kube-scheduler")
         self._clock = clock
-        self._events = EventRecorder(client, clock, NAME)
         self._cache = Cache()
         self._queue = SchedulingQueue(clock)
-        plugins = [plugin(self._cache) for plugin in ALL]
-        for plugin in plugins:
-            if isinstance(plugin, TopologySpread):
-                plugin.group_of = self._group_of
-            if isinstance(plugin, InterPodAffinity):
-                plugin.labels_of = self._labels_of
-                self._affinity = plugin
-        self._outside = [plugin for plugin in plugins if isinstance(plugin, Outside)]
+        self._outside = [plugin(self._cache) for plugin in ALL if issubclass(plugin, Outside)]
         self._tasks: asyncio.TaskGroup | None = None
         to = Connections(self._client, informers, clock, self._helped)
         self._connected: list[Informer[Any]] = [each for plugin in self._outside for each in plugin.connect(to)]
-        self._spanning = frozenset(plugin.name for plugin in plugins if isinstance(plugin, Spanning))
-        self._choice = Choice(self._cache, plugins, clock.random)
-        self._preemption = Preemption(self._cache, self._choice, clock.random)
-        self._attempts = {result: Distribution(ATTEMPT_BOUNDS_S) for result in ("error", "scheduled", "unschedulable")}
+        self._frameworks = {
+            profile.name: Framework(
+                profile,
+                self._cache,
+                self._outside,
+                EventRecorder(client, clock, profile.name),
+                clock,
+                group_of=self._group_of,
+                labels_of=self._labels_of,
+            )
+            for profile in profiles
+        }
         self._preemptions = 0
         self._writes: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(WRITES_MAX)
         self._nodes = informers.of(Node)
@@ -109,7 +109,8 @@ class Scheduler:
             await informer.synced.wait()
         async with asyncio.TaskGroup() as group:
             self._tasks = group
-            group.create_task(self._events.run(), name="scheduler events")
+            for name, framework in self._frameworks.items():
+                group.create_task(framework.events.run(), name=f"{name} events")
             group.create_task(self._queue.run_timers(), name="scheduler timers")
             for number in range(WRITERS):
                 group.create_task(self._write(), name=f"scheduler writer {number}")
@@ -121,22 +122,27 @@ class Scheduler:
             began_s = self._clock.monotonic_s()
             try:
                 write = self._place(waiting)
-                self._count("unschedulable" if waiting.parked else "scheduled", began_s)
+                self._count(waiting, "unschedulable" if waiting.parked else "scheduled", began_s)
             except Exception:
                 log.exception("%s: scheduling failed", waiting.pod.key)
-                self._count("error", began_s)
+                self._count(waiting, "error", began_s)
                 self._queue.park(waiting)
                 continue
             await self._writes.put(write)
             await asyncio.sleep(0)  # let the others run: a burst of pods must not hold up the whole process
 
-    def _count(self, result: str, began_s: float) -> None:
-        self._attempts[result].observe(self._clock.monotonic_s() - began_s)
+    def _count(self, waiting: Waiting, result: str, began_s: float) -> None:
+        attempts = self._framework(waiting.pod).attempts
+        attempts[result].observe(self._clock.monotonic_s() - began_s)
 
     def figures(self) -> Iterator[Figure]:
         """What upstream's scheduler counts, as far as there is the same thing here."""
         labels = "profile", "result"
-        times = {(NAME, result): each for result, each in self._attempts.items()}
+        times = {
+            (name, result): each
+            for name, framework in self._frameworks.items()
+            for result, each in framework.attempts.items()
+        }
         counts = {key: sum(each.counts) for key, each in times.items()}
         text = "Attempts to find a node for a pod, by how they ended."
         yield Figure("counter", "scheduler_schedule_attempts_total", text, labels, counts)
@@ -153,7 +159,7 @@ class Scheduler:
         """Decide about one pod; what is to be written comes back."""
         pod = waiting.pod
         try:
-            node = self._choice.node_for(pod)
+            node = self._framework(pod).choice.node_for(pod)
         except Unschedulable as refusal:
             self._queue.park(waiting, refusal.plugins or frozenset({"nodes"}))
             return self._make_room(waiting, refusal)
@@ -168,8 +174,9 @@ class Scheduler:
         """Let others give way to a pod that fits nowhere, if that would help; what is to be written comes back."""
         pod = waiting.pod
         spec, message = pod.pod.spec, refusal.message()
+        preemption = self._framework(pod).preemption
         nominated = self._cache.nominated_node(pod.key)
-        if not self._preemption.could_help(pod):
+        if preemption is None or not preemption.could_help(pod):
             return lambda: self._refuse(waiting, message)
         if spec and spec.preemption_policy == "Never":
             message = refusal.message_with("not eligible due to preemptionPolicy=Never.")
@@ -178,7 +185,7 @@ class Scheduler:
             message = refusal.message_with("not eligible due to a terminating pod on the nominated node.")
             return lambda: self._refuse(waiting, message)
         self._preemptions += 1
-        candidate = self._preemption.candidate(pod, refusal.curable, Budgets(self._budgets.all()))
+        candidate = preemption.candidate(pod, refusal.curable, Budgets(self._budgets.all()))
         if candidate is None:
             self._cache.withdraw(pod.key)
             return lambda: self._refuse(waiting, message)
@@ -231,7 +238,7 @@ class Scheduler:
             plugin.unreserve(waiting.pod)
         self._cache.forget(waiting.pod)
         if message:
-            self._events.warning(waiting.pod.pod, "FailedScheduling", message)
+            self._events_of(waiting.pod.pod).warning(waiting.pod.pod, "FailedScheduling", message)
         self._queue.park(waiting)
 
     async def _bind_now(self, waiting: Waiting, node_name: str) -> None:
@@ -256,7 +263,7 @@ class Scheduler:
             plugin.unreserve(waiting.pod)
         if self._queue.get(waiting.pod.key) is waiting:
             self._queue.remove(waiting.pod.key)
-        self._events.normal(pod, "Scheduled", f"Successfully assigned {namespace}/{name} to {node_name}")
+        self._events_of(pod).normal(pod, "Scheduled", f"Successfully assigned {namespace}/{name} to {node_name}")
 
     async def _preempt(
         self, waiting: Waiting, candidate: Candidate, outranked: Sequence[PodInfo], message: str
@@ -274,7 +281,7 @@ class Scheduler:
             type="DisruptionTarget",
             status="True",
             reason="PreemptionByScheduler",
-            message=f"{NAME}: preempting to accommodate a higher priority pod",
+            message=f"{_name_of(pod)}: preempting to accommodate a higher priority pod",
             observed_generation=victim.metadata.generation,
             last_transition_time=utc(self._clock.time_s()),
         )
@@ -288,7 +295,7 @@ class Scheduler:
         except APIError as error:
             log.warning("%s could not be preempted: %s", key_of(victim), error)
             return
-        self._events.normal(victim, "Preempted", f"Preempted by pod {pod.metadata.uid} on node {node_name}")
+        self._events_of(pod).normal(victim, "Preempted", f"Preempted by pod {pod.metadata.uid} on node {node_name}")
 
     async def _patch_status(self, pod: Pod, status: dict[str, Any]) -> bool:
         patch = {"metadata": {"uid": pod.metadata.uid}, "status": status}
@@ -302,7 +309,7 @@ class Scheduler:
     async def _refuse(self, waiting: Waiting, message: str, nominated: str = "") -> None:
         """Tell why it has no node, and which one it waits for, if others give way there."""
         pod = waiting.pod.pod
-        self._events.warning(pod, "FailedScheduling", message)
+        self._events_of(pod).warning(pod, "FailedScheduling", message)
         if waiting.message == message and not nominated:
             return
         waiting.message = message
@@ -321,6 +328,12 @@ class Scheduler:
             status["nominatedNodeName"] = nominated
         if not await self._patch_status(pod, status):
             waiting.message = ""
+
+    def _framework(self, pod: PodInfo) -> Framework:
+        return self._frameworks[_name_of(pod.pod)]
+
+    def _events_of(self, pod: Pod) -> EventRecorder:
+        return self._frameworks[_name_of(pod)].events
 
     # What the caches tell
 
@@ -346,7 +359,7 @@ class Scheduler:
                 self._freed((new.spec.node_name if new.spec else None) or "")
             if not known:
                 self._came(PodInfo(new))
-        elif not _is_to_be_scheduled(new):
+        elif _name_of(new) not in self._frameworks or not _is_to_be_scheduled(new):
             self._drop(key)
         elif not self._cache.is_assumed(key) or (old and old.metadata.uid != new.metadata.uid):
             self._cache.pod_changed(new)
@@ -376,15 +389,16 @@ class Scheduler:
     def _help(self, node: NodeInfo) -> None:
         """A node has changed, or has more room: try the pods again that it would help."""
         for waiting in self._queue.parked():
-            if self._choice.fits(waiting.pod, node):
+            if self._framework(waiting.pod).choice.fits(waiting.pod, node):
                 self._queue.wake(waiting, sure=True)
-            elif self._spanning & waiting.plugins:
+            elif SPANNING & waiting.plugins:
                 self._queue.wake(waiting, sure=False)
 
     def _came(self, pod: PodInfo) -> None:
         """A pod has a node: those that want to be near it may fit now."""
         for waiting in self._queue.parked():
-            if InterPodAffinity.name in waiting.plugins and self._affinity.is_drawn_by(waiting.pod, pod):
+            affinity = self._framework(waiting.pod).affinity
+            if InterPodAffinity.name in waiting.plugins and affinity.is_drawn_by(waiting.pod, pod):
                 self._queue.wake(waiting, sure=True)
 
     def _helped(self, plugin: str, claim: str | None, *, sure: bool) -> None:
@@ -395,7 +409,8 @@ class Scheduler:
 
     def _namespace_changed(self, old: Namespace | None, new: Namespace | None) -> None:
         if old is None or new is None or old.metadata.labels != new.metadata.labels:
-            self._affinity.namespaces_changed()
+            for framework in self._frameworks.values():
+                framework.affinity.namespaces_changed()
 
     def _labels_of(self, namespace: str) -> Mapping[str, str]:
         found = self._namespaces.get(namespace)
@@ -424,13 +439,13 @@ class Scheduler:
         return selector_for(workload.spec.selector) if workload and workload.spec else None
 
 
+def _name_of(pod: Pod) -> str:
+    """The profile that it wants."""
+    return (pod.spec.scheduler_name if pod.spec else None) or DEFAULT_NAME
+
+
 def _is_to_be_scheduled(pod: Pod) -> bool:
-    return (
-        pod.spec is not None
-        and pod.spec.scheduler_name in (None, "", NAME)
-        and pod.metadata.deletion_timestamp is None
-        and not pod.spec.scheduling_gates
-    )
+    return pod.spec is not None and pod.metadata.deletion_timestamp is None and not pod.spec.scheduling_gates
 
 
 def _asks_the_same(before: Pod, after: Pod) -> bool:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from knarr.api.selectors import Operator, Selector
 
@@ -31,16 +32,14 @@ class Kind(NamedTuple):
     """On its way out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Area:
+class Area(Struct, frozen=True):
     """The nodes that count, each with its domain."""
 
     domain_of: Mapping[str, str]
     domains: frozenset[str]
 
 
-@dataclass(slots=True, eq=False)
-class _Tally:
+class _Tally(Struct, eq=False):
     matches: Callable[[Kind], bool]
     label: Label | None
     area: Area

@@ -20,7 +20,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any, cast
 
 import msgspec
@@ -39,8 +38,7 @@ asking: ContextVar[str] = ContextVar("asking", default="")
 """On whose behalf the server works: the part of the cluster, as its transport is named."""
 
 
-@dataclass(frozen=True, slots=True)
-class Odds:
+class Odds(msgspec.Struct, frozen=True):
     """How likely each fault is, by write or by watch event; the longest delays in seconds."""
 
     refused: float = 0.0
@@ -64,8 +62,7 @@ class Odds:
 CALM = Odds()
 
 
-@dataclass(slots=True)
-class Weather:
+class Weather(msgspec.Struct):
     """The odds that hold now, for all parts of a cluster."""
 
     clock: Clock

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import ip_address
 from typing import TypeVar
+
+from msgspec import Struct, field
 
 from knarr.api.coordination.v1 import Lease, LeaseSpec
 from knarr.api.core.pod_state import is_terminal
@@ -63,8 +64,7 @@ CONDITIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(Struct, frozen=True):
     """How the containers of an image end by themselves; they aren't started again."""
 
     failing: float = 0.0
@@ -73,8 +73,7 @@ class Ending:
     """Least and most time that they run."""
 
 
-@dataclass(slots=True)
-class Faults:
+class Faults(Struct):
     """What goes wrong. Images are matched as pods write them."""
 
     silent_nodes: set[str] = field(default_factory=set)
@@ -86,8 +85,7 @@ class Faults:
     endings: dict[str, Ending] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class _Life:
+class _Life(Struct):
     """What the node knows of a pod that the API server doesn't."""
 
     uid: str

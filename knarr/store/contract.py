@@ -18,9 +18,10 @@ Promises:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
+
+from msgspec import Struct
 
 
 class StoreFailure(Exception):
@@ -56,8 +57,7 @@ class Mismatch(StoreFailure):
         self.record = record
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """A value as of a revision. `value` is stamped."""
 
     key: str
@@ -65,8 +65,7 @@ class Record:
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(Struct, frozen=True):
     """One change of a commit. `value` None deletes.
 
     `expect` is the precondition: a revision (the key is just at that), 0 (the key is absent), None (whatever).
@@ -77,8 +76,7 @@ class Write:
     expect: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(Struct, frozen=True):
     """The records of a prefix at one revision."""
 
     records: Sequence[Record]
@@ -95,8 +93,7 @@ class Kind(StrEnum):
     DELETED = "DELETED"
 
 
-@dataclass(slots=True, eq=False)
-class Event:
+class Event(Struct, eq=False):
     """A change of one key. Shared by all its watchers: what they derive from it is kept in `memo`, and made once."""
 
     kind: Kind

@@ -11,8 +11,9 @@ import asyncio
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from operator import attrgetter
+
+from msgspec import Struct
 
 from knarr.store.contract import (
     Compacted,
@@ -43,8 +44,7 @@ WATCH_BACKLOG_MAX = 10_000
 _revision_of = attrgetter("revision")
 
 
-@dataclass(frozen=True, slots=True)
-class Dead:
+class Dead(Struct, frozen=True):
     """A stored write that no read and no watch can ask for any more."""
 
     revision: int

@@ -19,9 +19,10 @@ import sqlite3
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+
+from msgspec import Struct
 
 from knarr.store.contract import FutureRevision, StoreFailure, Write
 from knarr.store.history import Dead
@@ -43,8 +44,7 @@ FORMAT = 1
 """Version of the table layout (PRAGMA user_version)."""
 
 
-@dataclass(slots=True)
-class _Commit:
+class _Commit(Struct):
     revision: int
     writes: Sequence[Write]
     done: asyncio.Future[int]

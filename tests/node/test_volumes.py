@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from knarr.api.core.v1 import ConfigMap, Pod, Secret, ServiceAccountTokenProjection
 from knarr.api.errors import ServiceUnavailable

@@ -17,6 +17,7 @@ from knarr.api.apps.v1 import (
     RollingUpdateDaemonSet,
 )
 from knarr.api.apps.workloads import count_of, validate_count_or_share, validate_share
+from knarr.api.core.pod_warnings import template_warnings
 from knarr.api.core.podspec import default_template
 from knarr.api.core.templates import (
     age_column,
@@ -62,6 +63,10 @@ class DaemonSetRules(Strategy[DaemonSet]):
             rolling.max_surge = 0 if rolling.max_surge is None else rolling.max_surge
         if spec.revision_history_limit is None:
             spec.revision_history_limit = 10
+
+    def warnings(self, obj: DaemonSet, old: DaemonSet | None) -> Iterable[str]:
+        if old is None or obj.metadata.generation != old.metadata.generation:
+            yield from template_warnings(obj.spec.template if obj.spec else None, "spec.template")
 
     def prepare_for_create(self, obj: DaemonSet) -> None:
         obj.status = DaemonSetStatus()

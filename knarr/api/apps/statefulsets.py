@@ -18,6 +18,7 @@ from knarr.api.apps.v1 import (
 )
 from knarr.api.apps.workloads import count_of, validate_count_or_share, validate_share
 from knarr.api.core.amounts import default_requirements
+from knarr.api.core.pod_warnings import template_warnings
 from knarr.api.core.podspec import default_template
 from knarr.api.core.templates import (
     age_column,
@@ -78,6 +79,10 @@ class StatefulSetRules(Strategy[StatefulSet]):
             spec.revision_history_limit = 10
         for claim in spec.volume_claim_templates:
             _default_claim(claim)
+
+    def warnings(self, obj: StatefulSet, old: StatefulSet | None) -> Iterable[str]:
+        if old is None or obj.metadata.generation != old.metadata.generation:
+            yield from template_warnings(obj.spec.template if obj.spec else None, "spec.template")
 
     def prepare_for_create(self, obj: StatefulSet) -> None:
         obj.status = StatefulSetStatus()

@@ -16,6 +16,7 @@ from knarr.api.apps.v1 import (
     ReplicaSetStatus,
     RollingUpdateDeployment,
 )
+from knarr.api.core.pod_warnings import template_warnings
 from knarr.api.core.podspec import default_template
 from knarr.api.core.templates import (
     age_column,
@@ -53,6 +54,10 @@ class DeploymentRules(Strategy[Deployment]):
             spec.revision_history_limit = 10
         if spec.progress_deadline_seconds is None:
             spec.progress_deadline_seconds = 600
+
+    def warnings(self, obj: Deployment, old: Deployment | None) -> Iterable[str]:
+        if old is None or obj.metadata.generation != old.metadata.generation:
+            yield from template_warnings(obj.spec.template if obj.spec else None, "spec.template")
 
     def prepare_for_create(self, obj: Deployment) -> None:
         obj.status = DeploymentStatus()
@@ -97,6 +102,10 @@ class ReplicaSetRules(Strategy[ReplicaSet]):
         spec.replicas = 1 if spec.replicas is None else spec.replicas
         spec.template = spec.template or PodTemplateSpec()
         default_template(spec.template)
+
+    def warnings(self, obj: ReplicaSet, old: ReplicaSet | None) -> Iterable[str]:
+        if old is None or obj.metadata.generation != old.metadata.generation:
+            yield from template_warnings(obj.spec.template if obj.spec else None, "spec.template")
 
     def prepare_for_create(self, obj: ReplicaSet) -> None:
         obj.status = ReplicaSetStatus()

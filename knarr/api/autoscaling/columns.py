@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from knarr.api.autoscaling.conversion import to_v2
 from knarr.api.autoscaling.v2 import HorizontalPodAutoscaler, MetricSpec, MetricStatus

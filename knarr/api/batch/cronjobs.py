@@ -12,6 +12,7 @@ from knarr.api.batch.job_spec import default_failure_policy, validate_job_spec
 from knarr.api.batch.jobs import job_spec_warnings, name_warnings
 from knarr.api.batch.schedule import parse_schedule
 from knarr.api.batch.v1 import CronJob, CronJobSpec, CronJobStatus, JobSpec
+from knarr.api.core.pod_warnings import template_warnings
 from knarr.api.core.podspec import default_template
 from knarr.api.core.templates import age_column, selector_column, template_columns
 from knarr.api.core.validate_values import validate_not_negative
@@ -64,6 +65,9 @@ class CronJobRules(Strategy[CronJob]):
         if old is None:
             yield from name_warnings(obj.metadata.name or "")
         yield from job_spec_warnings(obj.spec.job_template.spec or JobSpec(), "spec.jobTemplate.spec")
+        spec = obj.spec.job_template.spec
+        if old is None or obj.metadata.generation != old.metadata.generation:
+            yield from template_warnings(spec.template if spec else None, "spec.jobTemplate.spec.template")
         if "TZ" in obj.spec.schedule:
             yield (
                 "CRON_TZ or TZ used in spec.schedule is not officially supported, see https://kubernetes.io/docs/"

@@ -12,6 +12,7 @@ from knarr.api import names
 from knarr.api.batch.job_spec import default_failure_policy, is_indexed, validate_job_spec
 from knarr.api.batch.job_status import condition_is_true, validate_job_status, validate_job_status_change
 from knarr.api.batch.v1 import Job, JobSpec, JobStatus
+from knarr.api.core.pod_warnings import template_warnings
 from knarr.api.core.podspec import default_template
 from knarr.api.core.templates import (
     age_column,
@@ -122,6 +123,8 @@ class JobRules(Strategy[Job]):
         if old is None:
             yield from name_warnings(obj.metadata.name or "")
         yield from job_spec_warnings(obj.spec or JobSpec(), "spec")
+        if old is None or obj.metadata.generation != old.metadata.generation:
+            yield from template_warnings(obj.spec.template if obj.spec else None, "spec.template")
 
 
 def name_warnings(name: str) -> Iterable[str]:

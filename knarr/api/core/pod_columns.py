@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from knarr.api.core.pod_state import is_ready
 from knarr.api.core.v1 import ContainerStateTerminated, ContainerStatus, Pod, PodSpec, PodStatus
@@ -11,8 +12,7 @@ from knarr.api.printing import NONE, age
 from knarr.api.resources import Column
 
 
-@dataclass(slots=True)
-class _Summary:
+class _Summary(Struct):
     """What is counted over the containers of a pod."""
 
     word: str

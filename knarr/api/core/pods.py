@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from knarr.api.core.amounts import default_amounts, default_requirements
 from knarr.api.core.pod_parts import keep_all_but, validate_added_containers, validate_resize
+from knarr.api.core.pod_warnings import pod_warnings
 from knarr.api.core.podspec import default_host_ports, default_pod_spec, default_requests
 from knarr.api.core.v1 import (
     ContainerState,
@@ -96,6 +97,10 @@ class PodStrategy(Strategy[Pod]):
             "status.podIP": status.pod_ips[0].ip if status.pod_ips else status.pod_ip or "",
             "status.nominatedNodeName": status.nominated_node_name or "",
         }
+
+    def warnings(self, obj: Pod, old: Pod | None) -> Iterable[str]:
+        """Told once: updates of pods are frequent, and seldom a person's."""
+        return pod_warnings(obj.spec, obj.metadata) if obj.spec and old is None else ()
 
     def graceful_period_s(self, obj: Pod, asked: int | None) -> int | None:
         """At once when nothing can run any more, or nothing ever ran."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from knarr.api.core.pod_warnings import template_warnings
 from knarr.api.core.podspec import default_template
 from knarr.api.core.templates import (
     age_column,
@@ -42,6 +43,10 @@ class ReplicationControllerRules(Strategy[ReplicationController]):
         default_template(spec.template)
         spec.selector = spec.selector or dict(labels_of(spec.template))
         obj.metadata.labels = obj.metadata.labels or dict(labels_of(spec.template))
+
+    def warnings(self, obj: ReplicationController, old: ReplicationController | None) -> Iterable[str]:
+        if old is None or obj.metadata.generation != old.metadata.generation:
+            yield from template_warnings(obj.spec.template if obj.spec else None, "spec.template")
 
     def prepare_for_create(self, obj: ReplicationController) -> None:
         obj.status = ReplicationControllerStatus()

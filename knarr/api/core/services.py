@@ -21,6 +21,7 @@ from knarr.api.printing import NONE, age, labels
 from knarr.api.resources import Column, Strategy
 
 AFFINITY_TIMEOUT_S = 10800
+OLD_HINTS = "service.kubernetes.io/topology-aware-hints"
 WITH_NODE_PORTS = ("NodePort", "LoadBalancer")
 WITH_CLUSTER_IP = ("ClusterIP", "NodePort", "LoadBalancer")
 
@@ -66,9 +67,34 @@ class ServiceStrategy(Strategy[Service]):
     def validate_update(self, obj: Service, old: Service) -> Iterable[Cause]:
         return validate_service_update(obj.spec or ServiceSpec(), old.spec or ServiceSpec())
 
+    def warnings(self, obj: Service, old: Service | None) -> Iterable[str]:
+        return _warnings(obj, obj.spec or ServiceSpec())
+
     def fields(self, obj: Service) -> Mapping[str, str]:
         spec = obj.spec or ServiceSpec()
         return {"spec.clusterIP": spec.cluster_ip or "", "spec.type": spec.type or ""}
+
+
+def _warnings(obj: Service, spec: ServiceSpec) -> Iterable[str]:
+    """What is allowed and has no effect, or is old."""
+    if OLD_HINTS in obj.metadata.annotations:
+        yield f"annotation {OLD_HINTS} is deprecated, please use service.kubernetes.io/topology-mode instead"
+    headless, named = spec.type == "ClusterIP" and spec.cluster_ip == "None", spec.type == "ExternalName"
+    if headless:
+        if spec.load_balancer_ip:
+            yield "spec.loadBalancerIP is ignored for headless services"
+        if spec.external_ips:
+            yield "spec.externalIPs is ignored for headless services"
+        if spec.session_affinity != "None":
+            yield "spec.SessionAffinity is ignored for headless services"
+    elif spec.external_ips and not named:
+        yield "spec.externalIPs is deprecated and may no longer be implemented in some clusters"
+    if named and spec.external_ips:
+        yield 'spec.externalIPs is ignored when spec.type is "ExternalName"'
+    if not named and spec.external_name:
+        yield 'spec.externalName is ignored when spec.type is not "ExternalName"'
+    if spec.traffic_distribution == "PreferClose":
+        yield 'spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone"'
 
 
 def _default_spec(spec: ServiceSpec) -> None:

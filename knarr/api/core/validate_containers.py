@@ -41,6 +41,7 @@ from knarr.api.core.validate_values import (
     validate_requirements,
 )
 from knarr.api.errors import Cause, duplicate, forbidden, invalid, not_found_value, not_supported, required
+from knarr.api.faultless import remembered
 from knarr.api.types import json_name
 
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
@@ -220,6 +221,7 @@ def _validate_host_ports(containers: Sequence[Container], path: str, first: int 
             seen.add(taken)
 
 
+@remembered
 def _validate_ports(ports: Sequence[ContainerPort], path: str) -> Iterable[Cause]:
     seen: set[str] = set()
     for index, port in enumerate(ports):
@@ -240,6 +242,7 @@ def _validate_ports(ports: Sequence[ContainerPort], path: str) -> Iterable[Cause
         yield from validate_choice(port.protocol, PROTOCOLS, f"{place}.protocol")
 
 
+@remembered
 def _validate_env(variables: Sequence[EnvVar], path: str) -> Iterable[Cause]:
     for index, variable in enumerate(variables):
         place = f"{path}[{index}]"

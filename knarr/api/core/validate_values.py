@@ -11,6 +11,7 @@ from typing import Any
 from knarr.api import names
 from knarr.api.core.v1 import ResourceRequirements
 from knarr.api.errors import Cause, forbidden, invalid, not_supported, required
+from knarr.api.faultless import remembered
 from knarr.api.meta.v1 import LabelSelector
 from knarr.api.metadata import validate_labels
 from knarr.api.quantity import parse_quantity
@@ -157,6 +158,7 @@ def validate_selector(selector: LabelSelector | None, path: str) -> Iterable[Cau
                 yield invalid(f"{place}.values[{number}]", value, fault)
 
 
+@remembered
 def validate_requirements(resources: ResourceRequirements | None, path: str) -> Iterable[Cause]:
     """What a container requests and is limited to."""
     if resources is None:

@@ -17,6 +17,7 @@ from knarr.api.core.v1 import (
 from knarr.api.core.validate_containers import ENV_FIELDS, validate_amount_reference, validate_field_reference
 from knarr.api.core.validate_values import validate_descending_path, validate_no_backsteps
 from knarr.api.errors import Cause, duplicate, forbidden, invalid, not_supported, required
+from knarr.api.faultless import remembered
 from knarr.api.quantity import parse_quantity
 
 MODE_MAX = 0o777
@@ -183,6 +184,7 @@ _PROJECTIONS = (
 )
 
 
+@remembered
 def _validate_projected(projected: ProjectedVolumeSource, path: str) -> Iterable[Cause]:
     yield from _validate_mode(projected.default_mode, f"{path}.defaultMode")
     for index, projection in enumerate(projected.sources):

@@ -10,8 +10,9 @@ What a plugin does not act on costs nothing: the plugins for a resource and an o
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from knarr.api.errors import Forbidden
 from knarr.api.resources import Resource
@@ -27,8 +28,7 @@ Commit = Callable[[Sequence[Write]], Awaitable[int]]
 """commit(writes): put the writes of a request into the store; answers their revision, raises what the store raises."""
 
 
-@dataclass(slots=True)
-class Attributes:
+class Attributes(Struct):
     """What is about to happen."""
 
     operation: str

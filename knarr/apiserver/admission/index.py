@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
 
 from knarr.api.decode import decoder
 from knarr.api.errors import ServiceUnavailable
@@ -18,8 +19,7 @@ from knarr.store.contract import Kind, Overrun, Store, StoreFailure, Watch
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class Entry(Generic[T]):
+class Entry(Struct, Generic[T]):
     """An object and the revision that its next change must expect."""
 
     key: str
@@ -36,7 +36,7 @@ class Index(Generic[T]):
     def __init__(self, store: Store, qualified: str, kind: type[T]) -> None:
         self._store = store
         self._prefix = f"{qualified}/"
-        self._decode = decoder(kind).decode
+        self._kind = kind
         self._entries: dict[str, dict[str, Entry[T]]] = {}
         self._watch: Watch | None = None
         self._busy = asyncio.Lock()
@@ -87,7 +87,7 @@ class Index(Generic[T]):
 
     def _keep(self, key: str, value: bytes, revision: int) -> None:
         _, namespace, name = key.split("/", 2)
-        self._entries.setdefault(namespace, {})[name] = Entry(key, revision, self._decode(value))
+        self._entries.setdefault(namespace, {})[name] = Entry(key, revision, decoder(self._kind).decode(value))
 
     def _forget(self, key: str) -> None:
         _, namespace, name = key.split("/", 2)

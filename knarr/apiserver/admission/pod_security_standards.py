@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from msgspec import Struct
 
 from knarr.api.core.v1 import Container, EphemeralContainer, PodSpec, SELinuxOptions, Volume
 from knarr.api.meta.v1 import ObjectMeta
@@ -29,8 +30,7 @@ class Violation(NamedTuple):
 Check = Callable[[ObjectMeta, PodSpec], Violation | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """One check, from a minor version on; a later rule of the same name takes its place."""
 
     name: str

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 import msgspec
@@ -38,11 +37,10 @@ TRIES_MAX = 100
 Entries = Mapping[str, Entry[ResourceQuota]]
 
 
-@dataclass(slots=True)
-class Lane:
+class Lane(msgspec.Struct):
     """The requests of a namespace go through it one by one."""
 
-    free: asyncio.Lock = field(default_factory=asyncio.Lock)
+    free: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
     users: int = 0
 
 

@@ -7,6 +7,7 @@ tracked any more until somebody applies.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,8 @@ UPDATERS_MAX = 10
 """Entries of updates; the oldest above that become one."""
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 KUBECTL = "kubectl"
+SPECS_CACHED_MAX = 512
+"""Specs whose fields are remembered: to tell them anew was a fifth of creating a pod."""
 ANNOTATIONS_MAX = 256 << 10
 """What all annotations of an object may add up to."""
 
@@ -169,8 +172,34 @@ def only_time_differs(one: Sequence[ManagedFieldsEntry], other: Sequence[Managed
 
 def created(manager: Manager, resource: Resource, data: dict[str, Any], now_s: float) -> list[ManagedFieldsEntry]:
     """The entries of a new object, given as plain data of the manager's version."""
-    fields = _owned(compared(_shape(manager, resource), {}, data)[0], resource, manager.subresource)
-    return [Entry(manager, utc(now_s), fields=fields).written()] if fields else []
+    shape = _shape(manager, resource)
+    fields: Set = {}
+    for name, part in data.items():
+        if name == "spec":
+            fields |= _added_spec(shape, msgspec.json.encode(part))
+        elif name == "metadata":
+            fields |= _added(shape, name, {key: value for key, value in part.items() if f"f:{key}" not in NOBODYS})
+        elif name not in ("apiVersion", "kind"):
+            fields |= _added(shape, name, part)
+    fields = _owned(fields, resource, manager.subresource)
+    if not fields:
+        return []
+    raw = msgspec.json.encode({element: _raw(below) for element, below in fields.items()}, order="sorted")
+    return [Entry(manager, utc(now_s), raw).written()]
+
+
+@functools.lru_cache(maxsize=SPECS_CACHED_MAX)
+def _added_spec(shape: Fields, spec: bytes) -> Set:
+    """The fields that a new object's spec adds to it, as they are written. Pods of one template have the same."""
+    return {element: _raw(below) for element, below in _added(shape, "spec", msgspec.json.decode(spec)).items()}
+
+
+def _added(shape: Fields, name: str, part: Any) -> Set:
+    return compared(shape, {}, {name: part})[0]
+
+
+def _raw(fields: Set | msgspec.Raw) -> msgspec.Raw:
+    return fields if isinstance(fields, msgspec.Raw) else msgspec.Raw(fieldsets.encoded(fields))
 
 
 def updated(

@@ -11,7 +11,8 @@ import socket
 import struct
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from knarr.clock import Clock
 from knarr.network import netlink as kernel
@@ -29,8 +30,7 @@ FAILURE_TTL_S = 2
 """For answers without any TTL (server failures)."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(Struct, frozen=True):
     packet: bytes
     passing: Passing
     since_s: float

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from knarr.api.core.v1 import Service
 from knarr.api.discovery.v1 import Endpoint, EndpointSlice
@@ -43,8 +44,7 @@ class Objects(Protocol):
         """Those with an endpoint of this address."""
 
 
-@dataclass(frozen=True, slots=True)
-class Zone:
+class Zone(Struct, frozen=True):
     """The cluster's domain."""
 
     name: Name

@@ -9,8 +9,9 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 Name = tuple[str, ...]
 """Labels, lower case, without the root's empty one."""
@@ -66,8 +67,7 @@ class Malformed(Exception):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(Struct, frozen=True):
     """A question, and how its answer may look."""
 
     id: int
@@ -82,8 +82,7 @@ class Query:
     edns_version: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """One resource record. `data` by type: address; name (CNAME, PTR, NS); (priority, weight, port, name) for
     SRV; text for TXT; (name server, mailbox, serial, refresh, retry, expire, minimum) for SOA."""
 
@@ -93,8 +92,7 @@ class Record:
     data: str | Name | tuple[int, int, int, Name] | tuple[Name, Name, int, int, int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """What to answer."""
 
     code: Code = Code.NO_ERROR
@@ -197,8 +195,7 @@ def write_question(identity: int, name: Name, kind: int) -> bytes:
 # Answers of other servers, which pass through as they are
 
 
-@dataclass(frozen=True, slots=True)
-class Passing:
+class Passing(Struct, frozen=True):
     """What must be known of another server's answer to pass it on and to keep it."""
 
     code: int

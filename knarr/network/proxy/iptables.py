@@ -12,7 +12,8 @@ counters are the kernel's; those of a chain start again when that chain is rewri
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from knarr.clock import Clock
 from knarr.network.commands import run_command
@@ -52,8 +53,7 @@ _Chains = dict[str, tuple[str, ...]]
 _Tables = dict[str, _Chains]
 
 
-@dataclass(slots=True)
-class _ServiceLines:
+class _ServiceLines(Struct):
     """What one service adds: its own chains (nat), and its lines in the chains that all share."""
 
     chains: _Chains = field(default_factory=dict)

@@ -12,8 +12,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 from knarr.api.core.v1 import Service, ServicePort, ServiceSpec
 from knarr.api.discovery.v1 import Endpoint as SliceEndpoint
@@ -28,8 +29,7 @@ AFFINITY_TIMEOUT_DEFAULT_S = 10_800
 PROTOCOLS = ("tcp", "udp", "sctp")
 
 
-@dataclass(frozen=True, slots=True)
-class NodeView:
+class NodeView(Struct, frozen=True):
     """From where the rules are seen."""
 
     name: str
@@ -38,8 +38,7 @@ class NodeView:
     """Cluster IPs that this node answers itself (the cluster DNS): no rule is made for them."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True, order=True):
     """Where packets go."""
 
     address: str
@@ -60,8 +59,7 @@ class Verdict(StrEnum):
     that spread by health checks find out by themselves."""
 
 
-@dataclass(frozen=True, slots=True)
-class PortRules:
+class PortRules(Struct, frozen=True):
     """All that the kernel must know of one port of one service."""
 
     name: str

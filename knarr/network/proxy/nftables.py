@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from knarr.clock import Clock
 from knarr.network.commands import CommandFailed, run_command
@@ -37,8 +38,7 @@ _KEY = "ip daddr . meta l4proto . th dport"
 _PROTOCOLS = "meta l4proto { tcp, udp, sctp }"
 
 
-@dataclass(slots=True)
-class _Objects:
+class _Objects(Struct):
     """What one service needs in the table."""
 
     chains: dict[str, tuple[str, ...]] = field(default_factory=dict)

@@ -20,7 +20,6 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import IO, Any, Protocol, cast
 
 import msgspec
@@ -74,8 +73,7 @@ class Blobs(Protocol):
         """FileNotFoundError when there is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class FoundImage:
+class FoundImage(msgspec.Struct, frozen=True):
     """One image in an archive, nothing of it unpacked yet."""
 
     id: str
@@ -86,7 +84,7 @@ class FoundImage:
     names: tuple[str, ...]
     manifest_digest: str = ""
     """Empty in a docker-save archive, which has no manifest that a registry would know."""
-    digests: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = msgspec.field(default_factory=dict)
     """Digest of each named blob, where the archive tells."""
 
 

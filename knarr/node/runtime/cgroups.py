@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 MOUNT_POINT = "/sys/fs/cgroup"
 
@@ -24,8 +25,7 @@ _CONTROLLERS_V2 = ("cpu", "memory", "pids", "cpuset", "io")
 _REMOVE_ROUNDS_MAX = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     cpu_ns: int
     memory_bytes: int
     """The working set."""

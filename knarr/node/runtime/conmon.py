@@ -16,7 +16,8 @@ import select
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from knarr.node.runtime import files
 from knarr.node.runtime.contract import RuntimeFailure
@@ -37,8 +38,7 @@ class StartFailed(RuntimeFailure):
     """The OCI runtime refused the container."""
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(Struct, frozen=True):
     """A process, named so that a later one with the same number isn't taken for it."""
 
     pid: int
@@ -101,8 +101,7 @@ def _stat(pid: int) -> list[bytes]:
         return []
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(Struct, frozen=True):
     """What to start."""
 
     conmon: str
@@ -146,8 +145,7 @@ class Launch:
         return line
 
 
-@dataclass(frozen=True, slots=True)
-class Launched:
+class Launched(Struct, frozen=True):
     monitor: Process
     container: Process
 

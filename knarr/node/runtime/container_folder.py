@@ -10,7 +10,8 @@ import os
 import shutil
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from knarr.node.runtime import files, kernel, records, spec, users
 from knarr.node.runtime.archives import ImageSettings
@@ -22,8 +23,7 @@ EXIT_UNKNOWN = 255
 EXIT_KILLED = 128 + signal.SIGKILL
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(Struct, frozen=True):
     """How a container ended."""
 
     code: int

@@ -12,9 +12,10 @@ All implementations keep their state outside the process: after a restart of the
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from knarr.client.nodes import Streams as Streams
 
@@ -35,8 +36,7 @@ class ImageNotPresent(RuntimeFailure):
         super().__init__("ErrImageNeverPull", f"image {image!r} is not present on this node")
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxConfig:
+class SandboxConfig(Struct, frozen=True):
     """What the containers of one pod share."""
 
     pod_uid: str
@@ -64,8 +64,7 @@ class SandboxConfig:
     memory_limit_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PortMapping:
+class PortMapping(Struct, frozen=True):
     """hostPort of a container port."""
 
     protocol: str
@@ -74,8 +73,7 @@ class PortMapping:
     host_ip: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Sandbox:
+class Sandbox(Struct, frozen=True):
     """A sandbox as it is."""
 
     id: str
@@ -88,8 +86,7 @@ class Sandbox:
     created_at_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(Struct, frozen=True):
     """A bind mount of `host_path` on `container_path`."""
 
     host_path: str
@@ -97,8 +94,7 @@ class Mount:
     read_only: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
+class Resources(Struct, frozen=True):
     """Bounds of one container, in the kernel's units; None for no bound."""
 
     cpu_shares: int | None = None
@@ -107,8 +103,7 @@ class Resources:
     memory_limit_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SecurityContext:
+class SecurityContext(Struct, frozen=True):
     """What the container may do; numbers are those of the kernel."""
 
     run_as_user: int | None = None
@@ -122,8 +117,7 @@ class SecurityContext:
     drop_capabilities: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerConfig:
+class ContainerConfig(Struct, frozen=True):
     """One container to create. `command` and `args` replace the image's Entrypoint and Cmd, as upstream."""
 
     name: str
@@ -151,8 +145,7 @@ class ContainerState(StrEnum):
     EXITED = "exited"
 
 
-@dataclass(frozen=True, slots=True)
-class Container:
+class Container(Struct, frozen=True):
     """A container as it is."""
 
     id: str
@@ -178,8 +171,7 @@ class Container:
     """The bounds that it has now."""
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerUsage:
+class ContainerUsage(Struct, frozen=True):
     """CPU and memory of a container at a moment, from its cgroup."""
 
     at_s: float
@@ -192,15 +184,13 @@ class ContainerUsage:
     rss_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ExecResult:
+class ExecResult(Struct, frozen=True):
     exit_code: int
     output: bytes
     """stdout and stderr together, cut to 16 KiB."""
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(Struct, frozen=True):
     """An image on this node."""
 
     id: str
@@ -215,8 +205,7 @@ class PullFailure(RuntimeFailure):
     """A pull that failed; reason is ErrImagePull, InvalidImageName or RegistryUnavailable."""
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(Struct, frozen=True):
     """Who asks a registry."""
 
     username: str

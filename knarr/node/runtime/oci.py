@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import hashlib
 import json
 import logging
@@ -25,9 +24,11 @@ import os
 import shutil
 import signal
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct, field
 
 from knarr.clock import Clock
 from knarr.node.runtime import (
@@ -72,8 +73,7 @@ _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class _Held:
+class _Held(Struct):
     """A container, and what this process holds of it."""
 
     record: ContainerRecord
@@ -404,7 +404,7 @@ class OciRuntime:
             wanted = spec.bounds(resources, self._host)
             await asyncio.to_thread(files.write, path, json.dumps(wanted).encode())
             await self._command.run("update", "--resources", path, container_id, reason="UpdateContainerError")
-            record.config = dataclasses.replace(record.config, resources=resources)
+            record.config = msgspec.structs.replace(record.config, resources=resources)
             await asyncio.to_thread(records.write, folder, record)
 
     async def bound_sandbox(
@@ -419,7 +419,7 @@ class OciRuntime:
             record = self._sandboxes.get(sandbox_id)
             if record is None or record.phase is not SandboxPhase.READY:
                 raise RuntimeFailure("NotRunning", f"sandbox {sandbox_id} is not ready")
-            record.config = dataclasses.replace(
+            record.config = msgspec.structs.replace(
                 record.config,
                 cpu_shares=cpu_shares,
                 cpu_quota_us=cpu_quota_us,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from knarr.node.runtime.contract import PullFailure
 
@@ -37,8 +38,7 @@ class InvalidReference(PullFailure):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Struct, frozen=True):
     """An image name in full: every default filled in."""
 
     domain: str

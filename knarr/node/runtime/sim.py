@@ -25,7 +25,9 @@ import os
 import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from knarr.api.quantity import milli, whole
 from knarr.clock import Clock
@@ -56,8 +58,7 @@ _TERMINATED = 143
 _START_FAILED = 128
 
 
-@dataclass(frozen=True, slots=True)
-class Behaviour:
+class Behaviour(Struct, frozen=True):
     """What a container does instead of running."""
 
     exit_after_s: float | None = None

@@ -11,8 +11,9 @@ import os
 import signal
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from knarr.node.runtime.archives import ImageSettings
 from knarr.node.runtime.contract import ContainerConfig, Mount, Resources, RuntimeFailure
@@ -46,8 +47,7 @@ _SYS_RESOURCE = ALL_CAPABILITIES.index("SYS_RESOURCE")
 _DEVICE_FOLDERS_SKIPPED = {"pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"}
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(Struct, frozen=True):
     """What of the machine matters to a spec."""
 
     cgroup_v2: bool
@@ -65,8 +65,7 @@ class Host:
         return "SYS_RESOURCE" in self.capabilities
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where a container is put: what the sandbox gives."""
 
     hostname: str

@@ -7,7 +7,8 @@ security context's numbers outweigh the image's.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from knarr.node.runtime import paths
 from knarr.node.runtime.contract import RuntimeFailure, SecurityContext
@@ -17,8 +18,7 @@ DATABASE_BYTES_MAX = 1 << 20
 _ID_MAX = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(Struct, frozen=True):
     uid: int = 0
     gid: int = 0
     groups: tuple[int, ...] = ()

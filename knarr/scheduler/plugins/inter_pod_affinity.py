@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import msgspec
@@ -23,8 +22,6 @@ from knarr.scheduler.cache import Cache, PodInfo
 from knarr.scheduler.framework import SCORE_MAX, Barrier, Pick, Refusal, Spanning
 from knarr.scheduler.tally import Counts, Kind, certain_label
 
-HARD_AFFINITY_WEIGHT = 1
-"""How much a pod there that requires pods like this one draws it."""
 TERMS_MAX = 4096
 """Affinities remembered as terms, and kinds of pods remembered with the terms of others that are about them."""
 
@@ -33,8 +30,7 @@ NEAR = Refusal("InterPodAffinity", ("node(s) didn't match pod anti-affinity rule
 UNWELCOME = Refusal("InterPodAffinity", ("node(s) didn't satisfy existing pods anti-affinity rules",))
 
 
-@dataclass(frozen=True, slots=True)
-class Matcher:
+class Matcher(msgspec.Struct, frozen=True):
     """The pods that a term is about."""
 
     namespaces: frozenset[str]
@@ -52,8 +48,7 @@ class Matcher:
         return self.selector.matches(dict(kind.labels))
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(msgspec.Struct, frozen=True):
     """A term, and what it does: `anti` keeps away, a weight only draws (or repels when it is negative)."""
 
     matcher: Matcher
@@ -62,8 +57,7 @@ class Term:
     weight: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True):
     """What one pod says of others."""
 
     affinity: tuple[Term, ...] = ()
@@ -86,6 +80,8 @@ class InterPodAffinity(Spanning):
         super().__init__(cache)
         self.labels_of: Callable[[str], Mapping[str, str]] = lambda namespace: {}
         """Labels of a namespace; set by the scheduler."""
+        self.hard_affinity_weight = 1
+        """How much a pod there that requires pods like this one draws it."""
         self._held: dict[Term, Counts] = {}
         """By domain: the pods that hold each term."""
         self._about: dict[Kind, list[Term]] = {}
@@ -128,7 +124,7 @@ class InterPodAffinity(Spanning):
         for term in terms_of(pod.pod).preferred:
             add(term, term.weight, self._counts((term.matcher,), term.topology_key))
         for term in self._terms_about(pod.kind):
-            weight = term.weight or (0 if term.anti else HARD_AFFINITY_WEIGHT)
+            weight = term.weight or (0 if term.anti else self.hard_affinity_weight)
             if weight:
                 add(term, weight, self._held[term])
         return liked or None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from operator import add
 
 import msgspec
@@ -40,8 +39,7 @@ NO_LABEL = Refusal(
 SKEWED = Refusal("PodTopologySpread", ("node(s) didn't match pod topology spread constraints",))
 
 
-@dataclass(slots=True)
-class Soft:
+class Soft(msgspec.Struct):
     """A constraint that should hold."""
 
     domains: Sequence[str | None]
@@ -62,6 +60,8 @@ class TopologySpread(Spanning):
         super().__init__(cache)
         self.group_of: Callable[[Pod], Selector | None] = lambda pod: None
         """Which pods serve the same end as a pod without constraints; set by the scheduler."""
+        self.default_constraints: Sequence[TopologySpreadConstraint] | None = None
+        """Of pods without constraints, in place of DEFAULT_CONSTRAINTS."""
         self._topology = -1
         self._areas: dict[tuple[str, bytes], Area] = {}
 
@@ -84,7 +84,8 @@ class TopologySpread(Spanning):
             group = self.group_of(pod.pod)
             if group is None:
                 return None
-            found = [self._soft(pod, spec, constraint, group) for constraint in DEFAULT_CONSTRAINTS]
+            default = DEFAULT_CONSTRAINTS if self.default_constraints is None else self.default_constraints
+            found = [self._soft(pod, spec, constraint, group) for constraint in default]
         return found or None
 
     def scores(self, prepared: list[Soft], pick: Pick) -> Sequence[float]:
@@ -127,7 +128,7 @@ class TopologySpread(Spanning):
     def _soft(self, pod: PodInfo, spec: PodSpec, constraint: TopologySpreadConstraint, selector: Selector) -> Soft:
         key = constraint.topology_key
         counts = self._counts(pod, spec, constraint, (), selector)
-        strict = bool(spec.topology_spread_constraints)
+        strict = bool(spec.topology_spread_constraints) or self.default_constraints is not None
         return Soft(self.cache.domains(key), counts, key == HOSTNAME, strict, constraint.max_skew)
 
     def _counts(

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from knarr.api.core.v1 import Node, PersistentVolume, PersistentVolumeClaim, Pod, TopologySelectorTerm
 from knarr.api.core.volume_matching import (
@@ -47,16 +48,14 @@ VOLUME_GONE = "node(s) unavailable due to one or more pvc(s) bound to non-existe
 UNBOUND = "pod has unbound immediate PersistentVolumeClaims"
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """A pod's claims: those that are bound, with their volumes, and those that its node decides about."""
 
     bound: list[tuple[PersistentVolumeClaim, PersistentVolume | None]]
     delayed: list[PersistentVolumeClaim]
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """What is to become of the claims that wait, on one node."""
 
     found: list[tuple[PersistentVolumeClaim, PersistentVolume]]

@@ -42,3 +42,13 @@ async def test_components_are_only_read(door: Door) -> None:
     assert (await door("GET", COMPONENTS, watch="true"))[0] == 405
     listed = await door.done("GET", COMPONENTS, fieldSelector="metadata.name=etcd-0")
     assert [each["metadata"]["name"] for each in listed["items"]] == ["etcd-0"]
+
+
+async def test_what_is_deprecated_says_so_to_everybody_who_asks(door: Door) -> None:
+    endpoints = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
+    for path in ("/api/v1/endpoints", "/api/v1/namespaces/default/endpoints/kubernetes"):
+        assert (await door.ask("GET", path)).warnings == [endpoints]
+    assert (await door.ask("GET", "/api/v1/componentstatuses")).warnings == [
+        "v1 ComponentStatus is deprecated in v1.19+"
+    ]
+    assert (await door.ask("GET", "/api/v1/services")).warnings == []

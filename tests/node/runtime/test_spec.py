@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
+import msgspec
 import pytest
 
 from knarr.node.runtime import spec
@@ -107,7 +107,7 @@ def test_a_mount_of_the_pod_replaces_the_systems_and_outer_ones_come_first() -> 
     assert next(mount for mount in listed if mount["destination"] == "/dev/shm")["source"] == "/mine"
     assert places.index("/a") < places.index("/a/b")
     assert next(mount for mount in listed if mount["destination"] == "/a")["options"][-1] == "rro"
-    old = build(dataclasses.replace(HOST, recursive_read_only=False), mounts=mounts)["mounts"]
+    old = build(msgspec.structs.replace(HOST, recursive_read_only=False), mounts=mounts)["mounts"]
     assert next(mount for mount in old if mount["destination"] == "/a")["options"][-1] == "ro"
 
 
@@ -135,7 +135,7 @@ def test_bounds_are_handed_on_in_the_kernels_units() -> None:
 def test_oom_score_is_never_lowered_where_that_is_refused() -> None:
     assert build(oom_score_adj=-997)["process"]["oomScoreAdj"] == 100
     assert build(oom_score_adj=900)["process"]["oomScoreAdj"] == 900
-    able = dataclasses.replace(HOST, capabilities=frozenset(spec.ALL_CAPABILITIES))
+    able = msgspec.structs.replace(HOST, capabilities=frozenset(spec.ALL_CAPABILITIES))
     assert build(able, oom_score_adj=-997)["process"]["oomScoreAdj"] == -997
     assert "oomScoreAdj" not in build()["process"]
 
@@ -143,7 +143,7 @@ def test_oom_score_is_never_lowered_where_that_is_refused() -> None:
 def test_namespaces_are_joined_by_path_and_made_new_where_none_is_given() -> None:
     kinds = {entry["type"]: entry.get("path") for entry in build()["linux"]["namespaces"]}
     assert kinds == {"pid": None, "mount": None, "network": "/n", "ipc": "/i", "uts": "/u"}
-    v2 = build(dataclasses.replace(HOST, cgroup_v2=True))["linux"]["namespaces"]
+    v2 = build(msgspec.structs.replace(HOST, cgroup_v2=True))["linux"]["namespaces"]
     assert {"type": "cgroup"} in v2
 
 

@@ -1,0 +1,64 @@
+"""A profile at work: its own plugins, set up as it says, over what all profiles know of nodes and pods together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from knarr.api.core.v1 import Pod
+from knarr.api.selectors import Selector
+from knarr.client.events import EventRecorder
+from knarr.clock import Clock
+from knarr.figures import Distribution, exponential
+from knarr.scheduler.cache import Cache
+from knarr.scheduler.choice import Choice
+from knarr.scheduler.configuration import Profile
+from knarr.scheduler.framework import Aspect, Outside, Spanning
+from knarr.scheduler.plugins import ALL
+from knarr.scheduler.plugins.inter_pod_affinity import InterPodAffinity
+from knarr.scheduler.plugins.resources_fit import ResourcesFit
+from knarr.scheduler.plugins.topology_spread import TopologySpread
+from knarr.scheduler.preemption import Preemption
+
+ATTEMPT_BOUNDS_S = exponential(0.001, 2, 15)
+SPANNING = frozenset(plugin.name for plugin in ALL if issubclass(plugin, Spanning))
+"""Plugins whose answer for one node depends on what happens on others."""
+
+
+class Framework:
+    """Chooses nodes for the pods of one profile, and who gives way to them; its events come from it by name."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        cache: Cache,
+        outside: Sequence[Outside],
+        events: EventRecorder,
+        clock: Clock,
+        *,
+        group_of: Callable[[Pod], Selector | None],
+        labels_of: Callable[[str], Mapping[str, str]],
+    ) -> None:
+        self.events = events
+        self.attempts = {result: Distribution(ATTEMPT_BOUNDS_S) for result in ("error", "scheduled", "unschedulable")}
+        """How long the choices took, by how they ended."""
+        self.affinity = InterPodAffinity(cache)
+        self.affinity.labels_of = labels_of
+        self.affinity.hard_affinity_weight = profile.hard_affinity_weight
+        plugins: list[Aspect] = []
+        for kind in ALL:
+            if issubclass(kind, Outside):
+                continue
+            plugin = self.affinity if kind is InterPodAffinity else kind(cache)
+            plugin.filters = plugin.filters and plugin.name in profile.filters
+            plugin.weight = profile.weights.get(plugin.name, 0) if plugin.weight else 0
+            if isinstance(plugin, ResourcesFit):
+                plugin.strategy = profile.fit
+                plugin.ignored, plugin.ignored_groups = profile.ignored, profile.ignored_groups
+            if isinstance(plugin, TopologySpread):
+                plugin.group_of = group_of
+                plugin.default_constraints = profile.default_constraints
+            plugins.append(plugin)
+        # What is kept for a pod is kept from the pods of all profiles: these plugins are shared.
+        plugins += (plugin for plugin in outside if plugin.name in profile.filters)
+        self.choice = Choice(cache, plugins, clock.random, profile.nodes_percent)
+        self.preemption = Preemption(cache, self.choice, clock.random) if profile.preempts else None
