@@ -87,8 +87,10 @@ class Hollow:
         groups = "system:serviceaccounts", "system:serviceaccounts:kube-system"
         return self._as(f"system:serviceaccount:kube-system:{name}", *groups)
 
-    def start(self, *parts: Coroutine[Any, Any, None]) -> None:
-        self._tasks += [self._group.create_task(part) for part in parts]
+    def start(self, *parts: Coroutine[Any, Any, None]) -> list[asyncio.Task[None]]:
+        started = [self._group.create_task(part) for part in parts]
+        self._tasks += started
+        return started
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Hollow]:

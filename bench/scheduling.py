@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from bench import hollow
@@ -30,12 +31,12 @@ def scheduling() -> Iterator[Figure]:
         (f"pods of {APPLICATIONS} applications, spread over {ZONES} zones (DoNotSchedule)", _spread, "> 300/s"),
     ):
         pods = [_pod(f"p{number}", f"app-{number % APPLICATIONS}", SMALL, extra) for number in range(PODS)]
-        spent = hollow.run(NODES, lambda cluster, pods=pods: _placed(cluster, pods), zones=ZONES)
+        spent = hollow.run(NODES, partial(_placed, pods), zones=ZONES)
         yield Figure(f"scheduling {PODS:,} {what} {where}", spent.rate(PODS), expected)
     yield _preemption()
 
 
-async def _placed(cluster: Hollow, pods: list[Pod]) -> Spent:
+async def _placed(pods: list[Pod], cluster: Hollow) -> Spent:
     await cluster.create_all(pods)
     await hollow.until(lambda: len(cluster.pods.all()) == len(pods))
     bound = _count_bound(cluster)

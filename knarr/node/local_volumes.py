@@ -46,7 +46,7 @@ from knarr.api.errors import AlreadyExists, NotFound
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.quantity import parse_quantity
 from knarr.api.storage.v1 import StorageClass
-from knarr.api.types import replace
+from knarr.api.types import Quantity, replace
 from knarr.client.client import Client
 from knarr.client.controller import Controller
 from knarr.client.informer import Informers, key_of
@@ -183,17 +183,14 @@ class LocalVolumes(Controller):
 
     async def _grow(self, claim: PersistentVolumeClaim) -> None:
         volume = self.volumes.get(claim_spec(claim).volume_name or "")
-        status = claim.status or PersistentVolumeClaimStatus()
-        resources = claim_spec(claim).resources
-        if volume is None or resources is None or not self._is_ours(volume):
+        if volume is None or not self._is_ours(volume) or not wants_more(claim):
             return
-        wanted = resources.requests["storage"]
+        size = {"storage": asked_as_written(claim)}
         if capacity(volume) < asked(claim):
-            spec = volume_spec(volume)
-            await self.client.update(replace(volume, spec=replace(spec, capacity={"storage": wanted})))
-        if parse_quantity(status.capacity.get("storage", 0)) < asked(claim):
-            await self.client.update_status(replace(claim, status=replace(status, capacity={"storage": wanted})))
-            self.events.normal(claim, "VolumeResizeSuccessful", "Resize volume succeeded")
+            await self.client.update(replace(volume, spec=replace(volume_spec(volume), capacity=dict(size))))
+        status = replace(claim.status or PersistentVolumeClaimStatus(), capacity=dict(size))
+        await self.client.update_status(replace(claim, status=status))
+        self.events.normal(claim, "VolumeResizeSuccessful", "Resize volume succeeded")
 
     async def _reclaim(self, volume: PersistentVolume) -> None:
         """Remove the folder of a volume whose claim is gone, or that is being deleted itself."""
@@ -218,6 +215,17 @@ class LocalVolumes(Controller):
                 await self.client.update(replace(volume, metadata=replace(volume.metadata, finalizers=kept)))
             except NotFound:
                 return
+
+
+def wants_more(claim: PersistentVolumeClaim) -> bool:
+    """It asks for more than it has, and what it has is known: the binder tells that first."""
+    status = claim.status or PersistentVolumeClaimStatus()
+    return status.phase == "Bound" and parse_quantity(status.capacity.get("storage", 0)) < asked(claim)
+
+
+def asked_as_written(claim: PersistentVolumeClaim) -> Quantity:
+    resources = claim_spec(claim).resources
+    return resources.requests["storage"] if resources else 0
 
 
 def unsupported(claim: PersistentVolumeClaim) -> str:
@@ -245,7 +253,7 @@ def volume_for(
         ),
         spec=PersistentVolumeSpec(
             access_modes=spec.access_modes,
-            capacity={"storage": spec.resources.requests["storage"]} if spec.resources else {},
+            capacity={"storage": asked_as_written(claim)},
             claim_ref=ObjectReference(
                 api_version="v1",
                 kind="PersistentVolumeClaim",

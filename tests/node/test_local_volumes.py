@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from knarr.api.apps.v1 import StatefulSet
-from knarr.api.core.v1 import PersistentVolume, PersistentVolumeClaim, Pod
+from knarr.api.core.v1 import PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod
 from knarr.client.informer import Informer
-from knarr.node.local_volumes import HostFolders, node_of
+from knarr.node.local_volumes import HostFolders, node_of, wants_more
 from tests.cluster import Cluster, simulate
 from tests.storage import claim, mounting, storage_class
 
@@ -94,6 +95,16 @@ def test_a_claim_grows_by_saying_so() -> None:
         assert await cluster.events("VolumeResizeSuccessful") == ["Resize volume succeeded"]
 
     simulate(scenario)
+
+
+@pytest.mark.parametrize(
+    ("phase", "has", "more"),
+    [("Pending", {}, False), ("Bound", {"storage": "1Gi"}, False), ("Bound", {"storage": "500Mi"}, True)],
+)
+def test_a_claim_that_has_just_got_its_volume_does_not_grow(phase: str, has: dict[str, Any], more: bool) -> None:
+    made = claim(volumeName="disk", metadata={"annotations": {"pv.kubernetes.io/bind-completed": "yes"}})
+    made.status = PersistentVolumeClaimStatus(phase=phase, capacity=has)
+    assert wants_more(made) is more
 
 
 def test_what_a_folder_cannot_be_is_refused_with_the_reason() -> None:
