@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from collections.abc import Awaitable, Callable
 
 from knarr.api.core.v1 import (
     EndpointAddress,
@@ -27,28 +28,45 @@ from knarr.api.networking.v1 import ServiceCIDR, ServiceCIDRSpec, ServiceCIDRSta
 from knarr.api.scheduling.resources import DESCRIPTIONS, SYSTEM
 from knarr.api.scheduling.v1 import PriorityClass
 from knarr.api.storage.v1 import StorageClass
+from knarr.apiserver.health import Health
 from knarr.apiserver.reconcile_roles import reconcile_roles
 from knarr.client.client import Client
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
-async def bootstrap(client: Client, service_cidr: str, cluster_dns: str, address: str, port: int) -> None:
+async def bootstrap(
+    client: Client, service_cidr: str, cluster_dns: str, address: str, port: int, health: Health | None = None
+) -> None:
     """Make what is missing, and let the `kubernetes` Service point at `address`:`port`. May be repeated.
 
-    What doesn't need each other is written at once: then the writes share their way to the disk.
+    `health` tells what is not made yet, under upstream's names. What doesn't need each other is written at once: then
+    the writes share their way to the disk.
     """
+    health = health or Health()
+    roles = health.hook("rbac/bootstrap-roles")
+    classes = health.hook("scheduling/bootstrap-system-priority-classes")
+    flow = health.hook("priority-and-fairness-config-producer")
+    service_range = health.hook("start-kubernetes-service-cidr-controller")
+    namespaces = health.hook("start-system-namespaces-controller")
     if not await _is_there(client, Namespace, NAMESPACES[0]):
         await local_class(client)  # Only at first: whoever doesn't want it removes it for good.
     await asyncio.gather(*(_ensure(client, Namespace(metadata=ObjectMeta(name=name))) for name in NAMESPACES))
+    namespaces()
     await asyncio.gather(
-        reconcile_roles(client),
-        priority_classes(client),
-        *(_ensure(client, each) for each in (*LEVELS, *SCHEMAS)),
-        _service_range(client, service_cidr),
+        _then(roles, reconcile_roles(client)),
+        _then(classes, priority_classes(client)),
+        _then(flow, *(_ensure(client, each) for each in (*LEVELS, *SCHEMAS))),
+        _then(service_range, _service_range(client, service_cidr)),
         _api_service(client, service_cidr, address, port),
         _ensure(client, _dns_service(cluster_dns)),
     )
+
+
+async def _then(finished: Callable[[], None], *work: Awaitable[None]) -> None:
+    """Do all of it, then say so."""
+    await asyncio.gather(*work)
+    finished()
 
 
 async def _api_service(client: Client, service_cidr: str, address: str, port: int) -> None:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import platform
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 from typing import Any
 
+import knarr
 from knarr import KUBERNETES_VERSION, __version__
 from knarr.api.meta.version import Info
 from knarr.api.resources import Registry, Resource
@@ -83,10 +89,29 @@ def version() -> Info:
         min_compatibility_minor=minor,
         git_version=f"{KUBERNETES_VERSION}+knarr-{__version__}",
         git_tree_state="clean",
-        build_date="1970-01-01T00:00:00Z",
+        git_commit=_commit(),
+        build_date=_build_date(),
+        go_version=f"python{platform.python_version()}",
         compiler=platform.python_implementation(),
         platform=f"linux/{'amd64' if platform.machine() == 'x86_64' else platform.machine()}",
     )
+
+
+@cache
+def _commit() -> str:
+    """Of which commit the package is: as its installer noted, where it came from a repository."""
+    try:
+        noted = json.loads(distribution("knarr").read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        return ""
+    return str(noted.get("vcs_info", {}).get("commit_id", ""))
+
+
+@cache
+def _build_date() -> str:
+    """When the package was put where it is."""
+    written_s = Path(knarr.__file__).stat().st_mtime
+    return datetime.fromtimestamp(written_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 ISSUER = ("/.well-known/openid-configuration", "/openid/v1/jwks")

@@ -18,6 +18,17 @@ class Health:
         self.readiness: dict[str, Callable[[], str | None]] = {}
         """Checks of /readyz alone: a server that waits for them is alive."""
 
+    def hook(self, name: str) -> Callable[[], None]:
+        """A check poststarthook/`name` of what is done once after the start; to be called when it is done."""
+        done = False
+
+        def finished() -> None:
+            nonlocal done
+            done = True
+
+        self.checks[f"poststarthook/{name}"] = lambda: None if done else "not finished"
+        return finished
+
     def answer(self, request: Request) -> Answer | None:
         """None when the path is not about health."""
         endpoint, _, name = request.path.strip("/").partition("/")

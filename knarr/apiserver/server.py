@@ -133,6 +133,7 @@ class APIServer:
             PodMetrics: usage.found,
         }
         self.health = Health()
+        self.health.checks["etcd"] = store.fault
         self.health.readiness["started"] = lambda: None if self.ready else "not yet"
         self.health.readiness["shutdown"] = lambda: "process is shutting down" if self.stopping else None
         self.calls: Counter[tuple[str, int]] = Counter()

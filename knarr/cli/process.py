@@ -209,6 +209,7 @@ class Process:
                 config.cluster_dns,
                 config.advertise_address,
                 port,
+                self.server.health,
             )
 
     def _client(self, name: str, *groups: str) -> Client:
@@ -228,6 +229,9 @@ class Process:
         # manager's, who may list and watch everything. Writes are each part's own.
         manager = self._client("system:kube-controller-manager")
         informers = self.informers = Informers(manager, clock)
+        self.server.health.readiness["informer-sync"] = lambda: (
+            None if all(each.synced.is_set() for each in informers.informers().values()) else "not all have synced"
+        )
         root_ca = self.pki.ca.certificate_pem.decode()
         assert self.server.tokens
         of_cluster = controllers(

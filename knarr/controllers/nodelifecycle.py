@@ -1,7 +1,8 @@
 """Nodes: notice when one falls silent, say so, and keep pods away from it.
 
 A node that neither renews its Lease nor changes its status for NODE_SILENT_S has conditions Unknown. Conditions become
-taints: NoSchedule keeps new pods off, NoExecute (see `tainteviction`) makes those that are there leave in time.
+taints: NoSchedule keeps new pods off, NoExecute (see `tainteviction`) makes those that are there leave in time; how
+many nodes may get the latter is limited zone by zone (see `nodezones`).
 Heartbeats are timed by when this loop saw them, not by what the node's clock says.
 """
 
@@ -21,6 +22,7 @@ from knarr.api.types import replace
 from knarr.client.controller import Controller
 from knarr.client.informer import key_of
 from knarr.clock import utc
+from knarr.controllers.nodezones import Zones
 from knarr.controllers.together import together
 
 NODE_SILENT_S = 50.0
@@ -48,6 +50,7 @@ class NodeLifecycle(Controller):
     def watch(self) -> None:
         self._beats: dict[str, Heartbeat] = {}
         self._registered: set[str] = set()
+        self._zones = Zones()
         self.nodes = self.informer(Node)
         self.leases = self.informer(Lease)
         self.pods = self.informer(Pod)
@@ -55,8 +58,10 @@ class NodeLifecycle(Controller):
         self.on(self.nodes, key_of)
         self.leases.add_handler(lambda _, lease: self._note_lease(lease))
         self.nodes.add_handler(lambda _, node: self._note_status(node))
+        self.nodes.add_handler(self._note_zone)
 
     async def reconcile(self, key: str) -> float | None:
+        self._settle_zones()
         node = self.nodes.get(key)
         if node is None:
             self._forget(key)
@@ -66,10 +71,10 @@ class NodeLifecycle(Controller):
         left_s = self._silence_allowed_s(node) - (now_s - self._beats[key].seen_s)
         if left_s <= 0:
             node = await self._mark_unknown(node)
-        node = await self._taint(node)
+        wait_s = await self._taint(node)
         if ready_status(node) == "Unknown":
             await self._mark_pods(key)
-        return max(left_s, 0.0) + 0.001 if left_s > 0 else None
+        return min((wait + 0.001 for wait in (left_s, wait_s) if wait and wait > 0), default=None)
 
     async def _mark_unknown(self, node: Node) -> Node:
         status = silent_status(node, self.clock.time_s())
@@ -82,12 +87,20 @@ class NodeLifecycle(Controller):
             self.events.normal(node, "NodeNotReady", f"Node {name} status is now: NodeNotReady")
         return node
 
-    async def _taint(self, node: Node) -> Node:
-        taints = taints_of(node, self.clock.time_s())
-        spec = node.spec or NodeSpec()
-        if taints == spec.taints:
-            return node
-        return await self.client.update(replace(node, spec=replace(spec, taints=taints)))
+    async def _taint(self, node: Node) -> float | None:
+        """Answers in how many seconds to look again, if its pods can't be driven out yet."""
+        spec, wait_s = node.spec or NodeSpec(), None
+        taints = taints_of(node, self.clock.time_s(), drive_out=not self._zones.all_lost)
+        if drives_out(taints) and not drives_out(spec.taints):
+            now_s, limit = self.clock.monotonic_s(), self._zones.limit_of(node)
+            wait_s = limit.left_s(now_s)
+            if wait_s == 0.0:
+                limit.take(now_s)
+            else:
+                taints = taints_of(node, self.clock.time_s(), drive_out=False)
+        if taints != spec.taints:
+            await self.client.update(replace(node, spec=replace(spec, taints=taints)))
+        return wait_s
 
     async def _mark_pods(self, name: str) -> None:
         """Nobody can tell whether they are ready: they get no traffic."""
@@ -114,6 +127,25 @@ class NodeLifecycle(Controller):
             conditions = node.status.conditions if node.status else []
             signs = tuple((c.type, c.last_heartbeat_time, c.status) for c in conditions if c.status != "Unknown")
             self._note(node.metadata.name or "", "status", (node.metadata.uid, signs))
+
+    def _note_zone(self, old: Node | None, new: Node | None) -> None:
+        node = new or old
+        if node is not None:
+            self._zones.note(node.metadata.name or "", new, new is not None and ready_status(new) == "True")
+
+    def _settle_zones(self) -> None:
+        """After a change of how zones fare, look at every node that isn't ready."""
+        now_s, all_lost = self.clock.monotonic_s(), self._zones.all_lost
+        if not self._zones.settle(now_s):
+            return
+        if self._zones.all_lost != all_lost:
+            self.log.info("%s", "no node is ready: pods stay" if not all_lost else "some node is ready again")
+        if all_lost and not self._zones.all_lost:
+            for beat in self._beats.values():
+                beat.seen_s = now_s  # we could not hear them
+        for node in self.nodes.all():
+            if ready_status(node) in ("False", "Unknown"):
+                self.queue.add(key_of(node))
 
     def _note(self, name: str, source: str, sign: Any) -> None:
         before = self._beats.get(name)
@@ -165,13 +197,16 @@ def silent_status(node: Node, now_s: float) -> NodeStatus:
     return replace(status, conditions=conditions)
 
 
-def taints_of(node: Node, now_s: float) -> list[Taint]:
-    """The taints that a node should have: those of others as they are, and ours as its conditions say."""
+def taints_of(node: Node, now_s: float, *, drive_out: bool = True) -> list[Taint]:
+    """The taints that a node should have: those of others as they are, and ours as its conditions say.
+
+    Without `drive_out` a node that fails keeps its pods.
+    """
     wanted: list[tuple[str, str]] = []
     ready = ready_status(node)
     if ready in ("False", "Unknown"):
         key = NOT_READY if ready == "False" else UNREACHABLE
-        wanted += [(key, "NoSchedule"), (key, "NoExecute")]
+        wanted += [(key, "NoSchedule"), *([(key, "NoExecute")] if drive_out else [])]
     for condition in node.status.conditions if node.status else ():
         if condition.type in PRESSURE and condition.status == "True":
             wanted.append((PRESSURE[condition.type], "NoSchedule"))
@@ -191,6 +226,11 @@ def taints_of(node: Node, now_s: float) -> list[Taint]:
         Taint(key=key, effect=effect, time_added=utc(now_s)) for key, effect in wanted if (key, effect) not in there
     ]
     return [*kept, *added]
+
+
+def drives_out(taints: Sequence[Taint]) -> bool:
+    """They make pods leave because the node fails."""
+    return any(taint.key in (NOT_READY, UNREACHABLE) and taint.effect == "NoExecute" for taint in taints)
 
 
 def ready_status(node: Node) -> str | None:

@@ -152,7 +152,10 @@ def scale_all(deployment: Deployment, new: ReplicaSet | None, old: Sequence[Repl
         return [] if right else [Scale(only, wanted(deployment))]
     if new is not None and is_saturated(deployment, new):
         return [Scale(replica_set, 0) for replica_set in old if replicas_of(replica_set)]
-    return proportionally(deployment, new, old) if is_rolling(deployment) else []
+    if is_rolling(deployment):
+        return proportionally(deployment, new, old)
+    # A Recreate has no proportions: each remembers the size, scaling is over, and the old ones go (upstream's stay).
+    return [Scale(replica_set, replicas_of(replica_set)) for replica_set in ([*old, new] if new else old)]
 
 
 def active_or_latest(new: ReplicaSet | None, old: Sequence[ReplicaSet]) -> ReplicaSet | None:

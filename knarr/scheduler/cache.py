@@ -252,14 +252,14 @@ class Cache:
                 self._take(key)
             return False
         before = self._pod(key)
+        confirmed = False
         if before is not None and self._places[key] == node_name and before.pod.metadata.uid == pod.metadata.uid:
-            self._assumed.pop(key, None)
+            confirmed = self._assumed.pop(key, None) is not None
             if _is_same(before.pod, pod):
                 before.pod = pod
                 return False
         self._put(PodInfo(pod), node_name)
-        self._assumed.pop(key, None)
-        return before is not None
+        return before is not None and not confirmed
 
     def pod_gone(self, key: str) -> str | None:
         """The node that it was on."""

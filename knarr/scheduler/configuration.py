@@ -17,7 +17,6 @@ Of the extension points there are multiPoint, filter, score and postFilter; what
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,18 +37,17 @@ PREEMPTION = "DefaultPreemption"
 EVERY = "*"
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(msgspec.Struct, frozen=True):
     """How pods of one `schedulerName` are placed."""
 
     name: str = DEFAULT_NAME
     filters: frozenset[str] = frozenset(plugin.name for plugin in ALL)
-    weights: Mapping[str, int] = field(default_factory=lambda: {plugin.name: plugin.weight for plugin in ALL})
+    weights: Mapping[str, int] = msgspec.field(default_factory=lambda: {plugin.name: plugin.weight for plugin in ALL})
     """Of the plugins that score."""
     preempts: bool = True
     nodes_percent: int = 0
     """Feasible nodes that are enough, in percent; 0: as many as the size of the cluster says."""
-    fit: Strategy = field(default_factory=Strategy)
+    fit: Strategy = msgspec.field(default_factory=Strategy)
     ignored: frozenset[str] = frozenset()
     ignored_groups: frozenset[str] = frozenset()
     hard_affinity_weight: int = 1

@@ -44,19 +44,20 @@ class Framework:
         self.affinity = InterPodAffinity(cache)
         self.affinity.labels_of = labels_of
         self.affinity.hard_affinity_weight = profile.hard_affinity_weight
+        self.spread = TopologySpread(cache)
+        self.spread.group_of = group_of
+        self.spread.default_constraints = profile.default_constraints
+        made: dict[type[Aspect], Aspect] = {InterPodAffinity: self.affinity, TopologySpread: self.spread}
         plugins: list[Aspect] = []
         for kind in ALL:
             if issubclass(kind, Outside):
                 continue
-            plugin = self.affinity if kind is InterPodAffinity else kind(cache)
+            plugin = made.get(kind) or kind(cache)
             plugin.filters = plugin.filters and plugin.name in profile.filters
             plugin.weight = profile.weights.get(plugin.name, 0) if plugin.weight else 0
             if isinstance(plugin, ResourcesFit):
                 plugin.strategy = profile.fit
                 plugin.ignored, plugin.ignored_groups = profile.ignored, profile.ignored_groups
-            if isinstance(plugin, TopologySpread):
-                plugin.group_of = group_of
-                plugin.default_constraints = profile.default_constraints
             plugins.append(plugin)
         # What is kept for a pod is kept from the pods of all profiles: these plugins are shared.
         plugins += (plugin for plugin in outside if plugin.name in profile.filters)

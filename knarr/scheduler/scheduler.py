@@ -41,6 +41,7 @@ from knarr.scheduler.configuration import DEFAULT_NAME, Profile
 from knarr.scheduler.framework import BindingRefused, Connections, Outside, Unschedulable
 from knarr.scheduler.plugins import ALL
 from knarr.scheduler.plugins.inter_pod_affinity import InterPodAffinity
+from knarr.scheduler.plugins.topology_spread import TopologySpread
 from knarr.scheduler.preemption import Budgets, Candidate
 from knarr.scheduler.profile import SPANNING, Framework
 from knarr.scheduler.queue import SchedulingQueue, Waiting
@@ -395,11 +396,13 @@ class Scheduler:
                 self._queue.wake(waiting, sure=False)
 
     def _came(self, pod: PodInfo) -> None:
-        """A pod has a node: those that want to be near it may fit now."""
+        """A pod has a node: those that want to be near it, or spread with it, may fit now."""
         for waiting in self._queue.parked():
-            affinity = self._framework(waiting.pod).affinity
-            if InterPodAffinity.name in waiting.plugins and affinity.is_drawn_by(waiting.pod, pod):
+            framework = self._framework(waiting.pod)
+            if InterPodAffinity.name in waiting.plugins and framework.affinity.is_drawn_by(waiting.pod, pod):
                 self._queue.wake(waiting, sure=True)
+            elif TopologySpread.name in waiting.plugins and framework.spread.is_helped_by(waiting.pod, pod):
+                self._queue.wake(waiting, sure=False)
 
     def _helped(self, plugin: str, claim: str | None, *, sure: bool) -> None:
         """What a plugin decides by has changed: try the pods again that it refused."""

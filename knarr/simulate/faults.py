@@ -31,7 +31,7 @@ from knarr.clock import Clock
 WRITES = ("POST", "PUT", "PATCH", "DELETE")
 TRAVEL_S = 0.002
 """Every write takes so long, that loops that work against each other don't do so for ever at one moment."""
-PUNCTUAL_S = 8.0
+PUNCTUAL_S = 3.0
 """After it was late, a watch is not late again for so long: so a cache is never older than one delay."""
 
 asking: ContextVar[str] = ContextVar("asking", default="")

@@ -350,7 +350,7 @@ class HollowNodes(Controller):
             silent |= dict.fromkeys(name for name in self.names if name in self.faults.silent_nodes)
 
     async def _is_back(self, name: str) -> bool:
-        """A node that was silent says how it is."""
+        """A node that was silent says how it is, and how its pods are: they were taken for not ready meanwhile."""
         try:
             node = await self.client.get(Node, name)
             conditions = _conditions(utc(self.clock.time_s()))
@@ -360,6 +360,8 @@ class HollowNodes(Controller):
         except APIError as error:
             self.log.warning("%s: its status could not be written: %s", name, error)
             return False
+        for pod in self.pods.by_index("node", name):
+            self.queue.add(key_of(pod))
         return True
 
     async def _beat(self, name: str) -> None:

@@ -160,6 +160,9 @@ class Store(Protocol):
     async def compact(self, revision: int) -> None:
         """Forget history below `revision`."""
 
+    def fault(self) -> str | None:
+        """Why it takes and gives nothing any more; None as long as it works."""
+
     def size_bytes(self) -> int:
         """What it takes on the disk; 0 when it is not kept on one."""
 

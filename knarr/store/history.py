@@ -69,6 +69,10 @@ class History:
         self._waiting: list[tuple[int, asyncio.Future[bool]]] = []
         self._closed = False
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def get(self, key: str) -> Record | None:
         return self._records.get(key)
 

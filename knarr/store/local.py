@@ -16,6 +16,9 @@ class LocalStore:
     def revision(self) -> int:
         return self.history.revision
 
+    def fault(self) -> str | None:
+        return "the store is closed" if self.history.closed else None
+
     def size_bytes(self) -> int:
         return 0
 

@@ -104,6 +104,8 @@ async def test_the_server_tells_its_version_in_numbers(door: Door) -> None:
     version = await door.done("GET", "/version")
     assert re.fullmatch(r"[1-9][0-9]*", version["major"])
     assert re.fullmatch(r"[1-9][0-9]*", version["minor"])
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", version["buildDate"])
+    assert all(version[field] for field in ("goVersion", "compiler", "platform", "gitTreeState"))
     assert version["gitVersion"].startswith(f"v{version['major']}.{version['minor']}.")
 
 

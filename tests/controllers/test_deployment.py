@@ -38,6 +38,49 @@ def test_it_comes_up_and_tells_so() -> None:
     simulate(scenario)
 
 
+def test_progress_is_told_from_the_first_replica_set_to_the_last() -> None:
+    """Created, updated, complete; then paused, resumed; then another template; then one that was there before."""
+
+    async def scenario(cluster: Cluster) -> None:
+        told: list[tuple[str, str]] = []
+
+        def note(_: object, now: Deployment | None) -> None:
+            status = now.status if now else None
+            for condition in status.conditions if status else ():
+                seen = (condition.status, condition.reason or "")
+                if condition.type == "Progressing" and told[-1:] != [seen]:
+                    told.append(seen)
+
+        cluster.deployments.add_handler(note)
+
+        async def reaches(*wanted: tuple[str, str]) -> None:
+            await cluster.until(lambda: told[-1:] == [wanted[-1]] and cluster.done("web"), within_s=60)
+            assert told[-len(wanted) :] == list(wanted)
+            del told[:-1]  # the last remains, so that it isn't told again
+
+        created, updated = ("True", "NewReplicaSetCreated"), ("True", "ReplicaSetUpdated")
+        complete = ("True", "NewReplicaSetAvailable")
+        await cluster.create(deployment(replicas=3))
+        await reaches(created, updated, complete)
+        await cluster.patch(Deployment, "web", {"spec": {"paused": True}})
+        await cluster.until(lambda: len(told) == 2)
+        await cluster.patch(Deployment, "web", {"spec": {"paused": False}})
+        await reaches(("Unknown", "DeploymentPaused"), ("Unknown", "DeploymentResumed"), complete)
+        await cluster.set_image("web", "two")
+        await reaches(created, updated, complete)
+        await cluster.set_image("web", "one")
+        await reaches(updated, complete)
+        # An orphaned ReplicaSet with the template is found.
+        await cluster.client.delete(Deployment, "web", "default", propagation_policy="Orphan")
+        await cluster.until(lambda: not cluster.deployments.all())
+        told.clear()
+        await cluster.create(deployment(replicas=3))
+        await cluster.until(lambda: told[-1:] == [complete])
+        assert told[0] == ("True", "FoundNewReplicaSet")
+
+    simulate(scenario, start_s=(0.5, 1.0))
+
+
 def test_a_rolling_update_goes_step_by_step_in_upstreams_order() -> None:
     async def scenario(cluster: Cluster) -> None:
         await cluster.create(deployment(replicas=3, strategy=ROLLING))

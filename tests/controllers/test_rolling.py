@@ -176,6 +176,13 @@ def test_one_that_has_the_size_already_is_told_of_it_so_that_scaling_ends() -> N
     assert sizes(scale_all(deployment(1), replica_set("new", 0), [only])) == {"old": 1}
 
 
+def test_a_recreate_with_two_that_have_pods_is_told_of_a_new_size_so_that_scaling_ends() -> None:
+    """As after a change of strategy in mid-rollout, or after adopting the ReplicaSets of another Deployment."""
+    assert sizes(
+        scale_all(deployment(4, strategy={"type": "Recreate"}), replica_set("new", 1), [replica_set("old", 2)])
+    ) == {"new": 1, "old": 2}
+
+
 def test_a_saturated_new_one_takes_the_rest_away_from_the_old() -> None:
     new = replica_set("new", 3, annotations={"deployment.kubernetes.io/desired-replicas": "3"})
     assert sizes(scale_all(deployment(3), new, [replica_set("old", 2, age=10)])) == {"old": 0}

@@ -153,3 +153,29 @@ def test_higher_priority_goes_first() -> None:
         assert node_of(cluster, "low") is None
 
     simulate(scenario, nodes=1, capacity=SMALL)
+
+
+def test_a_pod_of_its_group_that_comes_to_the_emptiest_domain_helps_a_pod_that_must_be_spread() -> None:
+    constraint = {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"}
+    constraint["labelSelector"] = {"matchLabels": {"app": "web"}}
+
+    def web(name: str, cpu: str, **spec: Any) -> Pod:
+        made = pod(name, cpu, **spec)
+        made.metadata.labels = {"app": "web"}
+        return made
+
+    def on(node: str) -> dict[str, str]:
+        return {"kubernetes.io/hostname": node}
+
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.create(web("first", "100m", nodeSelector=on("hollow-0")))
+        await cluster.create(pod("filler", "800m", nodeSelector=on("hollow-1")))
+        await cluster.until(lambda: node_of(cluster, "first") and node_of(cluster, "filler"))
+        await cluster.create(web("spread", "500m", topologySpreadConstraints=[constraint]))
+        await cluster.until(lambda: scheduled(cluster, "spread")[0] == "False")
+        await cluster.clock.sleep(30)
+        assert node_of(cluster, "spread") is None
+        await cluster.create(web("second", "100m", nodeSelector=on("hollow-1")))
+        await cluster.until(lambda: node_of(cluster, "spread") == "hollow-0", within_s=12)
+
+    simulate(scenario, nodes=2, zones=2, capacity=SMALL)

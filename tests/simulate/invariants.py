@@ -23,6 +23,9 @@ from knarr.api.quantity import parse_quantity
 from knarr.simulate.clock import START_S
 from tests.simulate.world import Change, State
 
+AT_ONCE_S = 0.1
+"""Where requests are not slow."""
+
 
 class Broken(Exception):
     """A rule is broken."""
@@ -67,6 +70,11 @@ class Past:
         if is_ready(pod) and not is_going(pod):
             return True
         return self.available_s.get(pod.metadata.uid or "", -1e9) >= now_s - self.slack_s
+
+    def deleted_s(self, obj: Any) -> float:
+        """When it was asked to go."""
+        versions = reversed(self.versions[obj.metadata.uid])
+        return next((ended_s for ended_s, version in versions if not is_going(version)), 0.0)
 
 
 class Invariants:
@@ -143,10 +151,22 @@ class Metadata(Rule):
 class Collection(Rule):
     """Nothing is collected while an owner lives; who is orphaned outlives its owner."""
 
+    def __init__(self, state: State, past: Past) -> None:
+        super().__init__(state, past)
+        self.let_go: set[tuple[str, str]] = set()
+        """Whom the collector has let go of which owner, by their uids."""
+
     def check(self, change: Change) -> None:
         old, new = change.old, change.new
         if old is None:
             return
+        if new is not None and change.part == "garbage-collector-controller":
+            kept = {each.uid for each in new.metadata.owner_references}
+            self.let_go |= {
+                (new.metadata.uid, each.uid)
+                for each in old.metadata.owner_references
+                if each.uid not in kept and self._is_orphaning(each.uid)
+            }
         marked = new is None or (is_going(new) and not is_going(old))
         if marked and change.part == "garbage-collector-controller" and not is_going(old):
             self._collected(old)
@@ -160,11 +180,18 @@ class Collection(Rule):
         if not references:
             raise Broken(f"{obj.kind} {obj.metadata.name} has no owner, and was collected")
         for reference in references:
+            # Who asks the server before it adopts comes too late for that only by a request's time on its way.
+            if (obj.metadata.uid, reference.uid) in self.let_go and self.past.flight_s <= AT_ONCE_S:
+                raise Broken(f"{obj.kind} {obj.metadata.name} was let go, taken back by the same owner, and collected")
             owner = self.state.by_uid.get(reference.uid)
             if owner is None or owner.metadata.namespace not in (None, obj.metadata.namespace):
                 continue
             if not (is_going(owner) and "foregroundDeletion" in owner.metadata.finalizers):
                 raise Broken(f"{obj.kind} {obj.metadata.name} was collected, its owner {owner.metadata.name} lives")
+
+    def _is_orphaning(self, uid: str) -> bool:
+        owner = self.state.by_uid.get(uid)
+        return owner is not None and is_going(owner) and "orphan" in owner.metadata.finalizers
 
     def _orphaned(self, owner: Any, change: Change) -> None:
         for obj in list(self.state.by_uid.values()):
@@ -173,15 +200,9 @@ class Collection(Rule):
             versions = self.past.versions.get(obj.metadata.uid)
             first = versions[0][1] if versions else obj
             named_before = any(each.uid == owner.metadata.uid for each in first.metadata.owner_references)
-            age_s = change.now_s - self._deleted_s(owner)
+            age_s = change.now_s - self.past.deleted_s(owner)
             if named_before and versions and versions[0][0] < change.now_s - age_s - self.past.slack_s:
                 raise Broken(f"{owner.metadata.name} went before {obj.kind} {obj.metadata.name} was let go")
-
-    def _deleted_s(self, owner: Any) -> float:
-        """When it was asked to go."""
-        return next(
-            (ended for ended, version in reversed(self.past.versions[owner.metadata.uid]) if not is_going(version)), 0.0
-        )
 
 
 class Adoption(Rule):
@@ -201,6 +222,10 @@ class Adoption(Rule):
         if old is not None and gone_s is not None and gone_s < change.now_s - self.past.flight_s:
             raise Broken(f"adopted by an owner that is gone for {change.now_s - gone_s:.1f} s")
         owner = self.state.by_uid.get(uid)
+        if old is not None and owner is not None and is_going(owner):
+            going_s = change.now_s - self.past.deleted_s(owner)
+            if going_s > self.past.flight_s:
+                raise Broken(f"adopted by an owner that is on its way out for {going_s:.1f} s")
         if owner is None or not getattr(owner.spec, "selector", None) or is_pod_of_job(new):
             return
         if not any(selects(version, new) for version in self.past.known(owner, change.now_s)):

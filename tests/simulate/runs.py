@@ -16,13 +16,13 @@ from knarr.simulate.clock import Stalled, VirtualClock, run
 from knarr.simulate.faults import CALM, Odds
 from knarr.simulate.nodes import Ending, Faults
 from tests.simulate.invariants import Broken, Invariants
-from tests.simulate.stories import BAD, STORIES, Story
+from tests.simulate.stories import BAD, STORIES, CrowdStory, Story
 from tests.simulate.world import Change, World
 
 WEATHERS: tuple[tuple[str, Odds, float], ...] = (
     ("calm", CALM, 1.5),
     ("refusing", Odds(refused=0.08, conflict=0.05, slow=0.1), 6.0),
-    ("stale", Odds(late=0.08, dropped=0.02, expired=0.01, repeated=0.05), 14.0),
+    ("stale", Odds(late=0.15, dropped=0.02, expired=0.01, repeated=0.05), 14.0),
     ("losing", Odds(refused=0.03, lost=0.06, conflict=0.03, slow=0.1), 10.0),
     ("crashing", Odds(crash=0.03, slow=0.05), 10.0),
     (
@@ -34,6 +34,8 @@ WEATHERS: tuple[tuple[str, Odds, float], ...] = (
 """Name, odds, and how old what a loop decides by may be in it."""
 NODES_LOST = 0.12
 """So many of the runs lose a node for some time."""
+COLLECTOR_APART = 0.4
+"""So many have a garbage collector with caches of its own."""
 LOST_S = 75.0
 """Longer than it takes until its silence is noticed."""
 SETTLE_MAX_S = 400.0
@@ -89,6 +91,8 @@ class _Run:
         chance = random.Random(clock.random.getrandbits(64))
         outcome.weather, odds, slack_s = chance.choice(WEATHERS)
         kinds = chance.sample(STORIES, chance.choice((1, 1, 2)))
+        if CrowdStory in kinds:
+            kinds = [CrowdStory]  # it leaves no room to others
         self.loses_node = chance.random() < NODES_LOST
         self.faults = Faults(
             crashing_images={BAD[0]},
@@ -105,6 +109,7 @@ class _Run:
             {kind for story in kinds for kind in story.kinds},
             odds,
             nodes=chance.randint(2, 3),
+            collector_apart=chance.random() < COLLECTOR_APART,
             watch=self._watch,
             start_s=chance.choice(((0.0, 0.0), (0.1, 2.0), (0.5, 4.0))),
             stop_s=chance.choice(((0.0, 0.0), (0.1, 2.0), (0.5, 4.0))),

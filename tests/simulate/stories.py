@@ -29,6 +29,10 @@ GOOD = ("one", "two", "three")
 BAD = ("crashing", "unready", "missing")
 POLICIES = ("Background", "Foreground", "Orphan")
 PAUSE_MAX_S = 9.0
+KNOWN_S = 4.0
+"""What was made so long ago, the collector knows of, however late its caches are."""
+ADOPTED_S = 20.0
+"""Who comes anew has found what it left after so long; deleted sooner, it would leave it for good."""
 TOLERATIONS = [
     {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 4}
     for key in ("not-ready", "unreachable")
@@ -139,6 +143,7 @@ class DeploymentStory(Story):
             self._pause,
             self.trouble_a_pod,
             self._end,
+            self._end,
         )
         for _ in range(chance.randint(1, 4)):
             await self.rest()
@@ -180,13 +185,16 @@ class DeploymentStory(Story):
         await self.patch(Deployment, {"spec": {"paused": None}})
 
     async def _end(self) -> None:
-        policy = self.chance.choice(POLICIES)
+        policy = self.chance.choice((*POLICIES, "Orphan"))
+        known_s = self.world.clock.time_s() - KNOWN_S
+        had = any(each.metadata.creation_timestamp.timestamp() < known_s for each in self.own(ReplicaSet))
         await self.delete(Deployment, policy)
         await self.gone(Deployment)
         if self.chance.random() < 0.5:
             await self._create()
+            await self.world.clock.sleep(ADOPTED_S)
         else:
-            self.there, self.orphans = False, policy == "Orphan"
+            self.there, self.orphans, self.left = False, policy == "Orphan", had
 
     def wrong(self) -> Iterator[str]:
         if not self.there:
@@ -194,7 +202,7 @@ class DeploymentStory(Story):
                 for replica_set in self.own(ReplicaSet):
                     if owner_uid(replica_set):
                         yield f"{replica_set.metadata.name} still has an owner"
-                if not self.own(ReplicaSet):
+                if self.left and not self.own(ReplicaSet):
                     yield "the ReplicaSets that were to stay are gone"
             else:
                 yield from self.nothing_left(ReplicaSet, Pod)
@@ -278,6 +286,7 @@ class StatefulSetStory(Story):
             "minReadySeconds": chance.choice((0, 0, 1)),
             "revisionHistoryLimit": chance.choice((0, 1, 10)),
         }
+        self.spec = spec
         await self.create(StatefulSet, {"spec": spec})
         for _ in range(chance.randint(1, 4)):
             await self.rest()
@@ -297,8 +306,15 @@ class StatefulSetStory(Story):
         await self.patch(StatefulSet, {"spec": {"template": self.template(self.image)}})
 
     async def _end(self) -> None:
-        self.there = False
-        await self.delete(StatefulSet, self.chance.choice(POLICIES[:2]))
+        """For good; or to come back, and to find the pods that it left."""
+        policy = self.chance.choice((*POLICIES, "Orphan"))
+        self.there = policy == "Orphan"
+        await self.delete(StatefulSet, policy)
+        if self.there:
+            await self.gone(StatefulSet)
+            now = {"replicas": self.replicas, "template": self.template(self.image)}
+            await self.create(StatefulSet, {"spec": self.spec | now})
+            await self.world.clock.sleep(ADOPTED_S)
 
     def wrong(self) -> Iterator[str]:
         if not self.there:

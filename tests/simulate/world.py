@@ -171,6 +171,7 @@ class World:
         odds: Odds,
         *,
         nodes: int,
+        collector_apart: bool,
         watch: Callable[[Change], None],
         **hollow: Any,
     ) -> None:
@@ -186,6 +187,8 @@ class World:
         self.crashes = 0
         self.crashed_s: dict[str, float] = {}
         self._watch = watch
+        self._collector_apart = collector_apart
+        """The garbage collector has caches of its own, as upstream's: it may know more than the others, or less."""
         whole = {resource.type: resource for resource in self.server.registry}
         self._kinds = {whole[kind].qualified: kind for kind in OBSERVED}
         self._registry = Registry(resource for kind, resource in whole.items() if kind in KINDS)
@@ -195,7 +198,7 @@ class World:
         self._starts: dict[str, asyncio.TimerHandle] = {}
         """Parts that are down, by name, until they start anew."""
         self.client = self._client("user", calm=True)
-        self._manager = Informers(self._client("manager"), clock)
+        self._manager = self._collector = Informers(self._client("manager"), clock)
         nodes_client = self._client("hollow-nodes", crashes=False)
         self._node_caches = Informers(nodes_client, clock)
         self.nodes = HollowNodes(nodes_client, self._node_caches, clock, nodes, **hollow)
@@ -231,12 +234,16 @@ class World:
 
     def _start_manager(self) -> None:
         self._manager = Informers(self._client("manager"), self.clock)
+        self._collector = Informers(self._client("collector"), self.clock) if self._collector_apart else self._manager
         for kind in self._loops:
             self._start_loop(kind)
         self._start("manager", self._manager.run)
+        if self._collector_apart:
+            self._start("collector", self._collector.run)
 
     def _start_loop(self, kind: type[Controller]) -> None:
-        loop = kind(self._client(kind.name), self._manager, self.clock)
+        caches = self._collector if kind is GarbageCollector else self._manager
+        loop = kind(self._client(kind.name), caches, self.clock)
         loop.workers = WORKERS
         self._start(kind.name, loop.run)
 
@@ -271,7 +278,7 @@ class World:
         elif self.clock.random.random() < PROCESS_CRASHES:
             names = tuple(kind.name for kind in self._loops)
             self.crashed_s |= dict.fromkeys(names, self.clock.monotonic_s())
-            self._take_down((*names, "manager"), down_s, self._start_manager)
+            self._take_down((*names, "collector", "manager"), down_s, self._start_manager)
         else:
             kind = next(each for each in self._loops if each.name == part)
             self._take_down((part,), down_s, lambda: self._start_loop(kind))

@@ -7,8 +7,9 @@ MostAllocated full ones, RequestedToCapacityRatio what its shape says.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
 from knarr.scheduler.framework import SCORE_MAX, Plugin, Refusal
@@ -19,8 +20,7 @@ ALWAYS_COUNTED = (CPU, MEMORY, "ephemeral-storage")
 """Resources that matter to how a pod fits even when it doesn't ask for them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Strategy:
+class Strategy(Struct, frozen=True):
     """What makes a node liked."""
 
     type: Literal["LeastAllocated", "MostAllocated", "RequestedToCapacityRatio"] = "LeastAllocated"

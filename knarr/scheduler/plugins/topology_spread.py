@@ -111,6 +111,15 @@ class TopologySpread(Spanning):
             for score in scores
         ]
 
+    def is_helped_by(self, pod: PodInfo, come: PodInfo) -> bool:
+        """Whether a pod that has come to a node is counted, and so may have filled the emptiest domain."""
+        assert pod.pod.spec is not None
+        return pod.kind.namespace == come.kind.namespace and any(
+            _selector(constraint, pod.pod).matches(come.pod.metadata.labels)
+            for constraint in pod.pod.spec.topology_spread_constraints
+            if constraint.when_unsatisfiable == "DoNotSchedule"
+        )
+
     def _barrier(
         self, pod: PodInfo, spec: PodSpec, constraint: TopologySpreadConstraint, keys: tuple[str, ...]
     ) -> Barrier:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from knarr.apiserver import flow
+from knarr.apiserver.bootstrap import bootstrap
 from knarr.apiserver.flow import Flow, duration_s
 from knarr.apiserver.metrics import Metrics
 from knarr.client.transport import Answer, Request, User
@@ -240,7 +241,7 @@ async def test_health_is_told_check_by_check(door: Door) -> None:
     door.server.ready = True
     assert await health(door, "/readyz", verbose="") == (
         200,
-        "[+]ping ok\n[+]log ok\n[+]started ok\n[+]shutdown ok\nreadyz check passed\n",
+        "[+]ping ok\n[+]log ok\n[+]etcd ok\n[+]started ok\n[+]shutdown ok\nreadyz check passed\n",
     )
 
 
@@ -254,6 +255,24 @@ async def test_checks_that_cannot_be_excluded_are_named(door: Door) -> None:
         Request("GET", "/livez", {"verbose": "false"}, repeated={"exclude": ["b", "a", "log"]})
     )
     assert answer.body.decode() == (
-        "[+]ping ok\n[+]log excluded: ok\n"
+        "[+]ping ok\n[+]log excluded: ok\n[+]etcd ok\n"
         'warn: some health checks cannot be excluded: no matches for "a","b"\nlivez check passed\n'
     )
+
+
+async def test_the_store_and_what_is_made_at_the_start_have_checks_of_their_own(door: Door) -> None:
+    finished = door.server.health.hook("rbac/bootstrap-roles")
+    status, text = await health(door, "/livez")
+    assert (status, "[-]poststarthook/rbac/bootstrap-roles failed: reason withheld" in text) == (500, True)
+    assert await health(door, "/livez/poststarthook/rbac/bootstrap-roles") == (
+        500,
+        "internal server error: not finished\n",
+    )
+    finished()
+    assert await health(door, "/livez") == (200, "ok")
+    await bootstrap(door.client, "10.96.0.0/16", "10.96.0.10", "127.0.0.1", 6443, door.server.health)
+    _, text = await health(door, "/healthz", verbose="")
+    assert "[+]poststarthook/scheduling/bootstrap-system-priority-classes ok" in text
+    assert await health(door, "/livez/etcd") == (200, "ok")
+    await door.store.close()
+    assert door.server.health.checks["etcd"]() == "the store is closed"
