@@ -53,6 +53,7 @@ from knarr.clock import Clock, SystemClock
 from knarr.config import Config
 from knarr.controllers import controllers, queue_name
 from knarr.controllers.flowcontrol import FlowControl
+from knarr.controllers.servicerepair import ServiceRepair
 from knarr.network.dns.server import DnsServer, host_resolvers
 from knarr.network.podnet import PodNetwork
 from knarr.network.proxy.service_proxy import ServiceProxy
@@ -244,8 +245,8 @@ class Process:
             client_of=self._account,
         )
         loops: list[tuple[str, Loop]] = [(controller.name, controller.run) for controller in of_cluster]
-        flow = FlowControl(self._client("system:apiserver", "system:masters"), informers, clock)
-        loops.append((flow.name, flow.run))
+        server = self._client("system:apiserver", "system:masters")
+        loops += [(kind.name, kind(server, informers, clock).run) for kind in (FlowControl, ServiceRepair)]
         loops.append(("event expiry", EventExpiry(self.server.store, clock).run))
         scheduler = Scheduler(self._client("system:kube-scheduler"), informers, clock, profiles(config))
         loops.append(("scheduler", scheduler.run))

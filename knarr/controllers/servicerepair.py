@@ -1,0 +1,118 @@
+"""Addresses of Services are repaired: a cluster IP in use has its IPAddress, and an IPAddress has its Service.
+
+The API server writes both in one commit, but an administrator may delete an IPAddress, and then its address could be
+given to a second Service. Upstream's API server looks after that too (its service IP repair controllers, KEP-1880).
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TypeVar
+
+from knarr.api.core.v1 import Service
+from knarr.api.errors import AlreadyExists, NotFound
+from knarr.api.meta.v1 import ObjectMeta
+from knarr.api.networking.v1 import IPAddress, IPAddressSpec, ParentReference
+from knarr.client.controller import Controller
+from knarr.client.informer import key_of
+
+T = TypeVar("T")
+
+FAMILY_LABEL, MANAGER_LABEL = "ipaddress.kubernetes.io/ip-family", "ipaddress.kubernetes.io/managed-by"
+MANAGER = "ipallocator.k8s.io"
+ADDRESS_PREFIX = "address "
+"""Of keys that are about an IPAddress, not a Service."""
+
+
+class ServiceRepair(Controller):
+    """The IPAddresses of Services."""
+
+    name = "service-ip-repair-controller"
+    needs = (Service, IPAddress)
+
+    def watch(self) -> None:
+        self.services = self.informer(Service)
+        self.addresses = self.informer(IPAddress)
+        self.on(self.services, lambda service: [key_of(service), *_address_keys(service)])
+        self.on(self.addresses, self._keys_of_address)
+
+    async def reconcile(self, key: str) -> None:
+        if key.startswith(ADDRESS_PREFIX):
+            await self._clean_up(key.removeprefix(ADDRESS_PREFIX))
+            return
+        service = self.services.get(key)
+        if service is None or service.metadata.deletion_timestamp:
+            return
+        metadata = service.metadata
+        for address in cluster_ips(service):
+            # Service and IPAddress are one commit, but two caches: the one that lags behind must not be believed.
+            there = self.addresses.get(address) or await self._live(IPAddress, address, None)
+            if there is None:
+                if await self._live(Service, metadata.name or "", metadata.namespace):
+                    await self._allocate(service, address)
+            elif parent_key(there) != key and self.services.get(parent_key(there)):
+                other = parent_key(there)
+                message = f"Cluster IP {address} was assigned to multiple services {other} and {key}; please recreate"
+                self.events.warning(service, "ClusterIPAlreadyAllocated", message)
+
+    async def _allocate(self, service: Service, address: str) -> None:
+        family = f"IPv{ip_address(address).version}"
+        message = f"Cluster IP [{family}]: {address} is not allocated; repairing"
+        self.events.warning(service, "ClusterIPNotAllocated", message)
+        metadata = service.metadata
+        made = IPAddress(
+            metadata=ObjectMeta(name=address, labels={FAMILY_LABEL: family, MANAGER_LABEL: MANAGER}),
+            spec=IPAddressSpec(
+                parent_ref=ParentReference(
+                    group="", resource="services", namespace=metadata.namespace, name=metadata.name or ""
+                )
+            ),
+        )
+        try:
+            await self.client.create(made)
+        except AlreadyExists:
+            pass
+
+    async def _clean_up(self, address: str) -> None:
+        """An IPAddress of ours whose Service is gone, or has other addresses, has leaked."""
+        there = self.addresses.get(address)
+        if there is None or there.metadata.labels.get(MANAGER_LABEL) != MANAGER:
+            return
+        namespace, _, name = parent_key(there).partition("/")
+        service = self.services.get(parent_key(there)) or await self._live(Service, name, namespace)
+        if service is not None and address in cluster_ips(service):
+            return
+        there = await self._live(IPAddress, address, None)
+        if there is None:
+            return
+        message = f"IPAddress: {address} for Service {parent_key(there)} appears to have leaked: cleaning up"
+        self.events.warning(there, "IPAddressNotAllocated", message)
+        version, uid = there.metadata.resource_version, there.metadata.uid
+        try:
+            await self.client.delete(IPAddress, address, uid=uid, resource_version=version)
+        except NotFound:
+            pass
+
+    async def _live(self, kind: type[T], name: str, namespace: str | None) -> T | None:
+        try:
+            return await self.client.get(kind, name, namespace)
+        except NotFound:
+            return None
+
+    def _keys_of_address(self, address: IPAddress) -> list[str]:
+        return [parent_key(address), f"{ADDRESS_PREFIX}{address.metadata.name}"]
+
+
+def cluster_ips(service: Service) -> list[str]:
+    """Addresses that it holds."""
+    return [each for each in service.spec.cluster_ips if each not in ("", "None")] if service.spec else []
+
+
+def parent_key(address: IPAddress) -> str:
+    """The Service that an address says it is for."""
+    parent = address.spec.parent_ref if address.spec else None
+    return f"{parent.namespace}/{parent.name}" if parent else ""
+
+
+def _address_keys(service: Service) -> list[str]:
+    return [f"{ADDRESS_PREFIX}{address}" for address in cluster_ips(service)]
