@@ -99,18 +99,23 @@ class Measurements:
             began_s = container.started_at_s or container.created_at_s
             at_start = ContainerUsage(began_s, 0, 0)
             is_new = len(points) < 2 or (len(points) == 2 and points[0] == at_start)
-            is_due = known and not (points and self._clock.time_s() - points[-1].at_s < WINDOW_S_MIN)
+            is_due = known and not self._is_fresh(points)
             if is_new or is_due or self._hollow:
                 usage = await self._runtime.usage(container.id)
                 if usage is not None:
                     self._points[container.id] = _with(points if points and is_due else [at_start], usage)
         for gone in self._points.keys() - {each.id for each in running}:
             del self._points[gone]
-        if not self._hollow and (known or len(self._node) < 2):
+        is_due = known and not self._is_fresh(self._node)
+        if not self._hollow and (is_due or len(self._node) < 2):
             fresh = await asyncio.to_thread(machine_usage, self._clock.time_s())
             self._booted_s = self._booted_s or fresh.at_s - await asyncio.to_thread(_up_s)
-            if known or not self._node or fresh.at_s - self._node[0].at_s >= WINDOW_S_MIN:
+            if not self._node or fresh.at_s - self._node[0].at_s >= WINDOW_S_MIN:
                 self._node = _with(self._node, fresh)
+
+    def _is_fresh(self, points: list[ContainerUsage]) -> bool:
+        """Measured so lately that another measurement would say nothing."""
+        return bool(points) and self._clock.time_s() - points[-1].at_s < WINDOW_S_MIN
 
 
 def _with(points: list[ContainerUsage], fresh: ContainerUsage) -> list[ContainerUsage]:

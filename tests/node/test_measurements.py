@@ -93,6 +93,20 @@ def test_a_young_container_that_is_asked_for_all_the_time_soon_has_a_window_afte
     run(scenario)
 
 
+def test_a_node_that_is_asked_at_its_very_start_has_an_answer_a_second_later(tmp_path: Path) -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        measurements = Measurements(SimRuntime(clock), clock, hollow=False)
+        assert (await measurements.usage()).whole is None
+        measuring = asyncio.create_task(measurements.run())
+        await clock.sleep(1.01)
+        whole = (await measurements.usage()).whole
+        assert whole is not None
+        assert whole.window_s == pytest.approx(1.01)
+        measuring.cancel()
+
+    run(scenario)
+
+
 def test_hollow_containers_use_what_their_labels_say(tmp_path: Path) -> None:
     async def scenario(clock: VirtualClock) -> None:
         cluster = NodeCluster(clock, SimRuntime(clock), hollow_config(tmp_path))
