@@ -97,6 +97,7 @@ class Listener:
             self._listening.close()
         for task in tuple(self._streams):
             task.cancel()
+        self._http.pre_shutdown()  # or idle connections would be waited for as if they were at work
         await self._http.shutdown(SHUTDOWN_S)
 
     def _request(

@@ -79,6 +79,14 @@ async def test_a_request_that_never_ends_does_not_hold_up_the_end(
             await asked
 
 
+async def test_connections_that_are_kept_for_later_do_not_hold_up_the_end(served: Served) -> None:
+    async with client(served) as session:
+        async with session.get("/readyz") as answer:
+            await answer.read()
+        async with asyncio.timeout(listener.SHUTDOWN_S / 2):
+            await served.listener.close()
+
+
 async def test_watches_end_as_if_their_time_were_over(served: Served) -> None:
     await served.door.done("POST", CONFIG_MAPS, config_map("a"))
     async with client(served) as session:
