@@ -18,9 +18,9 @@ import msgspec
 
 from knarr.api.core.v1 import Service, ServiceSpec
 from knarr.api.errors import Cause, Forbidden, InternalError, Invalid, invalid
-from knarr.api.meta.v1 import ObjectMeta
+from knarr.api.networking.addresses import address_of
 from knarr.api.networking.policies import Network, network
-from knarr.api.networking.v1 import IPAddress, IPAddressSpec, ParentReference, ServiceCIDR
+from knarr.api.networking.v1 import ServiceCIDR
 from knarr.apiserver.admission import Attributes, Plugin
 from knarr.apiserver.admission.index import Index
 from knarr.clock import Clock, utc
@@ -29,8 +29,6 @@ from knarr.store.contract import Store, Write
 TRIES_MAX = 1000
 """Random addresses looked at before the range is searched in order."""
 ADDRESSES = "ipaddresses.networking.k8s.io//"
-FAMILY_LABEL, MANAGER_LABEL = "ipaddress.kubernetes.io/ip-family", "ipaddress.kubernetes.io/managed-by"
-MANAGER = "ipallocator.k8s.io"
 
 
 class ServiceAddresses(Plugin):
@@ -76,19 +74,9 @@ class ServiceAddresses(Plugin):
         name, metadata = key.removeprefix(ADDRESSES), owner.metadata
         if name == key:
             return msgspec.json.encode({"metadata": {"name": metadata.name, "namespace": metadata.namespace}})
-        address = IPAddress(
-            metadata=ObjectMeta(
-                name=name,
-                uid=str(uuid.UUID(int=self._clock.random.getrandbits(128), version=4)),
-                creation_timestamp=utc(self._clock.time_s()),
-                labels={FAMILY_LABEL: f"IPv{ipaddress.ip_address(name).version}", MANAGER_LABEL: MANAGER},
-            ),
-            spec=IPAddressSpec(
-                parent_ref=ParentReference(
-                    group="", resource="services", namespace=metadata.namespace, name=metadata.name or ""
-                )
-            ),
-        )
+        address = address_of(name, metadata)
+        address.metadata.uid = str(uuid.UUID(int=self._clock.random.getrandbits(128), version=4))
+        address.metadata.creation_timestamp = utc(self._clock.time_s())
         return msgspec.json.encode(address)
 
     async def _networks(self) -> list[Network]:

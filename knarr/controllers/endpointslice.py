@@ -7,7 +7,7 @@ are gone, as terminating, and as serving while they are ready (KEP-1672).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 
 from msgspec import Struct, field
@@ -21,6 +21,7 @@ from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.types import replace
 from knarr.client.controller import Controller
 from knarr.client.informer import key_of
+from knarr.controllers.ownership import is_going
 from knarr.controllers.service_pods import (
     HEADLESS,
     counts,
@@ -66,9 +67,10 @@ class EndpointSlices(Controller):
         self.pods = self.informer(Pod)
         self.nodes = self.informer(Node)
         self.slices = self.informer(EndpointSlice)
-        self.slices.add_index("service", lambda slice_: filter(None, (_key_of_slice(slice_),)))
+        key_of_slice = service_key(MANAGER)
+        self.slices.add_index("service", lambda slice_: filter(None, (key_of_slice(slice_),)))
         self.on(self.services, key_of)
-        self.on(self.slices, _key_of_slice)
+        self.on(self.slices, key_of_slice)
         self.on_change(self.pods, lambda old, new: services_woken(self.services, old, new))
         self.on_change(self.nodes, self._keys_of_node)
 
@@ -82,7 +84,7 @@ class EndpointSlices(Controller):
             if selects(service, pod.metadata.labels) and counts(service, pod, terminating=True)
         ]
         zones = {pod.spec.node_name or "": self._zone(pod.spec.node_name or "") for pod in pods if pod.spec}
-        existing = [slice_ for slice_ in self.slices.by_index("service", key) if not _is_going(slice_)]
+        existing = [slice_ for slice_ in self.slices.by_index("service", key) if not is_going(slice_)]
         changes = Changes()
         for family in families(service):
             same = [slice_ for slice_ in existing if slice_.address_type == family]
@@ -270,12 +272,13 @@ def _identity(endpoint: Endpoint) -> tuple[object, ...]:
     return (*endpoint.addresses, endpoint.target_ref.uid if endpoint.target_ref else None, endpoint.node_name)
 
 
-def _key_of_slice(slice_: EndpointSlice) -> str | None:
-    labels = slice_.metadata.labels
-    if labels.get(MANAGED_BY) != MANAGER or SERVICE_NAME not in labels:
-        return None
-    return f"{slice_.metadata.namespace}/{labels[SERVICE_NAME]}"
+def service_key(manager: str) -> Callable[[EndpointSlice], str | None]:
+    """The key of the Service that a slice is of, for slices that `manager` looks after."""
 
+    def key(slice_: EndpointSlice) -> str | None:
+        labels = slice_.metadata.labels
+        if labels.get(MANAGED_BY) != manager or SERVICE_NAME not in labels:
+            return None
+        return f"{slice_.metadata.namespace}/{labels[SERVICE_NAME]}"
 
-def _is_going(slice_: EndpointSlice) -> bool:
-    return slice_.metadata.deletion_timestamp is not None
+    return key

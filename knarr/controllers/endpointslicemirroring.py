@@ -16,7 +16,7 @@ from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.types import replace
 from knarr.client.controller import Controller
 from knarr.client.informer import key_of
-from knarr.controllers.endpointslice import MANAGED_BY, SERVICE_NAME
+from knarr.controllers.endpointslice import MANAGED_BY, SERVICE_NAME, service_key
 from knarr.controllers.together import together
 
 MANAGER = "endpointslicemirroring-controller.k8s.io"
@@ -36,10 +36,11 @@ class EndpointSliceMirroring(Controller):
         self.endpoints = self.informer(Endpoints)
         self.services = self.informer(Service)
         self.slices = self.informer(EndpointSlice)
-        self.slices.add_index("mirrored", lambda slice_: filter(None, (_key_of_slice(slice_),)))
+        key_of_slice = service_key(MANAGER)
+        self.slices.add_index("mirrored", lambda slice_: filter(None, (key_of_slice(slice_),)))
         self.on(self.endpoints, key_of)
         self.on(self.services, key_of)
-        self.on(self.slices, _key_of_slice)
+        self.on(self.slices, key_of_slice)
 
     async def reconcile(self, key: str) -> None:
         endpoints, service = self.endpoints.get(key), self.services.get(key)
@@ -140,10 +141,3 @@ def _shape(slice_: EndpointSlice) -> tuple[object, ...]:
 
 def _count(subset: EndpointSubset) -> int:
     return len(subset.addresses) + len(subset.not_ready_addresses)
-
-
-def _key_of_slice(slice_: EndpointSlice) -> str | None:
-    labels = slice_.metadata.labels
-    if labels.get(MANAGED_BY) != MANAGER or SERVICE_NAME not in labels:
-        return None
-    return f"{slice_.metadata.namespace}/{labels[SERVICE_NAME]}"

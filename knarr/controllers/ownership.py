@@ -71,7 +71,7 @@ async def claim(
             await _release(client, owner, obj, finalizer)
     if deleted:
         return claimed
-    strays: list[Any] = [obj for obj in loose if matches(obj) and not _is_going(obj)]
+    strays: list[Any] = [obj for obj in loose if matches(obj) and not is_going(obj)]
     if strays and await _is_alive(client, owner):
         for stray in strays:
             adopted: T | None = await _adopt(client, owner, stray, finalizer)
@@ -96,7 +96,8 @@ def _matcher(selector: Selector | None) -> Callable[[Any], bool]:
     return matches
 
 
-def _is_going(obj: Any) -> bool:
+def is_going(obj: Any) -> bool:
+    """Somebody has deleted it, and it is not gone yet."""
     return obj.metadata.deletion_timestamp is not None
 
 

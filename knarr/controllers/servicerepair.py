@@ -11,15 +11,13 @@ from typing import TypeVar
 
 from knarr.api.core.v1 import Service
 from knarr.api.errors import AlreadyExists, NotFound
-from knarr.api.meta.v1 import ObjectMeta
-from knarr.api.networking.v1 import IPAddress, IPAddressSpec, ParentReference
+from knarr.api.networking.addresses import MANAGER, MANAGER_LABEL, address_of
+from knarr.api.networking.v1 import IPAddress
 from knarr.client.controller import Controller
 from knarr.client.informer import key_of
 
 T = TypeVar("T")
 
-FAMILY_LABEL, MANAGER_LABEL = "ipaddress.kubernetes.io/ip-family", "ipaddress.kubernetes.io/managed-by"
-MANAGER = "ipallocator.k8s.io"
 ADDRESS_PREFIX = "address "
 """Of keys that are about an IPAddress, not a Service."""
 
@@ -59,17 +57,8 @@ class ServiceRepair(Controller):
         family = f"IPv{ip_address(address).version}"
         message = f"Cluster IP [{family}]: {address} is not allocated; repairing"
         self.events.warning(service, "ClusterIPNotAllocated", message)
-        metadata = service.metadata
-        made = IPAddress(
-            metadata=ObjectMeta(name=address, labels={FAMILY_LABEL: family, MANAGER_LABEL: MANAGER}),
-            spec=IPAddressSpec(
-                parent_ref=ParentReference(
-                    group="", resource="services", namespace=metadata.namespace, name=metadata.name or ""
-                )
-            ),
-        )
         try:
-            await self.client.create(made)
+            await self.client.create(address_of(address, service.metadata))
         except AlreadyExists:
             pass
 

@@ -21,7 +21,7 @@ from knarr.api.types import replace
 from knarr.client.controller import Controller
 from knarr.client.informer import key_of
 from knarr.controllers.history import REVISION_LABEL, History, template_of
-from knarr.controllers.ownership import claim, orphans, owner_index, owner_keys
+from knarr.controllers.ownership import claim, is_going, orphans, owner_index, owner_keys
 from knarr.controllers.pods import available_in_s
 from knarr.controllers.rolling import part_of
 from knarr.controllers.statefulset_pods import (
@@ -302,10 +302,6 @@ def is_held_back(stateful_set: StatefulSet, ordinal: int) -> bool:
 def is_available(pod: Pod, min_ready_s: int, now_s: float) -> bool:
     """Ready for long enough, and not on its way out."""
     return not is_terminal(pod) and not is_going(pod) and available_in_s(pod, min_ready_s, now_s) == 0
-
-
-def is_going(pod: Pod) -> bool:
-    return pod.metadata.deletion_timestamp is not None
 
 
 def revision_of(pod: Pod) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 from knarr.api import names
 from knarr.api.errors import Cause, invalid, required
+from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.networking.policies import CIDR_FAULT, network
-from knarr.api.networking.v1 import IPAddress, ServiceCIDR, ServiceCIDRSpec
+from knarr.api.networking.v1 import IPAddress, IPAddressSpec, ParentReference, ServiceCIDR, ServiceCIDRSpec
 from knarr.api.printing import age
 from knarr.api.resources import Column, Strategy
 
@@ -16,6 +17,16 @@ CIDR_FINALIZER = "networking.k8s.io/service-cidr-finalizer"
 """Keeps a range as long as addresses in use are in no other."""
 CIDRS_MAX = 2
 """One a family of addresses."""
+FAMILY_LABEL, MANAGER_LABEL = "ipaddress.kubernetes.io/ip-family", "ipaddress.kubernetes.io/managed-by"
+MANAGER = "ipallocator.k8s.io"
+
+
+def address_of(address: str, service: ObjectMeta) -> IPAddress:
+    """The IPAddress by which a Service holds an address, as it is to be created."""
+    family = f"IPv{ipaddress.ip_address(address).version}"
+    parent = ParentReference(group="", resource="services", namespace=service.namespace, name=service.name or "")
+    metadata = ObjectMeta(name=address, labels={FAMILY_LABEL: family, MANAGER_LABEL: MANAGER})
+    return IPAddress(metadata=metadata, spec=IPAddressSpec(parent_ref=parent))
 
 
 def address_name_faults(name: str) -> list[str]:
