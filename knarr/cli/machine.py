@@ -1,7 +1,7 @@
-"""What `knarr up` makes of the configuration on this very machine: addresses, proxy mode, the node's parts.
+"""What `knarr up` makes of the configuration on this very machine: addresses, proxy mode, its node.
 
-Shared by the process that runs them (`process`) and by the command that cleans up after it (`teardown`): both must mean
-the same bridge, tables and folders.
+`NodeSettings` is all that a node with real containers is told. The process that runs it (`node_parts`) and the command
+that cleans up after it (`teardown`) share it: both must mean the same bridge, tables and folders.
 """
 
 from __future__ import annotations
@@ -20,6 +20,32 @@ from knarr.config import Config
 if TYPE_CHECKING:
     from knarr.network.podnet import PodNetwork
     from knarr.node.runtime.oci import OciRuntime
+
+
+class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One node with real containers on this machine."""
+
+    name: str
+    data_dir: str
+    internal_ip: str
+    pod_cidrs: tuple[str, ...]
+    """The ranges of this node's pods."""
+    cluster_cidrs: tuple[str, ...]
+    """Those of all pods."""
+    service_cidrs: tuple[str, ...]
+    cluster_dns: str
+    cluster_domain: str
+    proxy_mode: Literal["nftables", "iptables"]
+    bridge_name: str
+
+    @property
+    def data_path(self) -> Path:
+        return Path(self.data_dir)
+
+    @property
+    def service_table(self) -> str:
+        """Name of the nftables table of service rules; the pod network's own is named like the bridge."""
+        return f"{self.bridge_name}-services"
 
 
 def resolved(config: Config) -> Config:
@@ -60,25 +86,37 @@ def installed(command: str) -> bool:
     return any(os.access(Path(folder or ".") / command, os.X_OK) for folder in folders)
 
 
-def pod_network(config: Config, clock: Clock) -> PodNetwork:
+def node_settings(config: Config) -> NodeSettings:
+    """The node of `knarr up` itself, by a configuration that is `resolved`."""
+    assert config.proxy_mode != "auto"
+    return NodeSettings(
+        name=config.node_name,
+        data_dir=config.data_dir,
+        internal_ip=config.advertise_address,
+        pod_cidrs=tuple(config.node_ranges[:1]),
+        cluster_cidrs=(config.cluster_cidr,),
+        service_cidrs=(config.service_cidr,),
+        cluster_dns=config.cluster_dns,
+        cluster_domain=config.cluster_domain,
+        proxy_mode=config.proxy_mode,
+        bridge_name=config.bridge_name,
+    )
+
+
+def pod_network(settings: NodeSettings, clock: Clock) -> PodNetwork:
     from knarr.network.podnet import PodNetwork
 
     return PodNetwork(
-        pod_cidrs=config.node_ranges[:1],
-        cluster_cidrs=[config.cluster_cidr],
-        service_cidrs=[config.service_cidr],
-        state_directory=config.data_path / "network",
-        interface=config.bridge_name,
+        pod_cidrs=settings.pod_cidrs,
+        cluster_cidrs=settings.cluster_cidrs,
+        service_cidrs=settings.service_cidrs,
+        state_directory=settings.data_path / "network",
+        interface=settings.bridge_name,
         clock=clock,
     )
 
 
-def oci_runtime(config: Config, clock: Clock, network: PodNetwork) -> OciRuntime:
+def oci_runtime(settings: NodeSettings, clock: Clock, network: PodNetwork) -> OciRuntime:
     from knarr.node.runtime.oci import OciRuntime
 
-    return OciRuntime(str(config.data_path / "runtime"), clock, network)
-
-
-def service_table(config: Config) -> str:
-    """Name of the nftables table of service rules; the pod network's own is named like the bridge."""
-    return f"{config.bridge_name}-services"
+    return OciRuntime(str(settings.data_path / "runtime"), clock, network)

@@ -1,10 +1,10 @@
 """The whole cluster in one process: what it is made of, in which order it starts and ends. Begin reading here.
 
     certificates, data folder           pki, lock
-      ├─ node: network, runtime         what containers need, and what still runs from last time
+      ├─ node: network, runtime         what containers need, and what still runs from last time (node_parts)
       ├─ store, API server              the door, on its TLS socket; kubeconfig
-      └─ loops                          controllers, scheduler, node agents, service proxy, DNS: run side by side until
-                                        one fails or somebody says stop
+      └─ loops                          controllers, scheduler, the node's (agent, service proxy, DNS): run side by side
+                                        until one fails or somebody says stop
 
 `_start` brings the parts up, as far at once as they don't need each other; the loops run in one task group, so the
 failure of one ends all: a half-dead cluster is worse than none. At the end the parts close in reverse order. An orderly
@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +44,7 @@ from knarr.cli.access import access_settings
 from knarr.cli.control import ControlServer
 from knarr.cli.exit_codes import FAILED, OK
 from knarr.cli.lock import DataFolderLock, Holder
+from knarr.cli.node_parts import Loop, Parts, parts_of
 from knarr.cli.progress import Progress, since_ms
 from knarr.cli.scheduling import profiles
 from knarr.client.client import Client
@@ -54,26 +56,14 @@ from knarr.config import Config
 from knarr.controllers import controllers, queue_name
 from knarr.controllers.flowcontrol import FlowControl
 from knarr.controllers.servicerepair import ServiceRepair
-from knarr.network.dns.server import DnsServer, host_resolvers
-from knarr.network.podnet import PodNetwork
-from knarr.network.proxy.service_proxy import ServiceProxy
-from knarr.node.agent import NodeAgent
-from knarr.node.backend import NodeBackend
-from knarr.node.config import NodeConfig
 from knarr.node.local_volumes import ACCOUNT as LOCAL_VOLUMES_ACCOUNT
 from knarr.node.local_volumes import HollowFolders, HostFolders, LocalVolumes
 from knarr.node.runtime.contract import Runtime
-from knarr.node.runtime.oci import OciRuntime
-from knarr.node.runtime.sim import SimRuntime
 from knarr.scheduler.scheduler import Scheduler
 from knarr.store.sqlite import SQLiteStore
 
 log = logging.getLogger("knarr")
 T = TypeVar("T")
-
-DNS_PORT = 53
-
-Loop = Callable[[], Awaitable[None]]
 
 
 def main(config: Config, lock: DataFolderLock, progress: Progress, start_s: float) -> int:
@@ -97,7 +87,6 @@ class Process:
         self.config = config
         self.clock: Clock = SystemClock()
         self.runtime: Runtime | None = None
-        self.network: PodNetwork | None = None
         self._lock = lock
         self._progress = progress
         self._start_s = start_s
@@ -107,7 +96,8 @@ class Process:
         self.kubeconfig_path = Path(config.kubeconfig) if config.kubeconfig else kubeconfig.default_path()
         self.address = ""
         """Of the API server, once it listens."""
-        self._record = teardown.Running(config, str(self.kubeconfig_path), server="")
+        node = machine.node_settings(config) if config.runtime == "oci" else None
+        self._record = teardown.Running(config.data_dir, node, str(self.kubeconfig_path), server="")
         self._stop_asked = asyncio.Event()
         self._keep = False
         self._stopping: list[Callable[[], None]] = []
@@ -168,11 +158,13 @@ class Process:
         with self._waiting("certificates"):
             self.pki = await asyncio.to_thread(self._ensure_pki)
         async with asyncio.TaskGroup() as group:
-            node = group.create_task(self._start_node(), name="node")
+            node = group.create_task(self._start_nodes(), name="node")
             group.create_task(self._start_server(), name="API server")
         loops = self._loops(node.result())
-        if self.network:
-            await self._start_dns(self.network)
+        if self._record.node:
+            with self._waiting("DNS"):
+                for parts in node.result():
+                    await parts.serve()
         return loops
 
     async def _start_server(self) -> None:
@@ -223,7 +215,7 @@ class Process:
         groups = ("system:serviceaccounts", "system:serviceaccounts:kube-system")
         return self._client(f"system:serviceaccount:kube-system:{name}", *groups)
 
-    def _loops(self, runtimes: list[Runtime]) -> list[tuple[str, Loop]]:
+    def _loops(self, nodes: list[Parts]) -> list[tuple[str, Loop]]:
         """Everything that runs side by side."""
         config, clock = self.config, self.clock
         # One cache of each kind serves the whole process, scheduler and nodes included: its reads are the controller
@@ -253,68 +245,15 @@ class Process:
         queues = {queue_name(controller.name): controller.queue for controller in of_cluster}
         self.server.metrics.sources += [lambda: queue_figures(queues), scheduler.figures]
         self.server.metrics.sources += [controller.figures for controller in of_cluster]
-        agents = [self._agent(number, runtime, informers) for number, runtime in enumerate(runtimes)]
-        loops += [(f"node {agent.config.name}", agent.run) for agent in agents]
+        for each in nodes:
+            loops += each.assemble(self._client(f"system:node:{each.name}", "system:nodes"), informers)
         folders = HollowFolders() if config.runtime == "sim" else HostFolders(config.data_path / "volumes")
-        names = [agent.config.name for agent in agents]
+        names = [each.name for each in nodes]
         volumes = LocalVolumes(self._account(LOCAL_VOLUMES_ACCOUNT), informers, clock, names, folders)
         loops.append((volumes.name, volumes.run))
-        backends = {
-            agent.config.name: NodeBackend(agent, runtime) for agent, runtime in zip(agents, runtimes, strict=True)
-        }
-        self.server.nodes = Nodes(backends)
-        if config.runtime == "oci":
-            loops += self._network(informers)
+        self.server.nodes = Nodes({each.name: each.backend for each in nodes})
         loops.append(("informers", informers.run))
         return loops
-
-    def _agent(self, number: int, runtime: Runtime, informers: Informers) -> NodeAgent:
-        config = self.config
-        hollow = config.runtime == "sim"
-        name = config.node_name if config.sim_nodes == 1 or not hollow else f"{config.node_name}-{number}"
-        node = NodeConfig(
-            name=name,
-            root=config.data_path / "node",
-            log_root=config.data_path / "logs",
-            internal_ip=config.advertise_address,
-            pod_cidr=config.node_ranges[number],
-            cluster_dns=(config.cluster_dns,),
-            cluster_domain=config.cluster_domain,
-            hollow=hollow,
-        )
-        client = self._client(f"system:node:{name}", "system:nodes")
-        return NodeAgent(client, self.clock, runtime, node, informers, None if hollow else self.network)
-
-    def _network(self, informers: Informers) -> list[tuple[str, Loop]]:
-        """Service rules and DNS: only where packets are real."""
-        config = self.config
-        assert config.proxy_mode != "auto"
-        proxy = ServiceProxy(
-            informers,
-            self.clock,
-            node_name=config.node_name,
-            cluster_cidrs=[config.cluster_cidr],
-            mode=config.proxy_mode,
-            own_addresses=[config.cluster_dns],
-            table=machine.service_table(config),
-        )
-        self._closing.append(("service proxy", lambda: proxy.close(remove=not self._keep)))
-        return [("service proxy", proxy.run)]
-
-    async def _start_dns(self, network: PodNetwork) -> None:
-        """The cluster's DNS, on its Service's address, which this node takes as one of its own."""
-        config = self.config
-        dns = DnsServer(
-            self.informers,
-            self.clock,
-            listen=[(config.cluster_dns, DNS_PORT)],
-            forward=host_resolvers(),
-            domain=config.cluster_domain,
-        )
-        with self._waiting("DNS"):
-            await network.add_node_address(config.cluster_dns)
-            await dns.start()
-        self._closing.append(("DNS", dns.close))
 
     async def _usable(self) -> None:
         """Wait until a pod can be created and will run: node Ready, default service account there."""
@@ -329,40 +268,22 @@ class Process:
         here = ["127.0.0.1", config.api_service_ip, config.advertise_address, machine.node_gateway(config)]
         return pki.ensure(config.data_path / "pki", self.clock, dns_names=names, addresses=[*here, *listening])
 
-    async def _start_node(self) -> list[Runtime]:
-        """What containers need: the pod network and a container runtime, which finds again what still runs."""
-        config = self.config
-        if config.runtime == "sim":
-            runtimes: list[Runtime] = [SimRuntime(self.clock, each) for each in config.node_ranges]
-            for each in runtimes:
-                await each.start()
-                self._closing.append(("runtime", each.close))
-            self.runtime = runtimes[0]
-            return runtimes
-        teardown.write_record(self._record)
-        network = machine.pod_network(config, self.clock)
-        runtime = machine.oci_runtime(config, self.clock, network)
-        self._closing.append(("node", lambda: self._close_node(network, runtime)))
+    async def _start_nodes(self) -> list[Parts]:
+        """What containers need: the pod network and a container runtime."""
+        nodes = parts_of(self.config, self.clock)
+        if self._record.node:
+            teardown.write_record(self._record)
         with self._waiting("pod network, container runtime"):
-            await network.start()
-            await runtime.start()
-            await network.retain([sandbox.id for sandbox in await runtime.sandboxes()])
-        self.runtime, self.network = runtime, network
-        return [runtime]
+            for each in nodes:
+                self._closing.append((f"node {each.name}", partial(self._close_node, each)))
+                await each.open()
+        self.runtime = nodes[0].runtime
+        return nodes
 
-    async def _close_node(self, network: PodNetwork, runtime: OciRuntime) -> list[str]:
-        """The last of the node: its containers and their network, or only this process's hold on them."""
-        left: list[str] = []
-        if not self._keep:
-            left += await teardown.remove_containers(runtime, self.clock)
-            left += await teardown.remove_volumes(self.config)
-            left += await teardown.remove_rules(self.config, self.clock)
-        await runtime.close()
-        if self._keep:
-            await network.close(remove=False)
-        else:
-            left += await teardown.remove_network(network)
-        if not self._keep and not left:
+    async def _close_node(self, node: Parts) -> list[str]:
+        """The last of a node: its containers and their network, or only this process's hold on them."""
+        left = await node.close(keep=self._keep)
+        if self._record.node and not self._keep and not left:
             teardown.write_record(msgspec.structs.replace(self._record, clean=True))
         return left
 
