@@ -50,7 +50,7 @@ from knarr.client.informer import Informer, Informers
 from knarr.client.transport import User
 from knarr.client.workqueue import queue_figures
 from knarr.clock import Clock, SystemClock
-from knarr.config import Config
+from knarr.config import Config, joined_address
 from knarr.controllers import controllers, queue_name
 from knarr.controllers.flowcontrol import FlowControl
 from knarr.controllers.servicerepair import ServiceRepair
@@ -183,8 +183,8 @@ class Process:
         self._closing.append(("store", store.close))
         issuer = f"https://kubernetes.default.svc.{config.cluster_domain}"
         key = load_pem_private_key(self.pki.service_account_key_pem, None)
-        address = f"{config.advertise_address}:{config.listen_port}"
-        settings = Settings(address, config.service_cidr, config.node_ports, access_settings(config, self.clock))
+        address = joined_address(config.advertise_address, config.listen_port)
+        settings = Settings(address, config.service_cidrs, config.node_ports, access_settings(config, self.clock))
         tokens = Tokens(store, self.clock, key, issuer, [issuer])
         self.server = APIServer(store, with_metrics(), self.clock, settings, tokens=tokens)
         # /readyz tells it from the signal on, while the parts that still need the API end.
@@ -196,7 +196,7 @@ class Process:
             port = await listener.start()
         self._closing.append(("API server", listener.close))
         host = "127.0.0.1" if config.listen_host in ("0.0.0.0", "::") else config.listen_host
-        self.address = f"https://{host}:{port}"
+        self.address = f"https://{joined_address(host, port)}"
         self._lock.tell(Holder(os.getpid(), self._since, address=self.address))
         self._record = msgspec.structs.replace(self._record, server=self.address)
         teardown.write_record(self._record)
@@ -206,8 +206,8 @@ class Process:
         with self._waiting("first objects"):
             await bootstrap(
                 self._client("system:apiserver", "system:masters"),
-                config.service_cidr,
-                config.cluster_dns,
+                config.service_cidrs,
+                config.cluster_dns_addresses,
                 config.advertise_address,
                 port,
                 self.server.health,
@@ -277,8 +277,8 @@ class Process:
             root=config.data_path / "node",
             log_root=config.data_path / "logs",
             internal_ip=config.advertise_address,
-            pod_cidr=config.node_ranges[number],
-            cluster_dns=(config.cluster_dns,),
+            pod_cidr=config.node_ranges[number][0],
+            cluster_dns=tuple(config.cluster_dns_addresses),
             cluster_domain=config.cluster_domain,
             hollow=hollow,
         )
@@ -293,9 +293,9 @@ class Process:
             informers,
             self.clock,
             node_name=config.node_name,
-            cluster_cidrs=[config.cluster_cidr],
+            cluster_cidrs=config.cluster_cidrs,
             mode=config.proxy_mode,
-            own_addresses=[config.cluster_dns],
+            own_addresses=config.cluster_dns_addresses,
             table=machine.service_table(config),
         )
         self._closing.append(("service proxy", lambda: proxy.close(remove=not self._keep)))
@@ -307,12 +307,13 @@ class Process:
         dns = DnsServer(
             self.informers,
             self.clock,
-            listen=[(config.cluster_dns, DNS_PORT)],
+            listen=[(address, DNS_PORT) for address in config.cluster_dns_addresses],
             forward=host_resolvers(),
             domain=config.cluster_domain,
         )
         with self._waiting("DNS"):
-            await network.add_node_address(config.cluster_dns)
+            for address in config.cluster_dns_addresses:
+                await network.add_node_address(address)
             await dns.start()
         self._closing.append(("DNS", dns.close))
 
@@ -333,7 +334,7 @@ class Process:
         """What containers need: the pod network and a container runtime, which finds again what still runs."""
         config = self.config
         if config.runtime == "sim":
-            runtimes: list[Runtime] = [SimRuntime(self.clock, each) for each in config.node_ranges]
+            runtimes: list[Runtime] = [SimRuntime(self.clock, ranges[0]) for ranges in config.node_ranges]
             for each in runtimes:
                 await each.start()
                 self._closing.append(("runtime", each.close))

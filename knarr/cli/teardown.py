@@ -100,7 +100,7 @@ async def remove_rules(config: Config, clock: Clock) -> list[str]:
     from knarr.network.proxy.iptables import Iptables
     from knarr.network.proxy.nftables import Nftables
 
-    ranges = [config.cluster_cidr]
+    ranges = config.cluster_cidrs
     mode = (
         Nftables(clock, cluster_cidrs=ranges, name=machine.service_table(config))
         if machine.proxy_mode(config) == "nftables"
