@@ -33,7 +33,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     cluster_cidrs: tuple[str, ...]
     """Those of all pods."""
     service_cidrs: tuple[str, ...]
-    cluster_dns: str
+    cluster_dns: tuple[str, ...]
     cluster_domain: str
     proxy_mode: Literal["nftables", "iptables"]
     bridge_name: str
@@ -53,7 +53,7 @@ def resolved(config: Config) -> Config:
     return msgspec.structs.replace(
         config,
         proxy_mode=proxy_mode(config),
-        advertise_address=config.advertise_address or route_address() or node_gateway(config),
+        advertise_address=config.advertise_address or route_address(config) or node_gateway(config),
     )
 
 
@@ -63,21 +63,24 @@ def proxy_mode(config: Config) -> Literal["nftables", "iptables"]:
     return "nftables" if installed("nft") else "iptables"
 
 
-def route_address() -> str | None:
-    """This machine's address on its default route; None without one. No packet is sent: connecting a datagram socket
-    only asks the kernel for the route. (192.0.2.1 is RFC 5737's address for documentation.)"""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        try:
-            asking.connect(("192.0.2.1", 9))
-        except OSError:
-            return None
-        address: str = asking.getsockname()[0]
-        return address
+def route_address(config: Config) -> str | None:
+    """This machine's address on the default route of the cluster's first family; None without one. No packet is sent:
+    connecting a datagram socket only asks the kernel for the route. (The addresses are for documentation: RFC 5737,
+    RFC 3849.)"""
+    version6 = ":" in config.service_cidrs[0]
+    family, anywhere = (socket.AF_INET6, "2001:db8::1") if version6 else (socket.AF_INET, "192.0.2.1")
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as asking:
+            asking.connect((anywhere, 9))
+            address: str = asking.getsockname()[0]
+            return address
+    except OSError:
+        return None
 
 
 def node_gateway(config: Config) -> str:
     """The node's address among its pods: reachable by all of them, whatever the machine's other networks are."""
-    return str(ip_network(config.node_ranges[0])[1])
+    return str(ip_network(config.node_ranges[0][0])[1])
 
 
 def installed(command: str) -> bool:
@@ -93,10 +96,10 @@ def node_settings(config: Config) -> NodeSettings:
         name=config.node_name,
         data_dir=config.data_dir,
         internal_ip=config.advertise_address,
-        pod_cidrs=tuple(config.node_ranges[:1]),
-        cluster_cidrs=(config.cluster_cidr,),
-        service_cidrs=(config.service_cidr,),
-        cluster_dns=config.cluster_dns,
+        pod_cidrs=tuple(config.node_ranges[0]),
+        cluster_cidrs=tuple(config.cluster_cidrs),
+        service_cidrs=tuple(config.service_cidrs),
+        cluster_dns=tuple(config.cluster_dns_addresses),
         cluster_domain=config.cluster_domain,
         proxy_mode=config.proxy_mode,
         bridge_name=config.bridge_name,

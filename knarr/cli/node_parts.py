@@ -78,7 +78,7 @@ class NodeParts:
             log_root=settings.data_path / "logs",
             internal_ip=settings.internal_ip,
             pod_cidr=settings.pod_cidrs[0],
-            cluster_dns=(settings.cluster_dns,),
+            cluster_dns=settings.cluster_dns,
             cluster_domain=settings.cluster_domain,
         )
         agent = NodeAgent(client, self._clock, self.runtime, config, informers, self.network)
@@ -89,7 +89,7 @@ class NodeParts:
             node_name=settings.name,
             cluster_cidrs=settings.cluster_cidrs,
             mode=settings.proxy_mode,
-            own_addresses=[settings.cluster_dns],
+            own_addresses=settings.cluster_dns,
             table=settings.service_table,
         )
         # Its rules go, or stay, with everything else in the kernel.
@@ -97,15 +97,16 @@ class NodeParts:
         self._dns = DnsServer(
             informers,
             self._clock,
-            listen=[(settings.cluster_dns, DNS_PORT)],
+            listen=[(address, DNS_PORT) for address in settings.cluster_dns],
             forward=host_resolvers(),
             domain=settings.cluster_domain,
         )
         return [(f"node {self.name}", agent.run), ("service proxy", proxy.run)]
 
     async def serve(self) -> None:
-        """The node takes the DNS Service's address as one of its own."""
-        await self.network.add_node_address(self.settings.cluster_dns)
+        """The node takes the DNS Service's addresses as its own."""
+        for address in self.settings.cluster_dns:
+            await self.network.add_node_address(address)
         await self._dns.start()
         self._closing.append(self._dns.close)
 
@@ -151,8 +152,8 @@ def parts_of(config: Config, clock: Clock) -> list[Parts]:
         return [NodeParts(machine.node_settings(config), clock)]
     names = [f"{config.node_name}-{number}" for number in range(config.sim_nodes)]
     return [
-        HollowParts(_hollow(config, config.node_name if config.sim_nodes == 1 else name, pod_cidr), clock)
-        for name, pod_cidr in zip(names, config.node_ranges, strict=True)
+        HollowParts(_hollow(config, config.node_name if config.sim_nodes == 1 else name, ranges[0]), clock)
+        for name, ranges in zip(names, config.node_ranges, strict=True)
     ]
 
 
@@ -163,7 +164,7 @@ def _hollow(config: Config, name: str, pod_cidr: str) -> NodeConfig:
         log_root=config.data_path / "logs",
         internal_ip=config.advertise_address,
         pod_cidr=pod_cidr,
-        cluster_dns=(config.cluster_dns,),
+        cluster_dns=tuple(config.cluster_dns_addresses),
         cluster_domain=config.cluster_domain,
         hollow=True,
     )

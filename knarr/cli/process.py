@@ -52,7 +52,7 @@ from knarr.client.informer import Informer, Informers
 from knarr.client.transport import User
 from knarr.client.workqueue import queue_figures
 from knarr.clock import Clock, SystemClock
-from knarr.config import Config
+from knarr.config import Config, joined_address
 from knarr.controllers import controllers, queue_name
 from knarr.controllers.flowcontrol import FlowControl
 from knarr.controllers.servicerepair import ServiceRepair
@@ -175,8 +175,8 @@ class Process:
         self._closing.append(("store", store.close))
         issuer = f"https://kubernetes.default.svc.{config.cluster_domain}"
         key = load_pem_private_key(self.pki.service_account_key_pem, None)
-        address = f"{config.advertise_address}:{config.listen_port}"
-        settings = Settings(address, config.service_cidr, config.node_ports, access_settings(config, self.clock))
+        address = joined_address(config.advertise_address, config.listen_port)
+        settings = Settings(address, config.service_cidrs, config.node_ports, access_settings(config, self.clock))
         tokens = Tokens(store, self.clock, key, issuer, [issuer])
         self.server = APIServer(store, with_metrics(), self.clock, settings, tokens=tokens)
         # /readyz tells it from the signal on, while the parts that still need the API end.
@@ -188,7 +188,7 @@ class Process:
             port = await listener.start()
         self._closing.append(("API server", listener.close))
         host = "127.0.0.1" if config.listen_host in ("0.0.0.0", "::") else config.listen_host
-        self.address = f"https://{host}:{port}"
+        self.address = f"https://{joined_address(host, port)}"
         self._lock.tell(Holder(os.getpid(), self._since, address=self.address))
         self._record = msgspec.structs.replace(self._record, server=self.address)
         teardown.write_record(self._record)
@@ -198,8 +198,8 @@ class Process:
         with self._waiting("first objects"):
             await bootstrap(
                 self._client("system:apiserver", "system:masters"),
-                config.service_cidr,
-                config.cluster_dns,
+                config.service_cidrs,
+                config.cluster_dns_addresses,
                 config.advertise_address,
                 port,
                 self.server.health,
