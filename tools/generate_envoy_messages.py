@@ -19,6 +19,8 @@ from google.protobuf import descriptor_pool  # type: ignore[import-untyped,unuse
 TABLE = Path(__file__).parent.parent / "knarr/edge/ingress/messages.txt"
 SCALARS = {1: "double", 4: "uint64", 5: "int32", 8: "bool", 9: "string", 12: "bytes", 13: "uint32", 3: "int64"}
 MESSAGE, ENUM = 11, 14
+NAMED_MAX = 20
+"""An enum of more values (HTTP's status codes) is written as a number."""
 
 
 def main() -> int:
@@ -55,6 +57,8 @@ def described(message: object, name: str) -> str:
             kind = f"map {SCALARS.get(value.type) or value.message_type.full_name}"
         else:
             kind = entry.full_name
+    elif field.type == ENUM and len(field.enum_type.values) > NAMED_MAX:
+        kind = "int32"
     elif field.type == ENUM:
         kind = "enum " + " ".join(f"{value.name}={value.number}" for value in field.enum_type.values)
     repeated = "" if kind.startswith("map ") or not field.is_repeated else "repeated "

@@ -1,7 +1,7 @@
 """The Envoy process: started when it is first needed, started again when it dies, drained and ended with the node.
 
 As root it runs as nobody, with no right but to listen on ports below 1024; it ends with the process that started it,
-however that ends. Its folder is its own: configuration, the two unix sockets (configuration stream, administration) and
+however that ends. Its folder is its own: the two unix sockets (configuration stream, administration) and
 the access log. It is reached through an open descriptor, so the folders above may stay closed to everybody.
 """
 
@@ -31,6 +31,8 @@ DRAIN_MAX_S = 2.0
 KILL_AFTER_S = 2.0
 LOG_LINE_MAX = 2000
 ACCESS_LOG = "access.log"
+ADMIN_CLUSTER = "knarr-admin"
+"""Its own administration, for the listener that shows metrics."""
 ADMIN_SOCKET, XDS_SOCKET = "admin.sock", "xds.sock"
 CLOSE_DRAIN_S = 5
 """How long HTTP/2 and keep-alive connections of a removed listener are told to go elsewhere."""
@@ -51,15 +53,7 @@ def binary() -> Path:
 def bootstrap(folder: str) -> dict[str, Any]:
     """What Envoy is started with: where its configuration comes from, and where it is administered."""
     stream = {
-        "load_assignment": {
-            "cluster_name": "knarr",
-            "endpoints": [
-                {"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": f"{folder}/{XDS_SOCKET}"}}}}]},
-            ],
-        },
-        "name": "knarr",
-        "type": "STATIC",
-        "connect_timeout": "1s",
+        **_by_socket("knarr", f"{folder}/{XDS_SOCKET}"),
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -79,7 +73,7 @@ def bootstrap(folder: str) -> dict[str, Any]:
             "cds_config": from_stream,
             "lds_config": from_stream,
         },
-        "static_resources": {"clusters": [stream]},
+        "static_resources": {"clusters": [stream, _by_socket(ADMIN_CLUSTER, f"{folder}/{ADMIN_SOCKET}")]},
         "admin": {"address": {"pipe": {"path": f"{folder}/{ADMIN_SOCKET}"}}},
         "overload_manager": {
             "resource_monitors": [
@@ -96,19 +90,25 @@ def bootstrap(folder: str) -> dict[str, Any]:
     }
 
 
+def _by_socket(name: str, path: str) -> dict[str, Any]:
+    """A cluster of one unix socket."""
+    place = {"endpoint": {"address": {"pipe": {"path": path}}}}
+    assignment = {"cluster_name": name, "endpoints": [{"lb_endpoints": [place]}]}
+    return {"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": assignment}
+
+
 def command(envoy: Path, folder: str, *, unprivileged: bool, concurrency: int) -> list[str]:
     """How it is started; `unprivileged` as nobody."""
     started = [
         str(envoy),
-        *("--config-path", f"{folder}/envoy.json"),
+        # Not a file: Envoy would look for its real path, and may not come to it.
+        *("--config-yaml", json.dumps(bootstrap(folder))),
         *("--concurrency", str(concurrency)),
         *("--drain-time-s", str(CLOSE_DRAIN_S)),
         *("--log-level", "warning", "--log-format", "%L %n: %v"),
         "--disable-hot-restart",
         "--reject-unknown-dynamic-fields",
-        "--use-dynamic-base-id",
     ]
-    started.remove("--use-dynamic-base-id")
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         return started
@@ -123,12 +123,15 @@ def command(envoy: Path, folder: str, *, unprivileged: bool, concurrency: int) -
 class Envoy:
     """Keeps one Envoy running between `run` and its cancellation."""
 
-    def __init__(self, folder: Path, clock: Clock, *, concurrency: int, told: Callable[[str], None]) -> None:
-        """`told` gets each line that Envoy logs, warnings and worse."""
+    def __init__(
+        self, folder: Path, clock: Clock, *, concurrency: int, told: Callable[[str], None], ended: Callable[[], None]
+    ) -> None:
+        """`told` gets each line that Envoy logs, warnings and worse; `ended` is called when it has died."""
         self.folder = folder
         self._clock = clock
         self._concurrency = concurrency
         self._told = told
+        self._ended = ended
         self._descriptor = -1
         self._process: asyncio.subprocess.Process | None = None
         self.starts = 0
@@ -136,6 +139,11 @@ class Envoy:
     @property
     def alive(self) -> bool:
         return self._process is not None and self._process.returncode is None
+
+    @property
+    def has_died(self) -> bool:
+        """It was started, and isn't there."""
+        return self._process is not None and not self.alive
 
     @property
     def pid(self) -> int | None:
@@ -148,8 +156,6 @@ class Envoy:
             (self.folder / name).unlink(missing_ok=True)
         if self._descriptor < 0:
             self._descriptor = os.open(self.folder, os.O_DIRECTORY | os.O_RDONLY)
-        seen = self._seen_folder()
-        (self.folder / "envoy.json").write_text(json.dumps(bootstrap(seen), indent=1))
         if self._unprivileged:
             for path in (self.folder, *self.folder.iterdir()):
                 os.chown(path, NOBODY, NOBODY)
@@ -177,6 +183,7 @@ class Envoy:
         while True:
             began_s = self._clock.monotonic_s()
             await self._live()
+            self._ended()
             if self._clock.monotonic_s() - began_s > STEADY_S:
                 delay_s = RESTART_DELAY_MIN_S
             code = self._process.returncode if self._process else None
@@ -185,9 +192,7 @@ class Envoy:
             delay_s = min(delay_s * 2, RESTART_DELAY_MAX_S)
 
     async def _live(self) -> None:
-        started = command(
-            binary(), self._seen_folder(), unprivileged=self._unprivileged, concurrency=self._concurrency
-        )
+        started = command(binary(), self._seen_folder(), unprivileged=self._unprivileged, concurrency=self._concurrency)
         self.starts += 1
         self._process = await asyncio.create_subprocess_exec(
             *started,

@@ -1,10 +1,10 @@
 """Envoy's messages in protobuf, from and to plain data, by the table messages.txt.
 
-Envoy takes its configuration over gRPC only with all that we need: one ordered stream for every kind of resource, single
-resources that change, and a reason where it refuses one. Its JSON variant (REST) has a request for each resource under
-way all the time, and no reason. So resources are plain dicts in the form of Envoy's JSON with the fields' own names, and
-`encode` writes them down. Three conveniences: a duration is a number of seconds, a wrapped value the value itself, and
-what may be anything names its type as `@type`.
+Envoy takes its configuration over gRPC only with all that we need: one ordered stream for every kind of resource,
+single resources that change, and a reason where it refuses one. Its JSON variant (REST) has a request for each resource
+under way all the time, and no reason. So resources are plain dicts in the form of Envoy's JSON with the fields' own
+names, and `encode` writes them down. Three conveniences: a duration is a number of seconds, a wrapped value the value
+itself, and what may be anything names its type as `@type`.
 
 https://protobuf.dev/programming-guides/encoding/
 """

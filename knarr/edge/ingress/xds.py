@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +156,12 @@ class Conversation:
             "removed_resources": removed,
         }
 
+    def forget(self, kind: str, names: Iterable[str]) -> None:
+        """As if these had never been sent."""
+        for name in names:
+            self._known[kind].pop(name, None)
+            self.rejected.pop((kind, name), None)
+
     def _due(self) -> tuple[str, list[str], list[str]] | None:
         """The next kind of which something must be said: names to send, names to remove."""
         if CLUSTER not in self._heard:
@@ -225,6 +231,17 @@ class XdsServer:
             if name in wanted.get(kind, {}) and wanted[kind][name].version == version
         }
 
+    @property
+    def generation(self) -> int:
+        """The newest one that was wanted."""
+        return self._generation.number
+
+    def again(self, kind: str, names: Iterable[str]) -> None:
+        """Send these once more: why they were refused may have passed."""
+        if self._conversation is not None:
+            self._conversation.forget(kind, names)
+        self._wake.set()
+
     def want(self, wanted: Wanted) -> int:
         """Let Envoy have this from now on; answers the generation's number."""
         self._generation = Generation(self._generation.number + 1, wanted)
@@ -238,7 +255,8 @@ class XdsServer:
         from grpclib.server import Server
 
         handler = Handler(self._talk, Cardinality.STREAM_STREAM, dict, dict)
-        self._server = Server([_Service({METHOD: handler})], codec=_Codec())
+        codec: Any = _Codec()
+        self._server = Server([_Service({METHOD: handler})], codec=codec)
         self._path.unlink(missing_ok=True)
         await self._server.start(path=str(self._path))
 
@@ -288,6 +306,8 @@ class _Service:
 
 
 class _Codec:
+    """As grpclib.encoding.base.CodecBase, which is imported when it is needed."""
+
     __content_subtype__ = "proto"
 
     def encode(self, message: Any, message_type: Any) -> bytes:
