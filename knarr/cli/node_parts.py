@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from knarr.cli import machine, teardown
+from knarr.cli.life import Loop
 from knarr.cli.machine import NodeSettings
 from knarr.client.client import Client
 from knarr.client.informer import Informers
@@ -30,8 +31,6 @@ from knarr.node.runtime.contract import Runtime
 from knarr.node.runtime.sim import SimRuntime
 
 DNS_PORT = 53
-
-Loop = Callable[[], Awaitable[None]]
 
 
 class Parts(Protocol):
