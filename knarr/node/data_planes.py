@@ -38,9 +38,8 @@ class DataPlanes:
         self._clock = clock
         self._changed = changed
         self._heard: dict[str, DataPlane] = {}
-        leases: Informer[Lease] = informers.of(
-            Lease, namespace=data_planes.NAMESPACE, label_selector=data_planes.LABEL
-        )
+        leases: Informer[Lease] = informers.of(Lease, namespace=data_planes.NAMESPACE, label_selector=data_planes.LABEL)
+        self.synced = leases.synced
         leases.add_handler(self._note)
 
     def any(self) -> bool:

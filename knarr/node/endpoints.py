@@ -34,6 +34,7 @@ class Endpoints:
     def __init__(self, informers: Informers, changed: Callable[[str], None]) -> None:
         """`changed` is told the uid of a followed pod whose standing is another now."""
         self._slices: Informer[EndpointSlice] = informers.of(EndpointSlice)
+        self.synced = self._slices.synced
         self._changed = changed
         self._followed: dict[str, Standing] = {}
         self._slices.add_handler(self._slice_changed)

@@ -15,89 +15,28 @@ that acknowledge; all others are as upstream's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from ipaddress import ip_address
+from collections.abc import Callable, Collection
 
 from msgspec import Struct
 
-from knarr.api.core.pod_state import IN_SERVICE, condition_of, is_ready
-from knarr.api.core.service_selection import has_pods, selects
-from knarr.api.core.v1 import Pod, PodCondition, PodSpec, Service
-from knarr.client.informer import Informers
-from knarr.clock import Clock, utc
-from knarr.node.data_planes import DataPlanes
-from knarr.node.endpoints import Endpoints, Standing
+from knarr.api.core.pod_state import IN_SERVICE, WAITING, condition_of, is_ready
+from knarr.api.core.v1 import Pod, PodCondition, PodSpec
+from knarr.clock import utc
 from knarr.node.ephemeral import all_containers
-from knarr.node.pod_health import Tell
 from knarr.node.stopping import GRACE_MIN_S
+from knarr.node.traffic import Traffic
 
-SWITCH = "knarr.dev/acknowledged-drain"
-"""Annotation of a pod: "false" for upstream's behaviour."""
-DRAIN_S_MAX = 10.0
-"""How long the data planes are waited for by default."""
+Tell = Callable[[str, str, str], None]
+"""An event of the pod: its kind, reason and message."""
+LOOK_S = 1.0
+"""A pod that waits tells so often for whom."""
 UNSEEN_S_MAX = 1.0
 """How long a pod that was deleted just when it became ready may take to show up in an EndpointSlice."""
 
-WAITING = "WaitingForDataPlanes"
 ACKNOWLEDGED = "Acknowledged"
 NOT_ACKNOWLEDGED = "NotAcknowledged"
 DRAINING = "Draining"
 DRAINED = "Drained"
-
-
-class Traffic:
-    """What leads connections to the pods of a node, and who waits for a change of it."""
-
-    def __init__(
-        self,
-        informers: Informers,
-        clock: Clock,
-        services: Callable[[str], Iterable[Service]],
-        wake: Callable[[str], None],
-        bound_s: float = DRAIN_S_MAX,
-    ) -> None:
-        """`services` answers those of a namespace; `wake` has the pod of a uid look again."""
-        self.clock = clock
-        self.bound_s = bound_s
-        self._services = services
-        self._wake = wake
-        self._waiting: dict[str, int] = {}
-        """Pods that wait, by uid, and the revision that is to be acknowledged; 0 while that isn't known."""
-        self.data_planes = DataPlanes(informers, clock, self._acknowledged)
-        self.endpoints = Endpoints(informers, wake)
-
-    def concerns(self, pod: Pod) -> bool:
-        """Whether anybody could be waited for."""
-        wanted = self.bound_s > 0 and pod.metadata.annotations.get(SWITCH) != "false"
-        return wanted and self.data_planes.any()
-
-    def services_of(self, pod: Pod, addresses: Collection[str]) -> frozenset[str]:
-        """The names of the Services of which a pod with these addresses becomes an endpoint."""
-        families = {f"IPv{ip_address(address).version}" for address in addresses}
-        return frozenset(
-            service.metadata.name or ""
-            for service in self._services(pod.metadata.namespace or "")
-            if service.metadata.namespace == pod.metadata.namespace
-            and has_pods(service)
-            and selects(service, pod.metadata.labels)
-            and families & set((service.spec and service.spec.ip_families) or families)
-        )
-
-    def standing(self, pod: Pod, revision: int) -> Standing:
-        """Of a pod that waits for `revision`: it is woken when that, or the standing, changes."""
-        uid = pod.metadata.uid or ""
-        self._waiting[uid] = revision
-        return self.endpoints.follow(uid, pod.metadata.namespace or "")
-
-    def release(self, uid: str) -> None:
-        """It waits no more."""
-        self._waiting.pop(uid, None)
-        self.endpoints.forget(uid)
-
-    def _acknowledged(self) -> None:
-        for uid, revision in list(self._waiting.items()):
-            if revision and not self.data_planes.lagging(revision):
-                self._wake(uid)
 
 
 class Wait(Struct):
@@ -106,7 +45,6 @@ class Wait(Struct):
     began_s: float
     bound_s: float
     grace_s: float = 0.0
-    services: frozenset[str] = frozenset()
     revision: int = 0
     """That all data planes must show; 0 while no slice says it."""
 
@@ -119,7 +57,7 @@ class InService:
         self._traffic = traffic
         self._uid = pod.metadata.uid or ""
         self._tell = tell
-        self.condition = condition_of(pod, IN_SERVICE)
+        self.condition = condition_of(pod, IN_SERVICE) if traffic is not None else None
         """As it should be shown; None for none."""
         self._was_ready = is_ready(pod)
         self._entry: Wait | None = None
@@ -143,27 +81,31 @@ class InService:
             if self._was_ready:
                 self._forget()
             return None
-        if not self._was_ready:
-            self._was_ready = True
-            services = traffic.services_of(pod, addresses) if traffic.concerns(pod) else frozenset()
-            if services:
-                self._entry = Wait(traffic.clock.monotonic_s(), traffic.bound_s, services=services)
-        return self._entering(traffic, pod, self._entry) if self._entry is not None else None
+        services = traffic.services_of(pod, addresses) if self._entry or not self._was_ready else frozenset()
+        if services and not self._was_ready and traffic.concerns(pod):
+            self._entry = Wait(traffic.clock.monotonic_s(), traffic.bound_s)
+        self._was_ready = True
+        if self._entry is None:
+            return None
+        if not services:
+            self._forget(ready=True)
+            return None
+        return self._entering(traffic, pod, self._entry, services)
 
-    def _forget(self) -> None:
-        self._was_ready, self._entry, self.condition = False, None, None
+    def _forget(self, *, ready: bool = False) -> None:
+        self._was_ready, self._entry, self.condition = ready, None, None
         self.close()
 
-    def _entering(self, traffic: Traffic, pod: Pod, wait: Wait) -> float | None:
+    def _entering(self, traffic: Traffic, pod: Pod, wait: Wait, services: frozenset[str]) -> float | None:
         standing = traffic.standing(pod, wait.revision)
-        if not wait.revision and standing.leading and wait.services <= standing.services:
+        if not wait.revision and standing.leading and services <= standing.services:
             wait.revision = standing.revision
             traffic.standing(pod, wait.revision)
         missing = traffic.data_planes.lagging(wait.revision) if wait.revision else ["the EndpointSlices"]
         rest_s = wait.began_s + wait.bound_s - traffic.clock.monotonic_s()
         if missing and rest_s > 0:
             self._show(pod, "False", WAITING, f"not yet led to by {', '.join(missing)}")
-            return _sooner(rest_s, traffic.data_planes.next_death_s())
+            return _again_s(rest_s, traffic.data_planes.next_death_s())
         self._entry = None
         self.close()
         if missing:
@@ -214,7 +156,7 @@ class InService:
             missing = []
         if missing and rest_s > 0:
             self._show(pod, "True", DRAINING, f"still led to by {', '.join(missing)}")
-            return _sooner(rest_s, traffic.data_planes.next_death_s())
+            return _again_s(rest_s, traffic.data_planes.next_death_s())
         if missing:
             text = f"not confirmed within {wait.bound_s:g} s by {', '.join(missing)}"
             self._show(pod, "False", NOT_ACKNOWLEDGED, text)
@@ -251,5 +193,6 @@ def drain_bound_s(bound_s: float, grace_s: float, spec: PodSpec) -> float:
     return max(0.0, min(bound_s, grace_s / 2, grace_s - pause_s - GRACE_MIN_S if pause_s else grace_s / 2))
 
 
-def _sooner(rest_s: float, other_s: float | None) -> float:
-    return rest_s if other_s is None else max(min(rest_s, other_s), 0.001)
+def _again_s(rest_s: float, death_s: float | None) -> float:
+    """The pod is woken when all have confirmed; it looks by itself when time is up, and to tell whom it waits for."""
+    return max(min(rest_s, LOOK_S if death_s is None else min(LOOK_S, death_s)), 0.001)

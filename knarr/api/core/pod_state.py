@@ -6,6 +6,8 @@ from knarr.api.core.v1 import Pod, PodCondition
 
 IN_SERVICE = "knarr.dev/InService"
 """Condition of a pod that a Service selects: whether new connections are led to it. Ours beyond upstream's."""
+WAITING = "WaitingForDataPlanes"
+"""Its reason while the pod is ready, but not led to from everywhere yet."""
 
 
 def phase(pod: Pod) -> str:
@@ -42,4 +44,4 @@ def is_ready(pod: Pod) -> bool:
 def is_entering(pod: Pod) -> bool:
     """It is on its way into service: ready, but not every data plane leads connections to it yet."""
     condition = condition_of(pod, IN_SERVICE)
-    return condition is not None and condition.status == "False"
+    return condition is not None and condition.status == "False" and condition.reason == WAITING
