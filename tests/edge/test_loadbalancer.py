@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -174,7 +176,9 @@ def test_what_a_load_balancer_is_made_of_makes_it_anew() -> None:
         await play.balanced()
         await play.patch({"spec": {"loadBalancerSourceRanges": ["1.2.3.0/24", "5.6.7.0/24"]}})
         await play.until(lambda: play.parts("ranges") == [("1.2.3.0/24", "5.6.7.0/24")])
-        await play.patch({"spec": {"ports": [{"port": 53, "protocol": "UDP", "name": "dns"}, {"port": 80, "name": "w"}]}})
+        await play.patch(
+            {"spec": {"ports": [{"port": 53, "protocol": "UDP", "name": "dns"}, {"port": 80, "name": "w"}]}}
+        )
         await play.until(lambda: sorted(port.protocol for port in play.parts("ports")[0]) == ["TCP", "UDP"])
         await play.patch({"spec": {"externalTrafficPolicy": "Local"}})
         told = await play.events()
@@ -243,12 +247,12 @@ def test_what_fails_is_tried_again_later_and_later() -> None:
         play.cloud.faults.reset(at=1)
         await play.client.create(service())
         await play.loops.clock.sleep(2000)
-        waits = [round(after - before) for before, after in zip(times, times[1:], strict=False)]
+        waits = [round(after - before) for before, after in pairwise(times)]
         assert waits[:8] == [5, 10, 20, 40, 80, 160, 300, 300]
         play.cloud.faults.error = Exception
         play.cloud.faults.reset()
         await play.balanced()
-        assert len((await play.events())) < 30
+        assert len(await play.events()) < 30
 
     playing(scenario)
 
@@ -281,7 +285,6 @@ def test_a_loop_that_starts_again_finds_what_was_deleted_meanwhile() -> None:
         await FakeProvider(cloud).ensure(balancer, ())
         await loops.clock.sleep(1)
         (loop,) = make(loops)
-        import asyncio
 
         task = asyncio.create_task(loop.run())
         await loops.clock.sleep(1)

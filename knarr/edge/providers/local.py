@@ -25,6 +25,9 @@ CLASS = "knarr.dev/local"
 SERVICE_NAME = "kubernetes.io/service-name"
 SLICES_BY_SERVICE = "service of a load balancer"
 
+NODES_MAX = 32
+"""Whose addresses a Service gets, so that its status stays small; every node leads to all of its endpoints anyway."""
+
 Claim = tuple[str, int, str]
 """An address, and a port with its protocol; port 0 stands for the address as a whole."""
 Address = IPv4Address | IPv6Address
@@ -191,7 +194,9 @@ class Local:
         if balancer.local_only:
             with_endpoints = self._nodes_with_endpoints(balancer.key)
             serving = [node for node in serving if node.name in with_endpoints]
-        candidates = [address for node in serving for address in _addresses_of(node, serving, balancer.families)]
+        some = sorted(serving, key=lambda node: node.name)[:NODES_MAX]
+        found = (address for node in some for address in _addresses_of(node, serving, balancer.families))
+        candidates = list(dict.fromkeys(found))
         if balancer.requested:
             candidates = [address for address in candidates if address in balancer.requested]
             if not candidates:
