@@ -37,6 +37,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     cluster_domain: str
     proxy_mode: Literal["nftables", "iptables"]
     bridge_name: str
+    drain_timeout: int = 10
+    """How long a pod's end waits for data planes at most, in seconds."""
 
     @property
     def data_path(self) -> Path:
@@ -103,6 +105,7 @@ def node_settings(config: Config) -> NodeSettings:
         cluster_domain=config.cluster_domain,
         proxy_mode=config.proxy_mode,
         bridge_name=config.bridge_name,
+        drain_timeout=config.drain_timeout,
     )
 
 
