@@ -104,9 +104,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     bridge_name: Annotated[str, Meta(description="network interface that joins the pods of this machine")] = "knarr0"
     drain_timeout: Annotated[
         int,
-        Meta(
-            description="seconds that a pod's end, and its way into service, wait for data planes at most; 0: not at all"
-        ),
+        Meta(description="seconds that pods wait for data planes at most, before their end and into service; 0: none"),
     ] = 10
     token_auth_file: Annotated[
         str, Meta(description='file of static tokens, lines of token,user,uid,"group1,group2"')
