@@ -279,12 +279,17 @@ CLUSTER_BINDINGS: dict[str, tuple[Subject, ...]] = {
     "system:kube-scheduler": (user("system:kube-scheduler"),),
     "system:volume-scheduler": (user("system:kube-scheduler"),),
     "knarr:node-network": (group("system:nodes"),),
-    "system:node-bootstrapper": (group(JOINING),),
-    "system:certificates.k8s.io:certificatesigningrequests:nodeclient": (group(JOINING),),
-    "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient": (group("system:nodes"),),
     "system:node": (),  # Nodes have the Node authorizer; the binding stays so that subjects of old can be seen.
 }
 """A cluster role → to whom it is given, by the binding of the same name."""
+
+REQUESTS = "system:certificates.k8s.io:certificatesigningrequests"
+JOIN_BINDINGS: dict[str, tuple[str, Subject]] = {
+    "kubeadm:kubelet-bootstrap": ("system:node-bootstrapper", group(JOINING)),
+    "kubeadm:node-autoapprove-bootstrap": (f"{REQUESTS}:nodeclient", group(JOINING)),
+    "kubeadm:node-autoapprove-certificate-rotation": (f"{REQUESTS}:selfnodeclient", group("system:nodes")),
+}
+"""By which machines join: the name of a binding → the cluster role that it gives, and to whom. As kubeadm has them."""
 
 LEADER = "system::leader-locking-"
 

@@ -30,7 +30,11 @@ def token(parsed: argparse.Namespace) -> int:
     """create, list or delete; answers the exit code."""
     try:
         access = kubeconfig.read(Path(parsed.kubeconfig) if parsed.kubeconfig else kubeconfig.default_path())
-        connection = Connection(access)
+    except (kubeconfig.KubeconfigError, OSError) as error:
+        print(f"knarr: {error}", file=sys.stderr)
+        return FAILED
+    connection = Connection(access)
+    try:
         match parsed.action:
             case "create":
                 return _create(connection, parsed.ttl, parsed.description, only_token=parsed.only_token)
@@ -40,9 +44,11 @@ def token(parsed: argparse.Namespace) -> int:
                 for each in parsed.token:
                     connection.send("DELETE", f"{PATH}/bootstrap-token-{each.partition('.')[0]}")
                     print(f"deleted {each.partition('.')[0]}")
-    except (ApiFailure, kubeconfig.KubeconfigError, OSError) as error:
+    except (ApiFailure, OSError) as error:
         print(f"knarr: {error}", file=sys.stderr)
         return FAILED
+    finally:
+        connection.close()
     return OK
 
 
