@@ -115,6 +115,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
         str,
         Meta(description="file that sets up the scheduler (KubeSchedulerConfiguration of kubescheduler.config.k8s.io)"),
     ] = ""
+    load_balancer: Annotated[
+        Literal["local", "none", "aws", "gcp", "azure"],
+        Meta(description="who gives Services of type LoadBalancer their load balancer"),
+    ] = "local"
+    load_balancer_pools: Annotated[
+        str,
+        Meta(description="addresses that the local load balancer gives to Services, ranges separated by commas"),
+    ] = ""
+    cloud_config: Annotated[str, Meta(description="file that sets up the load balancers of a cloud")] = ""
+    cluster_name: Annotated[str, Meta(description="name of the cluster, on what is made for it in a cloud")] = (
+        "kubernetes"
+    )
     verbosity: Annotated[int, Meta(description="0 says what a user needs, 2 each step, 4 each request")] = 0
 
     @property
@@ -213,6 +225,12 @@ def problems_of(config: Config) -> Iterator[str]:
         if name not in OPTIONAL_ADMISSION_PLUGINS:
             there = ", ".join(OPTIONAL_ADMISSION_PLUGINS)
             yield f"enableAdmissionPlugins: there is no plugin {name!r} that is off by default; there is {there}"
+    if not re.fullmatch(r"[A-Za-z0-9]([-.A-Za-z0-9]{0,61}[A-Za-z0-9])?", config.cluster_name):
+        yield f"clusterName: must be at most 63 letters, digits, '-' and '.', not {config.cluster_name!r}"
+    if config.load_balancer_pools and config.load_balancer != "local":
+        yield f"loadBalancerPools: only the local load balancer has pools, not {config.load_balancer}"
+    if config.cloud_config and config.load_balancer in ("local", "none"):
+        yield f"cloudConfig: only a load balancer of a cloud is set up by it, not {config.load_balancer}"
     if not 0 <= config.verbosity <= 10:
         yield f"verbosity: must be 0 to 10, not {config.verbosity}"
 

@@ -35,6 +35,7 @@ from knarr.apiserver.nodes import Nodes
 from knarr.apiserver.server import APIServer, InProcessTransport, Settings
 from knarr.cli import kubeconfig, machine, teardown
 from knarr.cli.access import access_settings
+from knarr.cli.balancing import load_balancers
 from knarr.cli.life import Life, Loop, node_is_ready, seen, write_logs
 from knarr.cli.lock import DataFolderLock
 from knarr.cli.node_parts import Parts, parts_of
@@ -153,6 +154,7 @@ class Process(Life):
             node_ranges=_ranges(config),
             client_of=self._account,
         )
+        of_cluster += load_balancers(config, self._account, informers, clock)
         loops: list[tuple[str, Loop]] = [(controller.name, controller.run) for controller in of_cluster]
         server = self._client("system:apiserver", "system:masters")
         loops += [(kind.name, kind(server, informers, clock).run) for kind in (FlowControl, ServiceRepair)]

@@ -41,6 +41,8 @@ def up(parsed: argparse.Namespace) -> int:
             _check_access(config)
         if config.scheduler_config:
             _check_scheduling(config)
+        if config.load_balancer_pools or config.load_balancer != "local":
+            _check_balancing(config)
     except ConfigError as error:
         for problem in error.problems:
             print(f"knarr: {problem}", file=sys.stderr)
@@ -72,6 +74,12 @@ def _check_scheduling(config: Config) -> None:
     from knarr.cli.scheduling import profiles  # as above
 
     profiles(config)
+
+
+def _check_balancing(config: Config) -> None:
+    from knarr.cli.balancing import check  # as above
+
+    check(config)
 
 
 def hold(folder: Path, progress: Progress, live: Live) -> int:
