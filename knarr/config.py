@@ -132,6 +132,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     cluster_name: Annotated[str, Meta(description="name of the cluster, on what is made for it in a cloud")] = (
         "kubernetes"
     )
+    ingress_class: Annotated[
+        Literal["default", "named", "none"],
+        Meta(description="the IngressClass knarr: the default one, one to be named, or no Ingress served at all"),
+    ] = "default"
+    ingress_http_port: Annotated[int, Meta(description="port for Ingress over HTTP; 0: none")] = 80
+    ingress_https_port: Annotated[int, Meta(description="port for Ingress over HTTPS; 0: none")] = 443
+    ingress_metrics_port: Annotated[int, Meta(description="port on loopback for Envoy's metrics; 0: none")] = 0
     verbosity: Annotated[int, Meta(description="0 says what a user needs, 2 each step, 4 each request")] = 0
 
     @property
@@ -238,8 +245,24 @@ def problems_of(config: Config) -> Iterator[str]:
         yield f"loadBalancerPools: only the local load balancer has pools, not {config.load_balancer}"
     if config.cloud_config and config.load_balancer in ("local", "none"):
         yield f"cloudConfig: only a load balancer of a cloud is set up by it, not {config.load_balancer}"
+    yield from _ingress_problems(config)
     if not 0 <= config.verbosity <= 10:
         yield f"verbosity: must be 0 to 10, not {config.verbosity}"
+
+
+def _ingress_problems(config: Config) -> Iterator[str]:
+    ports = {
+        "ingressHttpPort": config.ingress_http_port,
+        "ingressHttpsPort": config.ingress_https_port,
+        "ingressMetricsPort": config.ingress_metrics_port,
+    }
+    taken: dict[int, str] = {}
+    for name, port in ports.items():
+        if not 0 <= port <= 65535:
+            yield f"{name}: must be 0 to 65535, not {port}"
+        elif port and port in taken:
+            yield f"{name}: {port} is the port of {taken[port]} already"
+        taken[port] = name
 
 
 def _range_problems(config: Config) -> Iterator[str]:

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -68,10 +68,15 @@ class IngressEdge:
         refuse: Callable[[Endpoint], bool],
         resolve: Resolve = by_host,
         concurrency: int = 0,
+        beside: Callable[[IngressEdge], Sequence[Callable[[], Awaitable[None]]]] = lambda edge: (),
     ) -> None:
-        """`folder` is Envoy's own; `addresses` are told in the status; `refuse` says which endpoints are none."""
+        """`folder` is Envoy's own; `addresses` are told in the status; `refuse` says which endpoints are none.
+
+        `beside` is run too, from when Envoy is.
+        """
         self._clock = clock
         self._serving = serving
+        self._beside = beside
         self._refuse = refuse
         self._ingresses = informers.of(Ingress)
         self._classes = informers.of(IngressClass)
@@ -157,6 +162,8 @@ class IngressEdge:
             self._envoy.give(self._envoy.folder / XDS_SOCKET)
             self._started = True
             group.create_task(self._envoy.run(), name="Envoy")
+            for loop in self._beside(self):
+                group.create_task(_running(loop), name="beside ingress")
             group.create_task(self._rotate_log(), name="ingress log")
             group.create_task(self._look_at_ports(), name="ingress ports")
             await self._keep()
@@ -397,6 +404,10 @@ class IngressEdge:
                     await self._envoy.ask("POST", "/reopen_logs")
             except OSError as error:
                 log.warning("the access log was not put aside: %s", error)
+
+
+async def _running(loop: Callable[[], Awaitable[None]]) -> None:
+    await loop()
 
 
 def rotate(path: Path, files_max: int) -> None:

@@ -23,6 +23,7 @@ from msgspec.structs import replace
 
 from knarr.api.core.v1 import Secret, Service
 from knarr.api.discovery.v1 import EndpointSlice
+from knarr.api.networking.ingresses import CLASS_ANNOTATION, INGRESS_CONTROLLER
 from knarr.api.networking.v1 import HTTPIngressPath, Ingress, IngressBackend, IngressClass, IngressSpec
 from knarr.edge.ingress.annotations import read
 from knarr.edge.ingress.backends import Lookup, NoBackend, Refuse, backend_of, endpoints_of
@@ -42,8 +43,6 @@ from knarr.edge.ingress.model import (
 )
 from knarr.edge.ingress.regex import fault_of
 
-CONTROLLER = "knarr.dev/ingress"
-CLASS_ANNOTATION = "kubernetes.io/ingress.class"
 REGEX_CHARACTERS = frozenset("()[]{}*+?|^$\\")
 EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -66,7 +65,7 @@ def is_ours(ingress: Ingress, classes: Mapping[str, IngressClass]) -> bool:
     name = ingress.spec.ingress_class_name if ingress.spec else None
     name = name or ingress.metadata.annotations.get(CLASS_ANNOTATION)
     found = classes.get(name) if name else None
-    return found is not None and found.spec is not None and found.spec.controller == CONTROLLER
+    return found is not None and found.spec is not None and found.spec.controller == INGRESS_CONTROLLER
 
 
 def picture(objects: Objects, refuse: Refuse, *, https: bool = True, now_s: float = 0.0) -> Picture:

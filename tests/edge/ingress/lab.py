@@ -171,7 +171,7 @@ class Lab:
     async def until(self, holds: Callable[[], Any]) -> Any:
         """Poll an asynchronous condition that nobody tells of."""
         async with asyncio.timeout(WAIT_S_MAX):
-            while not (found := await holds()):
+            while not (found := await holds()):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
             return found
 
