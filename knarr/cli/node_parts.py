@@ -1,7 +1,8 @@
 """One node's parts, as they run in `knarr up` and on machines that joined it. A new part of a node goes in here.
 
     open       pod network and container runtime, which find again what still runs from last time
-    assemble   what works for the API's objects, given a client and informers: agent, service proxy, DNS
+    assemble   what works for the API's objects, given a client and informers: agent, service proxy (and how
+               far it has come), DNS
     serve      the cluster's DNS, on its Service's address
     close      all of it, with or without what it put into the kernel
 
@@ -14,11 +15,13 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from knarr.cli import machine, teardown
+from knarr.cli.life import Loop
 from knarr.cli.machine import NodeSettings
 from knarr.client.client import Client
 from knarr.client.informer import Informers
 from knarr.clock import Clock
 from knarr.config import Config
+from knarr.network.acknowledgement import Acknowledgement
 from knarr.network.dns.server import DnsServer, host_resolvers
 from knarr.network.proxy.service_proxy import ServiceProxy
 from knarr.node.agent import NodeAgent
@@ -28,8 +31,6 @@ from knarr.node.runtime.contract import Runtime
 from knarr.node.runtime.sim import SimRuntime
 
 DNS_PORT = 53
-
-Loop = Callable[[], Awaitable[None]]
 
 
 class Parts(Protocol):
@@ -80,6 +81,7 @@ class NodeParts:
             pod_cidr=settings.pod_cidrs[0],
             cluster_dns=settings.cluster_dns,
             cluster_domain=settings.cluster_domain,
+            drain_s_max=settings.drain_timeout,
         )
         agent = NodeAgent(client, self._clock, self.runtime, config, informers, self.network)
         self.backend = NodeBackend(agent, self.runtime)
@@ -94,6 +96,7 @@ class NodeParts:
         )
         # Its rules go, or stay, with everything else in the kernel.
         self._closing.append(lambda: proxy.close(remove=False))
+        acknowledgement = Acknowledgement(client, informers, self._clock, proxy, node_name=settings.name)
         self._dns = DnsServer(
             informers,
             self._clock,
@@ -101,7 +104,11 @@ class NodeParts:
             forward=host_resolvers(),
             domain=settings.cluster_domain,
         )
-        return [(f"node {self.name}", agent.run), ("service proxy", proxy.run)]
+        return [
+            (f"node {self.name}", agent.run),
+            ("service proxy", proxy.run),
+            (acknowledgement.name, acknowledgement.run),
+        ]
 
     async def serve(self) -> None:
         """The node takes the DNS Service's addresses as its own."""
@@ -167,4 +174,5 @@ def _hollow(config: Config, name: str, pod_cidr: str) -> NodeConfig:
         cluster_dns=tuple(config.cluster_dns_addresses),
         cluster_domain=config.cluster_domain,
         hollow=True,
+        drain_s_max=config.drain_timeout,
     )
