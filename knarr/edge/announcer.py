@@ -44,6 +44,8 @@ TICK_S = 0.25
 """How often it is looked whether somebody has died."""
 PAUSE_S = 0.02
 """Changes that come in a burst are looked at together."""
+GIVE_UP_S = 1.0
+"""An end doesn't wait longer for an API server that may be ending too."""
 TELLS = 5
 """How often a new address is announced, a second apart: a frame may get lost, a switch may be slow to learn."""
 
@@ -111,8 +113,9 @@ class Announcer:
         await self.lan.close(remove=remove)
         if remove:
             try:
-                await self._client.delete(Lease, self._lease_name, data_planes.NAMESPACE)
-            except APIError as error:
+                async with self._clock.timeout(GIVE_UP_S):
+                    await self._client.delete(Lease, self._lease_name, data_planes.NAMESPACE)
+            except (APIError, TimeoutError) as error:
                 log.debug("lease %s: %s", self._lease_name, error)
 
     # Being alive

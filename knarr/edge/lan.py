@@ -180,7 +180,9 @@ class Lan:
 
 def remove_all(record: Path) -> list[str]:
     """What a run that was killed has left on the interfaces goes; answers what could not be removed."""
-    left = []
+    left: list[str] = []
+    if not record.exists():
+        return left
     with kernel.Netlink() as netlink:
         for address, index in _read(record, netlink).items():
             try:
