@@ -1,8 +1,9 @@
 """The cluster's DNS server: authoritative for the cluster's domain, forwarding for all else.
 
 Answers about the cluster come from the informers' copies at the moment of the question, so they are never older than
-what this process knows; nothing of them is cached. They are given at once, in the datagram's own callback; only what
-must be forwarded becomes a task. Until the informers have their first lists the server says SERVFAIL, never NXDOMAIN.
+what this process knows: one that is given again was made since the last change of anything. They are given at once, in
+the datagram's own callback; only what must be forwarded becomes a task. Until the informers have their first lists the
+server says SERVFAIL, never NXDOMAIN.
 
 Packets reach it because the node itself has the cluster DNS address (see PodNetwork.add_node_address), as with
 NodeLocal DNSCache upstream: no service rule, no tracked connection and no other node is involved.
@@ -14,9 +15,11 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from knarr.api.core.v1 import Namespace, Service
 from knarr.api.discovery.v1 import EndpointSlice
@@ -39,8 +42,18 @@ CONNECTIONS_MAX = 256
 CONNECTION_IDLE_S = 10.0
 ALIASES_MAX = 8
 """CNAMEs followed for one answer."""
+WRITTEN_ANSWERS_MAX = 4096
+"""Answers about the cluster that are ready to be given again. A change of the cluster throws all of them away."""
 RECEIVE_BUFFER_BYTES = 1 << 20
 """Queries that wait while the process is busy elsewhere."""
+
+
+class _Written(Struct, frozen=True):
+    """An answer that holds until the cluster changes."""
+
+    query: Query
+    answer: bytes
+    """The whole packet, with the id of who asked first."""
 
 
 class DnsServer:
@@ -76,7 +89,9 @@ class DnsServer:
             network_namespace=network_namespace,
             counts=self._counts,
         )
-        self._objects = _InformedObjects(informers)
+        self._written_answers: dict[bytes, _Written] = {}
+        """By the question's packet less its id."""
+        self._objects = _InformedObjects(informers, changed=self._written_answers.clear)
         self._datagrams: list[_Datagrams] = []
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -240,6 +255,11 @@ class DnsServer:
 
     def datagram(self, packet: bytes, peer: Any, transport: asyncio.DatagramTransport) -> None:
         since_s = self._clock.monotonic_s()
+        written = self._written_answers.get(packet[2:])
+        if written is not None:
+            transport.sendto(packet[:2] + written.answer[2:], peer)
+            self._answered(written.query, written.answer, since_s, tcp=False, ipv6=len(peer) > 2)
+            return
         query = self._read(packet)
         if not isinstance(query, Query):
             if query is not None:
@@ -251,6 +271,11 @@ class DnsServer:
         if answer is not None:
             transport.sendto(answer, peer)
             self._answered(query, answer, since_s, tcp=False, ipv6=len(peer) > 2)
+            if self._in_zone(query) and answer[7] <= 1 and self._objects.complete:
+                # With more than one record their order is another each time.
+                if len(self._written_answers) >= WRITTEN_ANSWERS_MAX:
+                    self._written_answers.clear()
+                self._written_answers[packet[2:]] = _Written(query, answer)
             return
         task = asyncio.get_running_loop().create_task(
             self._answer_datagram(query, packet, peer, transport, since_s), name="dns question"
@@ -345,13 +370,16 @@ class _Datagrams(asyncio.DatagramProtocol):
 class _InformedObjects:
     """`records.Objects` on informers."""
 
-    def __init__(self, informers: Informers) -> None:
+    def __init__(self, informers: Informers, changed: Callable[[], None]) -> None:
+        """`changed` is called whenever an answer may have become another."""
         self._namespaces: Informer[Namespace] = informers.of(Namespace)
         self._services: Informer[Service] = informers.of(Service)
         self._slices: Informer[EndpointSlice] = informers.of(EndpointSlice)
         self._services.add_index("dns cluster ip", _cluster_addresses)
         self._slices.add_index("dns service", _service_key)
         self._slices.add_index("dns address", _endpoint_addresses)
+        for informer in (self._namespaces, self._services, self._slices):
+            informer.add_handler(lambda old, new: changed())
 
     @property
     def complete(self) -> bool:

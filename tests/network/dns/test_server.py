@@ -154,6 +154,18 @@ async def test_answers_are_never_stale(rig: Rig) -> None:
         assert (await ask(address, "db.default.svc.cluster.local")).header.rcode == dnslib.RCODE.NXDOMAIN
 
 
+async def test_an_answer_is_given_again_to_who_asks_the_same_and_is_counted_again(rig: Rig) -> None:
+    async with rig.serving() as address:
+        await rig.shown(service("web", "10.96.0.20"))
+        first, again = [await ask(address, "web.default.svc.cluster.local", edns=1232) for _ in range(2)]
+        assert data(first) == data(again) == ["10.96.0.20"]
+        spelled = await ask(address, "WEB.default.svc.cluster.local", edns=1232)
+        assert str(spelled.q.qname) == "WEB.default.svc.cluster.local."
+        assert (await ask(address, "web.other.svc.cluster.local")).header.rcode == dnslib.RCODE.NXDOMAIN
+        await rig.shown(Namespace(metadata=ObjectMeta(name="other")), service("web", "10.96.0.21", namespace="other"))
+        assert data(await ask(address, "web.other.svc.cluster.local")) == ["10.96.0.21"]
+
+
 async def test_until_the_cluster_is_known_nothing_is_denied(rig: Rig) -> None:
     server = DnsServer(rig.informers, SystemClock(), listen=[("127.0.0.1", 0)])
     await server.start()
@@ -300,6 +312,7 @@ async def test_what_is_answered_is_counted_under_corednss_names(rig: Rig) -> Non
             ("web", "A", False),
             ("web", "AAAA", True),
             ("none", "A", False),
+            ("none", "A", False),
             ("web", "CAA", False),
         ]:
             await ask(server.addresses[0], f"{name}.default.svc.cluster.local", kind, tcp=tcp)
@@ -315,7 +328,7 @@ async def test_what_is_answered_is_counted_under_corednss_names(rig: Rig) -> Non
         if name.startswith("coredns_dns_requests_total")
     }
     assert requests == {
-        ("udp", "A", "cluster.local."): 2,
+        ("udp", "A", "cluster.local."): 3,
         ("tcp", "AAAA", "cluster.local."): 1,
         ("udp", "other", "cluster.local."): 1,
         ("udp", "A", "."): 1,
@@ -327,11 +340,11 @@ async def test_what_is_answered_is_counted_under_corednss_names(rig: Rig) -> Non
     }
     assert codes == {
         ("NOERROR", "cluster.local."): 3,
-        ("NXDOMAIN", "cluster.local."): 1,
+        ("NXDOMAIN", "cluster.local."): 2,
         ("REFUSED", "."): 1,
     }
     (seen,) = [value for name, value in counted.items() if "duration_seconds_count" in name and "cluster.local" in name]
-    assert seen == 4
+    assert seen == 5
 
 
 async def test_a_taken_port_is_an_error_and_leaves_nothing_bound(rig: Rig) -> None:
