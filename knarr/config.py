@@ -29,6 +29,7 @@ SERVICE_PREFIX_LENGTHS = {4: (12, 28), 6: (64, 124)}
 """The largest and the smallest range of cluster IPs by family; IPv6 as KEP-1880 has it."""
 FAMILIES_MAX = 2
 EXAMPLE = {4: "10.96.0.0/16", 6: "fd00:96::/112"}
+DRAIN_TIMEOUT_S_MAX = 300
 OPTIONAL_ADMISSION_PLUGINS = ("OwnerReferencesPermissionEnforcement",)
 CONFIG_FILE_BYTES_MAX = 1 << 20
 
@@ -101,6 +102,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     cluster_domain: Annotated[str, Meta(description="domain that names in the cluster end in")] = "cluster.local"
     node_port_range: Annotated[str, Meta(description="ports for NodePort services, first-last")] = "30000-32767"
     bridge_name: Annotated[str, Meta(description="network interface that joins the pods of this machine")] = "knarr0"
+    drain_timeout: Annotated[
+        int,
+        Meta(description="seconds that pods wait for data planes at most, before their end and into service; 0: none"),
+    ] = 10
     token_auth_file: Annotated[
         str, Meta(description='file of static tokens, lines of token,user,uid,"group1,group2"')
     ] = ""
@@ -115,6 +120,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
         str,
         Meta(description="file that sets up the scheduler (KubeSchedulerConfiguration of kubescheduler.config.k8s.io)"),
     ] = ""
+    load_balancer: Annotated[
+        Literal["local", "none", "aws", "gcp", "azure"],
+        Meta(description="who gives Services of type LoadBalancer their load balancer"),
+    ] = "local"
+    load_balancer_pools: Annotated[
+        str,
+        Meta(description="addresses that the local load balancer gives to Services, ranges separated by commas"),
+    ] = ""
+    cloud_config: Annotated[str, Meta(description="file that sets up the load balancers of a cloud")] = ""
+    cluster_name: Annotated[str, Meta(description="name of the cluster, on what is made for it in a cloud")] = (
+        "kubernetes"
+    )
     verbosity: Annotated[int, Meta(description="0 says what a user needs, 2 each step, 4 each request")] = 0
 
     @property
@@ -209,10 +226,18 @@ def problems_of(config: Config) -> Iterator[str]:
             f"bridgeName: must be an interface name of at most {INTERFACE_NAME_LENGTH_MAX} characters,"
             f" not {config.bridge_name!r}"
         )
+    if not 0 <= config.drain_timeout <= DRAIN_TIMEOUT_S_MAX:
+        yield f"drainTimeout: must be 0 to {DRAIN_TIMEOUT_S_MAX}, not {config.drain_timeout}"
     for name in config.admission_plugins:
         if name not in OPTIONAL_ADMISSION_PLUGINS:
             there = ", ".join(OPTIONAL_ADMISSION_PLUGINS)
             yield f"enableAdmissionPlugins: there is no plugin {name!r} that is off by default; there is {there}"
+    if not re.fullmatch(r"[A-Za-z0-9]([-.A-Za-z0-9]{0,61}[A-Za-z0-9])?", config.cluster_name):
+        yield f"clusterName: must be at most 63 letters, digits, '-' and '.', not {config.cluster_name!r}"
+    if config.load_balancer_pools and config.load_balancer != "local":
+        yield f"loadBalancerPools: only the local load balancer has pools, not {config.load_balancer}"
+    if config.cloud_config and config.load_balancer in ("local", "none"):
+        yield f"cloudConfig: only a load balancer of a cloud is set up by it, not {config.load_balancer}"
     if not 0 <= config.verbosity <= 10:
         yield f"verbosity: must be 0 to 10, not {config.verbosity}"
 
