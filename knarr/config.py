@@ -30,6 +30,7 @@ SERVICE_PREFIX_LENGTHS = {4: (12, 28), 6: (64, 124)}
 FAMILIES_MAX = 2
 DNS_PORT = 53
 EXAMPLE = {4: "10.96.0.0/16", 6: "fd00:96::/112"}
+DRAIN_TIMEOUT_S_MAX = 300
 OPTIONAL_ADMISSION_PLUGINS = ("OwnerReferencesPermissionEnforcement",)
 CONFIG_FILE_BYTES_MAX = 1 << 20
 
@@ -110,6 +111,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     ] = ""
     node_port_range: Annotated[str, Meta(description="ports for NodePort services, first-last")] = "30000-32767"
     bridge_name: Annotated[str, Meta(description="network interface that joins the pods of this machine")] = "knarr0"
+    drain_timeout: Annotated[
+        int,
+        Meta(description="seconds that pods wait for data planes at most, before their end and into service; 0: none"),
+    ] = 10
     token_auth_file: Annotated[
         str, Meta(description='file of static tokens, lines of token,user,uid,"group1,group2"')
     ] = ""
@@ -247,6 +252,8 @@ def problems_of(config: Config) -> Iterator[str]:
             f"bridgeName: must be an interface name of at most {INTERFACE_NAME_LENGTH_MAX} characters,"
             f" not {config.bridge_name!r}"
         )
+    if not 0 <= config.drain_timeout <= DRAIN_TIMEOUT_S_MAX:
+        yield f"drainTimeout: must be 0 to {DRAIN_TIMEOUT_S_MAX}, not {config.drain_timeout}"
     for name in config.admission_plugins:
         if name not in OPTIONAL_ADMISSION_PLUGINS:
             there = ", ".join(OPTIONAL_ADMISSION_PLUGINS)

@@ -164,6 +164,8 @@ def test_missing_file_is_named() -> None:
         ({"node_port_range": "0-10"}, "nodePortRange"),
         ({"bridge_name": "a-name-too-long-for-it"}, "bridgeName"),
         ({"bridge_name": "a b"}, "bridgeName"),
+        ({"drain_timeout": -1}, "drainTimeout"),
+        ({"drain_timeout": 301}, "drainTimeout"),
         ({"verbosity": 11}, "verbosity"),
         ({"sim_nodes": 0, "runtime": "sim"}, "simNodes"),
         ({"sim_nodes": 3}, "simNodes"),

@@ -91,7 +91,7 @@ def purge(folder: Path) -> None:
     from knarr.cli import teardown
 
     running = teardown.read_record(folder)
-    if running is not None:
+    if running is not None and running.kubeconfig:
         kubeconfigs.remove(Path(running.kubeconfig), running.server)
     # The lock goes last: nobody starts on a folder that is half gone.
     for entry in folder.iterdir():

@@ -40,6 +40,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     dns_stub_domains: dict[str, list[tuple[str, int]]] = {}
     proxy_mode: Literal["nftables", "iptables"]
     bridge_name: str
+    drain_timeout: int = 10
+    """How long a pod's end waits for data planes at most, in seconds."""
 
     @property
     def data_path(self) -> Path:
@@ -55,14 +57,14 @@ def resolved(config: Config) -> Config:
     """`config` with what it leaves to this machine filled in."""
     return msgspec.structs.replace(
         config,
-        proxy_mode=proxy_mode(config),
+        proxy_mode=usable_proxy_mode(config.proxy_mode),
         advertise_address=config.advertise_address or route_address(config) or node_gateway(config),
     )
 
 
-def proxy_mode(config: Config) -> Literal["nftables", "iptables"]:
-    if config.proxy_mode != "auto":
-        return config.proxy_mode
+def usable_proxy_mode(wanted: Literal["auto", "nftables", "iptables"]) -> Literal["nftables", "iptables"]:
+    if wanted != "auto":
+        return wanted
     return "nftables" if installed("nft") else "iptables"
 
 
@@ -70,15 +72,19 @@ def route_address(config: Config) -> str | None:
     """This machine's address on the default route of the cluster's first family; None without one. No packet is sent:
     connecting a datagram socket only asks the kernel for the route. (The addresses are for documentation: RFC 5737,
     RFC 3849.)"""
-    version6 = ":" in config.service_cidrs[0]
-    family, anywhere = (socket.AF_INET6, "2001:db8::1") if version6 else (socket.AF_INET, "192.0.2.1")
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as asking:
-            asking.connect((anywhere, 9))
-            address: str = asking.getsockname()[0]
-            return address
+        return address_towards("2001:db8::1" if ":" in config.service_cidrs[0] else "192.0.2.1")
     except OSError:
         return None
+
+
+def address_towards(host: str) -> str:
+    """This machine's address on its route to `host`. Raises OSError where there is none."""
+    family, kind, protocol, _, where = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind, protocol) as asking:
+        asking.connect(where)
+        address: str = asking.getsockname()[0]
+        return address
 
 
 def node_gateway(config: Config) -> str:
@@ -108,6 +114,7 @@ def node_settings(config: Config) -> NodeSettings:
         dns_stub_domains=config.dns_stub_resolvers,
         proxy_mode=config.proxy_mode,
         bridge_name=config.bridge_name,
+        drain_timeout=config.drain_timeout,
     )
 
 

@@ -82,6 +82,7 @@ class NodeParts:
             pod_cidr=settings.pod_cidrs[0],
             cluster_dns=settings.cluster_dns,
             cluster_domain=settings.cluster_domain,
+            drain_s_max=settings.drain_timeout,
         )
         agent = NodeAgent(client, self._clock, self.runtime, config, informers, self.network)
         self.backend = NodeBackend(agent, self.runtime)
@@ -176,4 +177,5 @@ def _hollow(config: Config, name: str, pod_cidr: str) -> NodeConfig:
         cluster_dns=tuple(config.cluster_dns_addresses),
         cluster_domain=config.cluster_domain,
         hollow=True,
+        drain_s_max=config.drain_timeout,
     )

@@ -13,15 +13,19 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import uvloop
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from knarr import pki
-from knarr.api.core.v1 import Node, ServiceAccount
+from knarr.api.core.cluster_info import ClusterSettings, public_map, settings_map
+from knarr.api.core.v1 import ConfigMap, Node, ServiceAccount
+from knarr.api.errors import AlreadyExists
 from knarr.api.registry import with_metrics
 from knarr.apiserver.authenticate import Tokens
 from knarr.apiserver.bootstrap import bootstrap
@@ -44,6 +48,7 @@ from knarr.client.workqueue import queue_figures
 from knarr.config import Config, joined_address
 from knarr.controllers import controllers, queue_name
 from knarr.controllers.flowcontrol import FlowControl
+from knarr.controllers.nodeipam import Ranges
 from knarr.controllers.servicerepair import ServiceRepair
 from knarr.node.local_volumes import ACCOUNT as LOCAL_VOLUMES_ACCOUNT
 from knarr.node.local_volumes import HollowFolders, HostFolders, LocalVolumes
@@ -146,6 +151,7 @@ class Process(Life):
             root_ca=root_ca,
             root_ca_key=self.pki.ca.key_pem,
             sign_token=self.server.tokens.legacy,
+            node_ranges=_ranges(config),
             client_of=self._account,
         )
         of_cluster += load_balancers(config, self._account, informers, clock)
@@ -165,8 +171,27 @@ class Process(Life):
         volumes = LocalVolumes(self._account(LOCAL_VOLUMES_ACCOUNT), informers, clock, names, folders)
         loops.append((volumes.name, volumes.run))
         self.server.nodes = Nodes({each.name: each.backend for each in nodes})
+        loops.append(("cluster info", self._tell_joining))
         loops.append(("informers", informers.run))
         return loops
+
+    async def _tell_joining(self) -> None:
+        """What machines that join need to know. Ends when it is written."""
+        config = self.config
+        settings = ClusterSettings(
+            cluster_cidrs=tuple(config.cluster_cidrs),
+            service_cidrs=tuple(config.service_cidrs),
+            cluster_dns=tuple(config.cluster_dns_addresses),
+            cluster_domain=config.cluster_domain,
+        )
+        server = f"https://{joined_address(config.advertise_address, urlsplit(self.address).port or 443)}"
+        client = self._client("system:apiserver", "system:masters")
+        for wanted in (settings_map(settings), public_map(server, self.pki.ca.certificate_pem)):
+            try:
+                await client.create(wanted)
+            except AlreadyExists:
+                name, namespace = wanted.metadata.name or "", wanted.metadata.namespace
+                await client.patch(ConfigMap, name, {"data": wanted.data}, namespace)
 
     async def usable(self) -> None:
         """A pod can be created and will run: node Ready, default service account there."""
@@ -207,3 +232,11 @@ class Process(Life):
         if self._record.node and not self._keep and not left:
             teardown.write_record(msgspec.structs.replace(self._record, clean=True))
         return left
+
+
+def _ranges(config: Config) -> list[Ranges]:
+    """The ranges for nodes that join; those of this process's own nodes are theirs for good."""
+    return [
+        Ranges(cluster, ip_network(own[0]).prefixlen, reserved=own)
+        for cluster, own in zip(config.cluster_cidrs, zip(*config.node_ranges, strict=True), strict=True)
+    ]

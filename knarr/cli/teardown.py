@@ -32,6 +32,7 @@ class Running(msgspec.Struct, frozen=True, rename="camel"):
     node: NodeSettings | None
     """None where nothing of it is in the kernel: hollow nodes."""
     kubeconfig: str
+    """That has an entry for the cluster; empty for a node of a cluster elsewhere."""
     server: str
     clean: bool = False
     """It ended in order and left nothing in the kernel."""
