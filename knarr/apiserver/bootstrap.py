@@ -144,6 +144,7 @@ def _dns_service(cluster_dns: Sequence[str]) -> Service:
     ports = [
         ServicePort(name="dns", port=53, protocol="UDP", target_port=53),
         ServicePort(name="dns-tcp", port=53, protocol="TCP", target_port=53),
+        ServicePort(name="metrics", port=9153, protocol="TCP", target_port=9153),
     ]
     return Service(
         metadata=ObjectMeta(name="kube-dns", namespace="kube-system", labels=labels),

@@ -23,6 +23,7 @@ from knarr.client.informer import Informers
 from knarr.clock import Clock
 from knarr.config import Config
 from knarr.network.acknowledgement import Acknowledgement
+from knarr.network.dns.pages import dns_pages
 from knarr.network.dns.server import DnsServer, host_resolvers
 from knarr.network.proxy.service_proxy import ServiceProxy
 from knarr.node.agent import NodeAgent
@@ -106,7 +107,8 @@ class NodeParts:
             informers,
             self._clock,
             listen=[(address, DNS_PORT) for address in settings.cluster_dns],
-            forward=host_resolvers(),
+            forward=settings.dns_forward or host_resolvers(),
+            stub_domains=settings.dns_stub_domains,
             domain=settings.cluster_domain,
         )
         loops: list[tuple[str, Loop]] = [
@@ -121,8 +123,9 @@ class NodeParts:
         """The node takes the DNS Service's addresses as its own."""
         for address in self.settings.cluster_dns:
             await self.network.add_node_address(address)
-        await self._dns.start()
-        self._closing.append(self._dns.close)
+        for part in (self._dns, dns_pages(self._dns, self.settings.cluster_dns)):
+            await part.start()
+            self._closing.append(part.close)
 
     async def close(self, *, keep: bool) -> list[str]:
         if self._announcer:
