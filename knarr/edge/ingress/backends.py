@@ -8,13 +8,13 @@ link-local and unspecified ones, multicast, and what else the node refuses (its 
 from __future__ import annotations
 
 import ipaddress
-import typing
 from collections.abc import Callable, Iterable, Mapping
 
 from knarr.api.core.v1 import Service, ServicePort
 from knarr.api.discovery.v1 import Endpoint as SliceEndpoint
 from knarr.api.discovery.v1 import EndpointSlice
 from knarr.api.networking.v1 import IngressServiceBackend
+from knarr.edge.ingress.classes import Lookup
 from knarr.edge.ingress.model import Backend, Endpoint, Options, Protocol
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
@@ -28,14 +28,7 @@ APP_PROTOCOLS = {
 }
 """appProtocol of a Service's port (KEP-3726, IANA's names)."""
 
-T_co = typing.TypeVar("T_co", covariant=True)
 Refuse = Callable[[Endpoint], bool]
-
-
-class Lookup(typing.Protocol[T_co]):
-    """Objects by namespace/name: an informer, or a dict."""
-
-    def get(self, key: str, /) -> T_co | None: ...
 
 
 class NoBackend(Exception):

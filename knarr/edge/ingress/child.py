@@ -182,7 +182,10 @@ class Envoy:
         delay_s = RESTART_DELAY_MIN_S
         while True:
             began_s = self._clock.monotonic_s()
-            await self._live()
+            try:
+                await self._live()
+            except OSError as error:
+                log.warning("Envoy can't be started: %s", error)
             self._ended()
             if self._clock.monotonic_s() - began_s > STEADY_S:
                 delay_s = RESTART_DELAY_MIN_S

@@ -1,7 +1,6 @@
 """The loop: what the API server shows → one picture → Envoy; and back: what Envoy confirmed, and what people are told.
 
-A change of endpoints touches only the endpoints of that Service, everything else makes the picture anew. Envoy and the
-stream to it are started when the first Ingress of our class is seen: who has none pays for nothing.
+A change of endpoints touches only the endpoints of that Service, everything else makes the picture anew.
 
 `synced(revision)` waits until Envoy uses what the EndpointSlices say at that revision: then no new request goes to an
 endpoint that had left by then. Whoever stops a pod can wait for it.
@@ -26,10 +25,11 @@ from knarr.client.informer import Informers, key_of
 from knarr.clock import Clock
 from knarr.edge.ingress.backends import SERVICE_NAME_LABEL, endpoints_of
 from knarr.edge.ingress.child import ACCESS_LOG, XDS_SOCKET, Envoy
+from knarr.edge.ingress.classes import is_ours
 from knarr.edge.ingress.envoy import HTTP, HTTPS, METRICS, Resources, Serving, endpoint_resources, resources
 from knarr.edge.ingress.model import Backend, Certificate, Endpoint, Picture
 from knarr.edge.ingress.names import ExternalNames, Resolve, by_host
-from knarr.edge.ingress.picture import Objects, is_ours, picture
+from knarr.edge.ingress.picture import Objects, picture
 from knarr.edge.ingress.ports import fault_of
 from knarr.edge.ingress.report import Reports
 from knarr.edge.ingress.trial import Trial
@@ -101,7 +101,6 @@ class IngressEdge:
         """Listeners that can't be, and why."""
         self._listening: set[str] = set()
         """Listeners that Envoy has."""
-        self._started = False
         self._wake = asyncio.Event()
         self._settling = asyncio.Event()
         self._settled_generation = 0
@@ -156,11 +155,12 @@ class IngressEdge:
             group.create_task(self._reports.run(), name="ingress reports")
             group.create_task(self._names.run(), name="ingress external names")
             group.create_task(self._acknowledge(), name="ingress acknowledgement")
-            await self._first_is_there()
-            self._envoy.prepare()
+            try:
+                self._envoy.prepare()
+            except (RuntimeError, OSError) as error:
+                await self._without_envoy(str(error))
             await self._server.start()
             self._envoy.give(self._envoy.folder / XDS_SOCKET)
-            self._started = True
             group.create_task(self._envoy.run(), name="Envoy")
             for loop in self._beside(self):
                 group.create_task(_running(loop), name="beside ingress")
@@ -173,12 +173,13 @@ class IngressEdge:
         await self._envoy.close()
         await self._server.close()
 
-    async def _first_is_there(self) -> None:
-        """Until then Envoy needs nothing, so everything is as good as confirmed."""
-        while not any(is_ours(each, self._class_map()) for each in self._ingresses.all()):
-            self._wake.clear()
-            self._show(self._slices.revision)
-            await self._wake.wait()
+    async def _without_envoy(self, why: str) -> None:
+        """Nothing can be served, which is no reason for anything else to end."""
+        log.error("Ingress can't be served: %s", why)
+        for ingress in self._ingresses.all():
+            if is_ours(ingress, self._classes):
+                self._reports.warning(ingress, "EnvoyUnavailable", why)
+        await asyncio.Event().wait()
 
     async def _keep(self) -> None:
         """Let Envoy have what the objects say, for ever."""
@@ -210,8 +211,7 @@ class IngressEdge:
             from knarr.edge.ingress.certificates import self_signed
 
             self._default = self_signed(self._clock.time_s())
-        classes = self._class_map()
-        ours = [each for each in self._ingresses.all() if is_ours(each, classes)]
+        ours = [each for each in self._ingresses.all() if is_ours(each, self._classes)]
         self._used = set(_named(ours))
         objects = self._objects(self._trial.included(ours))
         now_s = self._clock.time_s()
@@ -246,15 +246,12 @@ class IngressEdge:
     def _objects(self, ingresses: Iterable[Ingress]) -> Objects:
         return Objects(
             ingresses=ingresses,
-            classes=self._class_map(),
+            classes=self._classes,
             services=self._services,
             secrets=self._secrets,
             slices=lambda service: self._slices.by_index(SLICES_BY_SERVICE, service),
             resolved=self._names.addresses,
         )
-
-    def _class_map(self) -> dict[str, IngressClass]:
-        return {each.metadata.name or "": each for each in self._classes.all()}
 
     # Ports
 
@@ -273,7 +270,7 @@ class IngressEdge:
         if self._taken.keys() - {METRICS}:
             told = ", ".join(f"port {ports[name]}: {fault}" for name, fault in self._taken.items() if name != METRICS)
             for ingress in self._ingresses.all():
-                if is_ours(ingress, self._class_map()):
+                if is_ours(ingress, self._classes):
                     self._reports.warning(ingress, "PortUnavailable", f"{told}; it is tried again")
         free = {f"{name}_port": 0 if name in self._taken else port for name, port in ports.items()}
         return replace(serving, access_log=self._envoy.access_log, **free)

@@ -23,11 +23,11 @@ from msgspec.structs import replace
 
 from knarr.api.core.v1 import Secret, Service
 from knarr.api.discovery.v1 import EndpointSlice
-from knarr.api.networking.ingresses import CLASS_ANNOTATION, INGRESS_CONTROLLER
 from knarr.api.networking.v1 import HTTPIngressPath, Ingress, IngressBackend, IngressClass, IngressSpec
 from knarr.edge.ingress.annotations import read
-from knarr.edge.ingress.backends import Lookup, NoBackend, Refuse, backend_of, endpoints_of
+from knarr.edge.ingress.backends import NoBackend, Refuse, backend_of, endpoints_of
 from knarr.edge.ingress.certificates import CERTIFICATE, KEY, covers, key_pair
+from knarr.edge.ingress.classes import Lookup, is_ours
 from knarr.edge.ingress.model import (
     ANY_HOST,
     Alternative,
@@ -51,21 +51,13 @@ class Objects(Struct):
     """What a picture is made from, by namespace/name."""
 
     ingresses: Iterable[Ingress]
-    classes: Mapping[str, IngressClass]
+    classes: Lookup[IngressClass]
     services: Lookup[Service]
     secrets: Lookup[Secret]
     slices: Callable[[str], Iterable[EndpointSlice]]
     """Of a Service."""
     resolved: Mapping[str, tuple[str, ...]] = {}
     """Addresses of external names."""
-
-
-def is_ours(ingress: Ingress, classes: Mapping[str, IngressClass]) -> bool:
-    """By spec.ingressClassName, else by the annotation that was before it."""
-    name = ingress.spec.ingress_class_name if ingress.spec else None
-    name = name or ingress.metadata.annotations.get(CLASS_ANNOTATION)
-    found = classes.get(name) if name else None
-    return found is not None and found.spec is not None and found.spec.controller == INGRESS_CONTROLLER
 
 
 def picture(objects: Objects, refuse: Refuse, *, https: bool = True, now_s: float = 0.0) -> Picture:
