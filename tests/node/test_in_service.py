@@ -330,6 +330,7 @@ def test_a_pod_that_is_not_ready_has_left_already(tmp_path: Path) -> None:
         await rig.clock.sleep(2.0)
         assert rig.in_service() == ("", "")
         assert await rig.ends_after_s() < 0.2
+        assert await rig.reasons() == []
 
     simulate(scenario, tmp_path, "data-plane.one")
 
