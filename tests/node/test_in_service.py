@@ -19,7 +19,7 @@ from knarr.api.errors import NotFound
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.registry import built_in
 from knarr.api.types import replace
-from knarr.apiserver.server import InProcessTransport
+from knarr.apiserver.server import APIServer, InProcessTransport
 from knarr.client.client import Client
 from knarr.client.informer import Informers, version_of
 from knarr.client.transport import Answer, Request
@@ -28,7 +28,9 @@ from knarr.controllers.endpointslice import EndpointSlices
 from knarr.node.data_planes import revision_of
 from knarr.node.in_service import drain_bound_s
 from knarr.node.runtime.sim import SimRuntime
+from knarr.node.traffic import Traffic
 from knarr.simulate.clock import VirtualClock, run
+from knarr.store.memory import MemoryStore
 from tests.node.cluster import ADMINISTRATOR, NodeCluster, hollow_config
 
 APP = {"app": "web"}
@@ -469,14 +471,30 @@ def test_one_that_never_acknowledges_keeps_a_pod_out_for_the_bound_and_no_longer
     simulate(scenario, tmp_path, "data-plane.one", "data-plane.two")
 
 
-def test_a_service_that_can_not_have_the_pod_keeps_it_out_of_nothing(tmp_path: Path) -> None:
-    async def scenario(rig: Rig) -> None:
-        await rig.service(ip_families=["IPv6"])
-        await rig.web()
-        await rig.until(lambda: rig.ready("web"))
-        assert rig.in_service() == ("", "")
+@pytest.mark.parametrize(
+    ("service", "becomes"),
+    [
+        ({"selector": APP, "ipFamilies": ["IPv4"]}, True),
+        ({"selector": APP, "ipFamilies": ["IPv6", "IPv4"]}, True),
+        ({"selector": APP}, True),
+        ({"selector": APP, "ipFamilies": ["IPv6"]}, False),
+        ({"selector": {"app": "other"}}, False),
+        ({"ipFamilies": ["IPv4"]}, False),
+        ({"selector": APP, "type": "ExternalName", "externalName": "example.com"}, False),
+    ],
+)
+def test_which_services_a_pod_becomes_an_endpoint_of(service: dict[str, Any], becomes: bool) -> None:
+    made = msgspec.convert({"metadata": {"name": "web", "namespace": "default"}, "spec": service}, Service)
+    pod = msgspec.convert({"metadata": {"name": "a", "namespace": "default", "labels": APP}}, Pod)
 
-    simulate(scenario, tmp_path, "data-plane.one")
+    async def main(clock: VirtualClock) -> None:
+        informers = Informers(
+            Client(InProcessTransport(APIServer(MemoryStore(), built_in(), clock)), built_in()), clock
+        )
+        traffic = Traffic(informers, clock, lambda namespace: [made], lambda uid: None, 10.0)
+        assert bool(traffic.services_of(pod, ["10.244.0.9"])) is becomes
+
+    run(main)
 
 
 def test_a_service_that_goes_meanwhile_keeps_nobody_out(tmp_path: Path) -> None:
