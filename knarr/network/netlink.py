@@ -37,6 +37,8 @@ SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
 _ROUTE_UNICAST, _ROUTE_UNREACHABLE = 1, 7
 _NEXT_HOP_ONLINK = 4
 _NEIGHBOUR_PERMANENT = 0x80
+_NO_DUPLICATES_SOUGHT = 0x02
+"""IFA_F_NODAD."""
 _CLONE_NEWNET = 0x40000000
 
 _RECEIVE_BYTES = 1 << 20
@@ -245,10 +247,11 @@ def add_route(
     *,
     gateway: str | None = None,
     source: str | None = None,
+    protocol: int = _PROTOCOL_STATIC,
 ) -> None:
     """A route through an interface; `gateway` need not be on a known network (onlink)."""
     scope = SCOPE_UNIVERSE if gateway else SCOPE_LINK
-    body = _route_header(destination, _ROUTE_UNICAST, scope, _NEXT_HOP_ONLINK if gateway else 0)
+    body = _route_header(destination, _ROUTE_UNICAST, scope, _NEXT_HOP_ONLINK if gateway else 0, protocol)
     body += attribute(4, struct.pack("=I", index))
     if gateway:
         body += attribute(5, ipaddress.ip_address(gateway).packed)
@@ -262,11 +265,14 @@ def add_unreachable_route(netlink: Netlink, destination: str) -> None:
     netlink.request(_NEW_ROUTE, _CREATE | _REPLACE, _route_header(destination, _ROUTE_UNREACHABLE, SCOPE_UNIVERSE, 0))
 
 
-def delete_route(netlink: Netlink, destination: str, *, unreachable: bool = False) -> bool:
+def delete_route(
+    netlink: Netlink, destination: str, *, unreachable: bool = False, protocol: int = _PROTOCOL_STATIC
+) -> bool:
     """Remove a route; False when there is none."""
     kind = _ROUTE_UNREACHABLE if unreachable else 0
     scope = SCOPE_UNIVERSE if unreachable else 255
-    return _unless_absent(lambda: netlink.request(_DELETE_ROUTE, 0, _route_header(destination, kind, scope, 0)))
+    header = _route_header(destination, kind, scope, 0, protocol)
+    return _unless_absent(lambda: netlink.request(_DELETE_ROUTE, 0, header))
 
 
 def default_route_interface(netlink: Netlink) -> int | None:
@@ -322,11 +328,12 @@ def _link(body: bytes) -> Link:
 def _address_body(index: int, address: str, scope: int) -> bytes:
     interface = ipaddress.ip_interface(address)
     family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
-    header = struct.pack("=BBBBI", family, interface.network.prefixlen, 0, scope, index)
+    # Addresses are ours alone: version 6 must not look for others that have them, and wait meanwhile.
+    header = struct.pack("=BBBBI", family, interface.network.prefixlen, _NO_DUPLICATES_SOUGHT, scope, index)
     return header + attribute(2, interface.ip.packed) + attribute(1, interface.ip.packed)
 
 
-def _route_header(destination: str, kind: int, scope: int, flags: int) -> bytes:
+def _route_header(destination: str, kind: int, scope: int, flags: int, protocol: int = _PROTOCOL_STATIC) -> bytes:
     network = ipaddress.ip_network(destination)
     family = socket.AF_INET if network.version == 4 else socket.AF_INET6
     header = struct.pack(
@@ -336,7 +343,7 @@ def _route_header(destination: str, kind: int, scope: int, flags: int) -> bytes:
         0,
         0,
         _TABLE_MAIN,
-        _PROTOCOL_STATIC,
+        protocol,
         scope,
         kind,
         flags,
