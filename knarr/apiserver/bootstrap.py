@@ -23,7 +23,7 @@ from knarr.api.errors import AlreadyExists, NotFound
 from knarr.api.flowcontrol.defaults import LEVELS, SCHEMAS
 from knarr.api.flowcontrol.v1 import FlowSchema, PriorityLevelConfiguration
 from knarr.api.meta.v1 import Condition, ObjectMeta
-from knarr.api.networking.addresses import CIDR_FINALIZER
+from knarr.api.networking.addresses import CIDR_FINALIZER, DEFAULT_CIDR
 from knarr.api.networking.v1 import ServiceCIDR, ServiceCIDRSpec, ServiceCIDRStatus
 from knarr.api.scheduling.resources import DESCRIPTIONS, SYSTEM
 from knarr.api.scheduling.v1 import PriorityClass
@@ -113,9 +113,9 @@ async def _service_range(client: Client, service_cidrs: Sequence[str]) -> None:
     """The ranges of cluster IPs, as the object that others read (KEP-1880)."""
     wanted = ServiceCIDRSpec(cidrs=list(service_cidrs))
     try:
-        found = await client.get(ServiceCIDR, "kubernetes")
+        found = await client.get(ServiceCIDR, DEFAULT_CIDR)
     except NotFound:
-        metadata = ObjectMeta(name="kubernetes", finalizers=[CIDR_FINALIZER])
+        metadata = ObjectMeta(name=DEFAULT_CIDR, finalizers=[CIDR_FINALIZER])
         found = await client.create(ServiceCIDR(metadata=metadata, spec=wanted))
     else:
         before = found.spec.cidrs if found.spec else []
@@ -144,6 +144,7 @@ def _dns_service(cluster_dns: Sequence[str]) -> Service:
     ports = [
         ServicePort(name="dns", port=53, protocol="UDP", target_port=53),
         ServicePort(name="dns-tcp", port=53, protocol="TCP", target_port=53),
+        ServicePort(name="metrics", port=9153, protocol="TCP", target_port=9153),
     ]
     return Service(
         metadata=ObjectMeta(name="kube-dns", namespace="kube-system", labels=labels),

@@ -40,8 +40,13 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     service_cidrs: tuple[str, ...]
     cluster_dns: tuple[str, ...]
     cluster_domain: str
+    dns_forward: tuple[tuple[str, int], ...] = ()
+    """Resolvers for names outside of the cluster; none means this machine's."""
+    dns_stub_domains: dict[str, list[tuple[str, int]]] = {}
     proxy_mode: Literal["nftables", "iptables"]
     bridge_name: str
+    drain_timeout: int = 10
+    """How long a pod's end waits for data planes at most, in seconds."""
 
     @property
     def data_path(self) -> Path:
@@ -121,8 +126,11 @@ def node_settings(config: Config) -> NodeSettings:
         service_cidrs=tuple(config.service_cidrs),
         cluster_dns=tuple(config.cluster_dns_addresses),
         cluster_domain=config.cluster_domain,
+        dns_forward=tuple(config.dns_resolvers),
+        dns_stub_domains=config.dns_stub_resolvers,
         proxy_mode=config.proxy_mode,
         bridge_name=config.bridge_name,
+        drain_timeout=config.drain_timeout,
     )
 
 

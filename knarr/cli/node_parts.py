@@ -22,6 +22,7 @@ from knarr.client.informer import Informers
 from knarr.clock import Clock
 from knarr.config import Config
 from knarr.network.acknowledgement import Acknowledgement
+from knarr.network.dns.pages import dns_pages
 from knarr.network.dns.server import DnsServer, host_resolvers
 from knarr.network.node_routes import NodeRoutes
 from knarr.network.proxy.service_proxy import ServiceProxy
@@ -82,6 +83,7 @@ class NodeParts:
             pod_cidrs=settings.pod_cidrs,
             cluster_dns=settings.cluster_dns,
             cluster_domain=settings.cluster_domain,
+            drain_s_max=settings.drain_timeout,
         )
         agent = NodeAgent(client, self._clock, self.runtime, config, informers, self.network)
         self.backend = NodeBackend(agent, self.runtime)
@@ -102,7 +104,8 @@ class NodeParts:
             informers,
             self._clock,
             listen=[(address, DNS_PORT) for address in settings.cluster_dns],
-            forward=host_resolvers(),
+            forward=settings.dns_forward or host_resolvers(),
+            stub_domains=settings.dns_stub_domains,
             domain=settings.cluster_domain,
         )
         return [
@@ -116,8 +119,9 @@ class NodeParts:
         """The node takes the DNS Service's addresses as its own."""
         for address in self.settings.cluster_dns:
             await self.network.add_node_address(address)
-        await self._dns.start()
-        self._closing.append(self._dns.close)
+        for part in (self._dns, dns_pages(self._dns, self.settings.cluster_dns)):
+            await part.start()
+            self._closing.append(part.close)
 
     async def close(self, *, keep: bool) -> list[str]:
         while self._closing:
@@ -176,4 +180,5 @@ def _hollow(config: Config, name: str, pod_cidrs: tuple[str, ...]) -> NodeConfig
         cluster_dns=tuple(config.cluster_dns_addresses),
         cluster_domain=config.cluster_domain,
         hollow=True,
+        drain_s_max=config.drain_timeout,
     )

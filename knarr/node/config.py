@@ -33,6 +33,8 @@ class NodeConfig(Struct, frozen=True):
     capacity: Mapping[str, str] = field(default_factory=dict)
     """In place of what the machine has (cpu, memory, ephemeral-storage, …)."""
     hollow: bool = False
+    drain_s_max: float = 10.0
+    """How long a pod's end, or its way into service, waits for data planes; 0: not at all, as upstream."""
 
     def pod_folder(self, uid: str) -> Path:
         return self.root / "pods" / uid

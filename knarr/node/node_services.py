@@ -19,6 +19,7 @@ from knarr.node.pulls import Pulls
 from knarr.node.references import References
 from knarr.node.runtime.contract import PortMapping, Runtime
 from knarr.node.tokens import Tokens
+from knarr.node.traffic import Traffic
 from knarr.node.volumes import Volumes
 
 SANDBOX_STARTS_MAX = 4
@@ -50,6 +51,8 @@ class NodeServices(Struct):
     services: Callable[[str], list[Service]]
     """The Services of a namespace, and the API server's own."""
     host_ports: HostPorts | None = None
+    traffic: Traffic | None = None
+    """What leads connections to the pods; None where nobody is waited for."""
     sandbox_starts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SANDBOX_STARTS_MAX))
     container_starts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONTAINER_STARTS_MAX))
     allocatable: Mapping[str, Any] = field(default_factory=dict)

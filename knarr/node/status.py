@@ -11,6 +11,7 @@ from datetime import datetime
 from msgspec import Struct, field
 
 from knarr.api import types
+from knarr.api.core.pod_state import IN_SERVICE
 from knarr.api.core.v1 import (
     Container,
     ContainerState,
@@ -35,7 +36,7 @@ from knarr.node.runtime import contract
 
 CONTAINER_SCHEME = "knarr://"
 READY_TO_START = "PodReadyToStartContainers"
-OWN_CONDITIONS = (READY_TO_START, "Initialized", "Ready", "ContainersReady", "PodScheduled", *RESIZING)
+OWN_CONDITIONS = (READY_TO_START, "Initialized", "Ready", "ContainersReady", "PodScheduled", IN_SERVICE, *RESIZING)
 """Those that the node writes; all others belong to others."""
 
 

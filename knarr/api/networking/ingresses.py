@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 from knarr.api import names
 from knarr.api.core.v1 import TypedLocalObjectReference
-from knarr.api.core.validate_values import port_name_faults, validate_ip, validate_port
+from knarr.api.core.validate_addresses import validate_ip
+from knarr.api.core.validate_values import port_name_faults, validate_port
 from knarr.api.errors import Cause, forbidden, invalid, not_supported, required, too_long
 from knarr.api.networking.v1 import (
     HTTPIngressPath,
