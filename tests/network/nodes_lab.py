@@ -163,7 +163,11 @@ class NodesLab:
             made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
         made.setblocking(False)
         async with asyncio.timeout(REPLY_TIMEOUT_S):
-            await asyncio.get_running_loop().sock_connect(made, (address, port))
+            try:
+                await asyncio.get_running_loop().sock_connect(made, (address, port))
+            except OSError:
+                made.close()
+                raise
             reader, writer = await asyncio.open_connection(sock=made, limit=1 << 20)
             writer.write(f"{size}\n".encode() + bytes(size))
             who, _, seen = (await reader.readline()).decode().strip().partition(" ")
