@@ -45,12 +45,18 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     dns_stub_domains: dict[str, list[tuple[str, int]]] = {}
     proxy_mode: Literal["nftables", "iptables"]
     bridge_name: str
+    load_balancer_pools: str = ""
     drain_timeout: int = 10
     """How long a pod's end waits for data planes at most, in seconds."""
 
     @property
     def data_path(self) -> Path:
         return Path(self.data_dir)
+
+    @property
+    def balancer_record(self) -> Path:
+        """Which load balancers' addresses this machine answers for."""
+        return self.data_path / "network" / "load-balancer-addresses.json"
 
     @property
     def service_table(self) -> str:
@@ -130,6 +136,7 @@ def node_settings(config: Config) -> NodeSettings:
         dns_stub_domains=config.dns_stub_resolvers,
         proxy_mode=config.proxy_mode,
         bridge_name=config.bridge_name,
+        load_balancer_pools=config.load_balancer_pools,
         drain_timeout=config.drain_timeout,
     )
 

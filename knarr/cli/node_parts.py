@@ -12,9 +12,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from knarr.cli import machine, teardown
+from knarr.cli.balancing import announcer
 from knarr.cli.life import Loop
 from knarr.cli.machine import NodeSettings
 from knarr.client.client import Client
@@ -31,6 +32,9 @@ from knarr.node.backend import NodeBackend
 from knarr.node.config import NodeConfig
 from knarr.node.runtime.contract import Runtime
 from knarr.node.runtime.sim import SimRuntime
+
+if TYPE_CHECKING:
+    from knarr.edge.announcer import Announcer
 
 DNS_PORT = 53
 
@@ -65,6 +69,7 @@ class NodeParts:
         self.network = machine.pod_network(settings, clock)
         self._oci = machine.oci_runtime(settings, clock, self.network)
         self.runtime: Runtime = self._oci
+        self._announcer: Announcer | None = None
         self._closing: list[Callable[[], Awaitable[None]]] = []
         """What else is to be closed, in the order of opening."""
 
@@ -108,12 +113,14 @@ class NodeParts:
             stub_domains=settings.dns_stub_domains,
             domain=settings.cluster_domain,
         )
-        return [
+        loops: list[tuple[str, Loop]] = [
             (f"node {self.name}", agent.run),
             ("routes", routes.run),
             ("service proxy", proxy.run),
             (acknowledgement.name, acknowledgement.run),
         ]
+        self._announcer = announcer(settings, client, informers, self._clock)
+        return [*loops, (self._announcer.name, self._announcer.run)] if self._announcer else loops
 
     async def serve(self) -> None:
         """The node takes the DNS Service's addresses as its own."""
@@ -124,6 +131,8 @@ class NodeParts:
             self._closing.append(part.close)
 
     async def close(self, *, keep: bool) -> list[str]:
+        if self._announcer:
+            await self._announcer.close(remove=not keep)
         while self._closing:
             await self._closing.pop()()
         left = [] if keep else await teardown.remove_all(self.settings, self._oci, self._clock)

@@ -169,6 +169,7 @@ class NodeProcess(Life):
             service_cidrs=cluster.service_cidrs,
             cluster_dns=cluster.cluster_dns,
             cluster_domain=cluster.cluster_domain,
+            load_balancer_pools=cluster.load_balancer_pools,
             proxy_mode=machine.usable_proxy_mode(flags.proxy_mode),
             bridge_name=flags.bridge_name,
         )

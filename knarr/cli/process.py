@@ -183,6 +183,7 @@ class Process(Life):
             service_cidrs=tuple(config.service_cidrs),
             cluster_dns=tuple(config.cluster_dns_addresses),
             cluster_domain=config.cluster_domain,
+            load_balancer_pools=config.load_balancer_pools,
         )
         server = f"https://{joined_address(config.advertise_address, urlsplit(self.address).port or 443)}"
         client = self._client("system:apiserver", "system:masters")

@@ -37,8 +37,8 @@ SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
 _ROUTE_UNICAST, _ROUTE_UNREACHABLE = 1, 7
 _NEXT_HOP_ONLINK = 4
 _NEIGHBOUR_PERMANENT = 0x80
-_NO_DUPLICATES_SOUGHT = 0x02
-"""IFA_F_NODAD."""
+_ADDRESS_NODAD = 0x02
+_FOREVER = 0xFFFFFFFF
 _CLONE_NEWNET = 0x40000000
 
 _RECEIVE_BYTES = 1 << 20
@@ -225,6 +225,28 @@ def add_address(netlink: Netlink, index: int, address: str, *, scope: int = SCOP
     netlink.request(_NEW_ADDRESS, _CREATE | _REPLACE, _address_body(index, address, scope))
 
 
+def lend_address(netlink: Netlink, index: int, address: str, valid_s: int | None) -> None:
+    """As `add_address`, for an address that is never chosen as a source, and that the kernel takes away by itself
+    unless it is lent anew within `valid_s` seconds (None: never). It is usable at once: no other is asked whether it
+    has the address (IFA_F_NODAD)."""
+    lifetimes = struct.pack("=IIII", 0, _FOREVER if valid_s is None else valid_s, 0, 0)  # preferred, valid
+    body = _address_body(index, address, SCOPE_HOST if ":" not in address else SCOPE_UNIVERSE)
+    netlink.request(_NEW_ADDRESS, _CREATE | _REPLACE, body + attribute(6, lifetimes))
+
+
+def interface_addresses(netlink: Netlink) -> list[tuple[int, str]]:
+    """The addresses of all interfaces of the namespace: index of the interface, and address with prefix length."""
+    found = []
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for body in netlink.dump(_GET_ADDRESS, struct.pack("=BBBBI", family, 0, 0, 0, 0)):
+            answered, prefix_length, _, _, index = struct.unpack_from("=BBBBI", body)
+            values = dict(attributes(body[8:]))
+            value = values.get(2) or values.get(1)
+            if answered == family and value is not None:
+                found.append((index, f"{socket.inet_ntop(family, value)}/{prefix_length}"))
+    return found
+
+
 def delete_address(netlink: Netlink, index: int, address: str) -> bool:
     """Take an address away; False when it wasn't there."""
     return _unless_absent(lambda: netlink.request(_DELETE_ADDRESS, 0, _address_body(index, address, 0)))
@@ -326,10 +348,10 @@ def _link(body: bytes) -> Link:
 
 
 def _address_body(index: int, address: str, scope: int) -> bytes:
+    """IFA_F_NODAD: the address is ours alone, version 6 need not ask others for it, and wait meanwhile."""
     interface = ipaddress.ip_interface(address)
     family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
-    # Addresses are ours alone: version 6 must not look for others that have them, and wait meanwhile.
-    header = struct.pack("=BBBBI", family, interface.network.prefixlen, _NO_DUPLICATES_SOUGHT, scope, index)
+    header = struct.pack("=BBBBI", family, interface.network.prefixlen, _ADDRESS_NODAD, scope, index)
     return header + attribute(2, interface.ip.packed) + attribute(1, interface.ip.packed)
 
 
