@@ -97,7 +97,7 @@ def _routes(route: Route, https: bool, https_port: int) -> Iterator[Message]:
     else:
         if options.body_bytes_max:
             yield _too_long(shared, match, options.body_bytes_max)
-        for each in _limited(shared, match, options):
+        for each in _limited(shared, match, route):
             yield from _by_canary(each, route)
 
 
@@ -107,15 +107,16 @@ def _too_long(shared: Message, match: Message, most: int) -> Message:
     return {**shared, "match": {**match, "headers": [header]}, "direct_response": _answer(413)}
 
 
-def _limited(shared: Message, match: Message, options: Options) -> Iterator[Message]:
+def _limited(shared: Message, match: Message, route: Route) -> Iterator[Message]:
     """What is left: bodies that tell their length pass, those that don't are counted."""
-    most = options.body_bytes_max
+    most = route.options.body_bytes_max
     if not most:
         yield {**shared, "match": match}
         return
     told = {"name": "content-length", "present_match": True}
     yield {**shared, "match": {**match, "headers": [told]}}
-    is_stream = options.protocol is not None and options.protocol.is_http2
+    # A conversation (gRPC) would wait for its own end.
+    is_stream = route.backend is not None and route.backend.protocol.is_http2
     if most <= BUFFER_BYTES_MAX and not is_stream:
         buffer = {"@type": f"{FILTERS}.buffer.v3.BufferPerRoute", "buffer": {"max_request_bytes": most}}
         filters = {**shared.get("typed_per_filter_config", {}), BUFFER: buffer}
