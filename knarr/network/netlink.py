@@ -37,6 +37,8 @@ SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
 _ROUTE_UNICAST, _ROUTE_UNREACHABLE = 1, 7
 _NEXT_HOP_ONLINK = 4
 _NEIGHBOUR_PERMANENT = 0x80
+_ADDRESS_NODAD = 0x02
+_FOREVER = 0xFFFFFFFF
 _CLONE_NEWNET = 0x40000000
 
 _RECEIVE_BYTES = 1 << 20
@@ -223,6 +225,28 @@ def add_address(netlink: Netlink, index: int, address: str, *, scope: int = SCOP
     netlink.request(_NEW_ADDRESS, _CREATE | _REPLACE, _address_body(index, address, scope))
 
 
+def lend_address(netlink: Netlink, index: int, address: str, valid_s: int | None) -> None:
+    """As `add_address`, for an address that is never chosen as a source, and that the kernel takes away by itself
+    unless it is lent anew within `valid_s` seconds (None: never). It is usable at once: no other is asked whether it
+    has the address (IFA_F_NODAD)."""
+    lifetimes = struct.pack("=IIII", 0, _FOREVER if valid_s is None else valid_s, 0, 0)  # preferred, valid
+    body = _address_body(index, address, SCOPE_HOST if ":" not in address else SCOPE_UNIVERSE)
+    netlink.request(_NEW_ADDRESS, _CREATE | _REPLACE, body + attribute(6, lifetimes))
+
+
+def interface_addresses(netlink: Netlink) -> list[tuple[int, str]]:
+    """The addresses of all interfaces of the namespace: index of the interface, and address with prefix length."""
+    found = []
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for body in netlink.dump(_GET_ADDRESS, struct.pack("=BBBBI", family, 0, 0, 0, 0)):
+            answered, prefix_length, _, _, index = struct.unpack_from("=BBBBI", body)
+            values = dict(attributes(body[8:]))
+            value = values.get(2) or values.get(1)
+            if answered == family and value is not None:
+                found.append((index, f"{socket.inet_ntop(family, value)}/{prefix_length}"))
+    return found
+
+
 def delete_address(netlink: Netlink, index: int, address: str) -> bool:
     """Take an address away; False when it wasn't there."""
     return _unless_absent(lambda: netlink.request(_DELETE_ADDRESS, 0, _address_body(index, address, 0)))
@@ -247,10 +271,11 @@ def add_route(
     *,
     gateway: str | None = None,
     source: str | None = None,
+    protocol: int = _PROTOCOL_STATIC,
 ) -> None:
     """A route through an interface; `gateway` need not be on a known network (onlink)."""
     scope = SCOPE_UNIVERSE if gateway else SCOPE_LINK
-    body = _route_header(destination, _ROUTE_UNICAST, scope, _NEXT_HOP_ONLINK if gateway else 0)
+    body = _route_header(destination, _ROUTE_UNICAST, scope, _NEXT_HOP_ONLINK if gateway else 0, protocol)
     body += attribute(4, struct.pack("=I", index))
     if gateway:
         body += attribute(5, ipaddress.ip_address(gateway).packed)
@@ -264,11 +289,14 @@ def add_unreachable_route(netlink: Netlink, destination: str) -> None:
     netlink.request(_NEW_ROUTE, _CREATE | _REPLACE, _route_header(destination, _ROUTE_UNREACHABLE, SCOPE_UNIVERSE, 0))
 
 
-def delete_route(netlink: Netlink, destination: str, *, unreachable: bool = False) -> bool:
+def delete_route(
+    netlink: Netlink, destination: str, *, unreachable: bool = False, protocol: int = _PROTOCOL_STATIC
+) -> bool:
     """Remove a route; False when there is none."""
     kind = _ROUTE_UNREACHABLE if unreachable else 0
     scope = SCOPE_UNIVERSE if unreachable else 255
-    return _unless_absent(lambda: netlink.request(_DELETE_ROUTE, 0, _route_header(destination, kind, scope, 0)))
+    header = _route_header(destination, kind, scope, 0, protocol)
+    return _unless_absent(lambda: netlink.request(_DELETE_ROUTE, 0, header))
 
 
 def default_route_interface(netlink: Netlink) -> int | None:
@@ -330,13 +358,14 @@ def _link(body: bytes) -> Link:
 
 
 def _address_body(index: int, address: str, scope: int) -> bytes:
+    """IFA_F_NODAD: the address is ours alone, version 6 need not ask others for it, and wait meanwhile."""
     interface = ipaddress.ip_interface(address)
     family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
-    header = struct.pack("=BBBBI", family, interface.network.prefixlen, 0, scope, index)
+    header = struct.pack("=BBBBI", family, interface.network.prefixlen, _ADDRESS_NODAD, scope, index)
     return header + attribute(2, interface.ip.packed) + attribute(1, interface.ip.packed)
 
 
-def _route_header(destination: str, kind: int, scope: int, flags: int) -> bytes:
+def _route_header(destination: str, kind: int, scope: int, flags: int, protocol: int = _PROTOCOL_STATIC) -> bytes:
     network = ipaddress.ip_network(destination)
     family = socket.AF_INET if network.version == 4 else socket.AF_INET6
     header = struct.pack(
@@ -346,7 +375,7 @@ def _route_header(destination: str, kind: int, scope: int, flags: int) -> bytes:
         0,
         0,
         _TABLE_MAIN,
-        _PROTOCOL_STATIC,
+        protocol,
         scope,
         kind,
         flags,

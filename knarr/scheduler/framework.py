@@ -36,6 +36,8 @@ from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
 SCORE_MAX = 100
 PERMIT_MAX_S = 900.0
 """A pod waits at most so long for a permit, whatever a plugin asks."""
+EXTENDER = "Extender"
+"""In place of a plugin's name, where an extender refused (see knarr.scheduler.extenders)."""
 PREEMPTION = "DefaultPreemption"
 """The one plugin of postFilter; see knarr.scheduler.preemption."""
 POINTS: Mapping[str, str] = {
@@ -254,10 +256,12 @@ def extends(kind: type[Aspect], point: str) -> bool:
 class Unschedulable(Exception):
     """No node will do. The messages are upstream's, word for word."""
 
-    def __init__(self, refusals: Sequence[tuple[NodeInfo, Refusal]], nodes: int, *, whole: bool = False) -> None:
-        """`whole`: the pod itself was refused, no node was looked at."""
+    def __init__(
+        self, refusals: Sequence[tuple[NodeInfo, Refusal]], nodes: int, *, whole: bool = False, also: str = ""
+    ) -> None:
+        """`whole`: the pod itself was refused, no node was looked at. `also` has refused without saying why."""
         self._whole = refusals[0][1].reasons[0] if whole and refusals else ""
-        self.plugins = frozenset(refusal.plugin for _, refusal in refusals)
+        self.plugins = frozenset((*(refusal.plugin for _, refusal in refusals), *filter(None, (also,))))
         self.curable = [node for node, refusal in refusals if refusal.curable]
         """Nodes where it would help if pods went."""
         self._nodes = nodes

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping
 
-from knarr.api.printing import go_duration
+from knarr.api.durations import go_duration
 from knarr.clock import Clock
 from knarr.scheduler.cache import PodInfo
 from knarr.scheduler.framework import PERMIT_MAX_S, Rejected, Wait

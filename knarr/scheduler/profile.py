@@ -12,6 +12,7 @@ from knarr.figures import Distribution, exponential
 from knarr.scheduler.cache import Cache
 from knarr.scheduler.choice import Choice
 from knarr.scheduler.configuration import Profile
+from knarr.scheduler.extenders import Extender
 from knarr.scheduler.framework import POINTS, PREEMPTION, Aspect, Outside, Spanning, Step
 from knarr.scheduler.plugins import ALL
 from knarr.scheduler.plugins.inter_pod_affinity import InterPodAffinity
@@ -35,11 +36,13 @@ class Framework:
         steps: Mapping[str, Step],
         events: EventRecorder,
         clock: Clock,
+        extenders: Sequence[Extender],
         *,
         group_of: Callable[[Pod], Selector | None],
         labels_of: Callable[[str], Mapping[str, str]],
     ) -> None:
         self.events = events
+        self.extenders = extenders
         self.attempts = {result: Distribution(ATTEMPT_BOUNDS_S) for result in ("error", "scheduled", "unschedulable")}
         """How long the choices took, by how they ended."""
         self.affinity = InterPodAffinity(cache)

@@ -36,12 +36,14 @@ from knarr.figures import Figure
 from knarr.scheduler.binding import Bindings, Course, Write
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
 from knarr.scheduler.configuration import DEFAULT_NAME, Profile
+from knarr.scheduler.extenders import Extender, ExtenderFailed, narrowed, node_for
 from knarr.scheduler.framework import Aspect, Connections, Step, Unschedulable
+from knarr.scheduler.http_extender import HTTPExtender
 from knarr.scheduler.permits import HeldPods
 from knarr.scheduler.plugins import ALL
 from knarr.scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from knarr.scheduler.plugins.topology_spread import TopologySpread
-from knarr.scheduler.preemption import Budgets, Candidate
+from knarr.scheduler.preemption import Budgets, Candidate, cheapest
 from knarr.scheduler.profile import SPANNING, Framework
 from knarr.scheduler.queue import SchedulingQueue, Waiting
 
@@ -63,6 +65,7 @@ class Scheduler:
         clock: Clock,
         profiles: Sequence[Profile] = (Profile(),),
         plugins: Sequence[type[Aspect]] = ALL,
+        extenders: Sequence[Extender] = (),
     ) -> None:
         self._client = replace(client, field_manager="kube-scheduler")
         self._clock = clock
@@ -71,6 +74,7 @@ class Scheduler:
         self._permits = HeldPods(clock)
         to = Connections(self._client, informers, clock, self._helped, self._permits)
         self._connected: list[Informer[Any]] = [each for step in steps.values() for each in step.connect(to)]
+        self._extenders = [*map(HTTPExtender, profiles[0].extenders), *extenders]
         self._frameworks = {
             profile.name: Framework(
                 profile,
@@ -79,6 +83,7 @@ class Scheduler:
                 steps,
                 EventRecorder(client, clock, profile.name),
                 clock,
+                self._extenders,
                 group_of=self._group_of,
                 labels_of=self._labels_of,
             )
@@ -123,13 +128,23 @@ class Scheduler:
             for number in range(WRITERS):
                 group.create_task(self._write(), name=f"scheduler writer {number}")
             group.create_task(self._schedule(), name="scheduler")
+            if self._extenders:
+                group.create_task(self._close_extenders(), name="scheduler extenders")
+
+    async def _close_extenders(self) -> None:
+        """When the scheduler ends."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for extender in self._extenders:
+                await extender.close()
 
     async def _schedule(self) -> None:
         while True:
             waiting = await self._queue.take()
             began_s = self._clock.monotonic_s()
             try:
-                write = self._place(waiting)
+                write = await self._place(waiting)
                 self._count(waiting, "unschedulable" if waiting.parked else "scheduled", began_s)
             except Exception:
                 log.exception("%s: scheduling failed", waiting.pod.key)
@@ -163,21 +178,29 @@ class Scheduler:
         text = "Attempts to make room for a pod by ending others."
         yield Figure("counter", "scheduler_preemption_attempts_total", text, (), {(): self._preemptions})
 
-    def _place(self, waiting: Waiting) -> Write:
-        """Decide about one pod; what is to be written comes back."""
-        pod = waiting.pod
+    async def _place(self, waiting: Waiting) -> Write:
+        """Decide about one pod; what is to be written comes back. Waits for nothing but extenders."""
+        pod, framework = waiting.pod, self._framework(waiting.pod)
+        extenders = [each for each in framework.extenders if each.is_interested(pod.pod)]
         try:
-            node = self._framework(pod).choice.node_for(pod)
+            if extenders:
+                node = await node_for(framework.choice, pod, extenders)
+            else:
+                node = framework.choice.node_for(pod)
         except Unschedulable as refusal:
             self._queue.park(waiting, refusal.plugins or frozenset({"nodes"}))
-            return self._make_room(waiting, refusal)
+            return await self._make_room(waiting, refusal, extenders)
+        except ExtenderFailed as error:
+            return self._failed(waiting, str(error))
+        if extenders and self._queue.get(pod.key) is not waiting:
+            return _nothing  # gone or changed while extenders were asked
         self._cache.withdraw(pod.key)
-        write = self._bindings.begin(waiting, node, self._framework(pod))
+        write = self._bindings.begin(waiting, node, framework)
         if not waiting.parked:
             self._came(pod)
         return write
 
-    def _make_room(self, waiting: Waiting, refusal: Unschedulable) -> Write:
+    async def _make_room(self, waiting: Waiting, refusal: Unschedulable, extenders: Sequence[Extender]) -> Write:
         """Let others give way to a pod that fits nowhere, if that would help; what is to be written comes back."""
         pod = waiting.pod
         spec, message = pod.pod.spec, refusal.message()
@@ -192,7 +215,14 @@ class Scheduler:
             message = refusal.message_with("not eligible due to a terminating pod on the nominated node.")
             return lambda: self._refuse(waiting, message)
         self._preemptions += 1
-        candidate = preemption.candidate(pod, refusal.curable, Budgets(self._budgets.all()))
+        candidates: Sequence[Candidate] = preemption.candidates(pod, refusal.curable, Budgets(self._budgets.all()))
+        try:
+            candidates = await narrowed(pod, candidates, extenders)
+        except ExtenderFailed as error:
+            return self._failed(waiting, str(error))
+        candidate = cheapest(candidates)
+        if self._queue.get(pod.key) is not waiting:
+            return _nothing
         if candidate is None:
             self._cache.withdraw(pod.key)
             return lambda: self._refuse(waiting, message, nominated="")
@@ -201,6 +231,11 @@ class Scheduler:
             self._cache.withdraw(each.key)
         self._cache.nominate(pod, candidate.node.name)
         return lambda: self._preempt(waiting, candidate, outranked, refusal.message_with(""))
+
+    def _failed(self, waiting: Waiting, message: str) -> Write:
+        """Whether it fits is not known; it is tried again after its backoff."""
+        self._queue.park(waiting)
+        return lambda: self._refuse(waiting, message, reason="SchedulerError")
 
     def _is_making_room(self, pod: PodInfo, node_name: str) -> bool:
         """Pods of lower priority are on their way out of the node."""
@@ -366,6 +401,8 @@ class Scheduler:
     def _help(self, node: NodeInfo) -> None:
         """A node has changed, or has more room: try the pods again that it would help."""
         for waiting in self._queue.parked():
+            if not waiting.plugins:
+                continue  # something went wrong: its backoff is waited for
             if self._framework(waiting.pod).choice.fits(waiting.pod, node):
                 self._queue.wake(waiting, sure=True)
             elif SPANNING & waiting.plugins:
