@@ -15,6 +15,7 @@ import msgspec
 from knarr.cli import machine
 from knarr.cli.machine import NodeSettings
 from knarr.clock import Clock, SystemClock
+from knarr.edge import lan
 from knarr.network.commands import CommandFailed
 from knarr.network.podnet import PodNetwork
 from knarr.node.runtime.contract import ContainerState, RuntimeFailure
@@ -65,6 +66,7 @@ async def teardown(node: NodeSettings) -> list[str]:
     except (OSError, CommandFailed, RuntimeFailure) as error:
         return [f"the node's parts could not be taken up: {error}"]
     left = await remove_all(node, runtime, clock)
+    left += await asyncio.to_thread(lan.remove_all, node.balancer_record)
     await runtime.close()
     return left + await remove_network(network)
 
