@@ -98,6 +98,8 @@ class NodeParts:
             self._clock,
             node_name=settings.name,
             cluster_cidrs=settings.cluster_cidrs,
+            service_cidrs=settings.service_cidrs,
+            node_port_addresses=settings.answering,
             mode=settings.proxy_mode,
             own_addresses=settings.cluster_dns,
             table=settings.service_table,
