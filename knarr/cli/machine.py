@@ -45,6 +45,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     dns_stub_domains: dict[str, list[tuple[str, int]]] = {}
     proxy_mode: Literal["nftables", "iptables"]
     bridge_name: str
+    nodeport_addresses: tuple[str, ...] = ()
+    """Where node ports are answered; empty for the default."""
     load_balancer_pools: str = ""
     drain_timeout: int = 10
     """How long a pod's end waits for data planes at most, in seconds."""
@@ -59,9 +61,22 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         return self.data_path / "network" / "load-balancer-addresses.json"
 
     @property
+    def policy_table(self) -> str:
+        """Name of the nftables table of network policies."""
+        return f"{self.bridge_name}-policies"
+
+    @property
     def service_table(self) -> str:
         """Name of the nftables table of service rules; the pod network's own is named like the bridge."""
         return f"{self.bridge_name}-services"
+
+    @property
+    def answering(self) -> tuple[str, ...] | None:
+        """Where node ports are answered. With nftables also at 127.0.0.1, unlike upstream's: a cluster on a laptop is
+        used from there. None is the mode's default."""
+        if not self.nodeport_addresses and self.proxy_mode == "nftables":
+            return ("primary", "127.0.0.0/8")
+        return self.nodeport_addresses or None
 
 
 def resolved(config: Config) -> Config:
@@ -136,6 +151,7 @@ def node_settings(config: Config) -> NodeSettings:
         dns_stub_domains=config.dns_stub_resolvers,
         proxy_mode=config.proxy_mode,
         bridge_name=config.bridge_name,
+        nodeport_addresses=tuple(config.node_port_addresses),
         load_balancer_pools=config.load_balancer_pools,
         drain_timeout=config.drain_timeout,
     )
