@@ -1,7 +1,7 @@
 """No request fails while pods come and go: every way to an application at once, under constant load, for real.
 
-The application is behind a ClusterIP, a NodePort and a LoadBalancer. It is asked 1,000 times a second, on connections
-that are kept and on new ones, for the whole of a rolling update.
+The application is behind a ClusterIP, a NodePort, a LoadBalancer and an Ingress. It is asked 1,000 times a second, on
+connections that are kept and on new ones, for the whole of a rolling update.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ REPLICAS = 4
 NODE_PORT, PORT = 30480, 8480
 MACHINE = list(dict.fromkeys(["/usr", "/lib", "/lib64", sys.base_prefix]))
 """Folders in which this machine's Python is, for containers to have it."""
+ADDRESS = "jsonpath={.status.loadBalancer.ingress}"
 WITH_PAUSE = {"preStop": {"sleep": {"seconds": 2}}}
 
 
@@ -64,6 +65,8 @@ class Application:
         self.cluster = cluster
         self.image = image
         self.namespace = namespace
+        self.host = f"{namespace}.example"
+        """By which the Ingress knows it."""
         self.lifecycle: dict[str, Any] = {}
         self.annotations: dict[str, str] = {}
 
@@ -77,6 +80,7 @@ class Application:
         spec = {"type": "LoadBalancer", "selector": {"app": "web"}, "ports": [port]}
         service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec}
         self.kubectl("apply", "-f", "-", given=json.dumps(service))
+        self.kubectl("create", "ingress", "web", f"--rule={self.host}/*=web:{PORT}")
         self.becomes("v1")
 
     def becomes(self, text: str) -> None:
@@ -101,7 +105,10 @@ class Application:
         address = self.cluster.until(balanced, "an address of the load balancer")[0]["ip"]
         [node] = self.cluster.get("nodes")["items"]
         internal = next(each["address"] for each in node["status"]["addresses"] if each["type"] == "InternalIP")
+        self.cluster.until(lambda: self.kubectl("get", "ingress", "web", "-o", ADDRESS), "an address of the Ingress")
+        edge = self.cluster.ingress_ports[0]
         return [
+            {"name": "ingress", "host": internal, "port": edge, "header": self.host},
             {"name": "cluster IP", "host": service["spec"]["clusterIP"], "port": PORT},
             {"name": "node port", "host": internal, "port": NODE_PORT},
             {"name": "load balancer", "host": address, "port": PORT},
@@ -147,7 +154,7 @@ def test_a_rolling_update_loses_no_request(web: Application, lifecycle: dict[str
         web.becomes("v2")
         web.settle(REPLICAS)
     assert failures(result) == {}
-    assert len(result["targets"]) == 6
+    assert len(result["targets"]) == 8
     for told in result["targets"].values():
         assert set(told["bodies"]) == {"v1", "v2"}
     assert result["rate"] > RATE * 0.9
