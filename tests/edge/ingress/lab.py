@@ -109,7 +109,7 @@ class Lab:
         self.informers = informers
         self.edge = edge
         self.http_port, self.https_port, self.metrics_port = ports
-        self.revision = 0
+        self.revision = self.markers = 0
         self.tasks: list[asyncio.Task[None]] = []
         self._backends: list[Backend] = []
         insecure = ssl.create_default_context()
@@ -149,7 +149,8 @@ class Lab:
     async def applied(self) -> None:
         """Envoy has everything that was written until now."""
         marker = slice_of("marker", [])
-        marker.metadata.name = f"marker-{self.revision}-{id(marker)}"
+        self.markers += 1
+        marker.metadata.name = f"marker-{self.markers}"
         made = await self.client.create(marker)
         for kind in (Ingress, EndpointSlice):
             await self.informers.of(kind).synced.wait()

@@ -14,6 +14,8 @@ import aiohttp
 import pytest
 from cryptography import x509
 
+from knarr.api.core.v1 import Service
+from knarr.api.discovery.v1 import EndpointSlice
 from knarr.api.networking.v1 import Ingress
 from knarr.edge.ingress import picture as picture_module
 from knarr.edge.ingress.child import binary
@@ -83,7 +85,7 @@ async def test_endpoints_change_under_load_without_a_failed_request() -> None:
                 new = await edge.server(f"v{number}")
                 await edge.create(slice_of("web", [("127.0.0.1", new.port)]))
                 await edge.applied()
-                await edge.client.delete(slice_of("web", []).__class__, f"web-{old.port}", "default")
+                await edge.client.delete(EndpointSlice, f"web-{old.port}", "default")
                 await edge.applied()
                 await old.close()
                 old = new
@@ -95,6 +97,22 @@ async def test_endpoints_change_under_load_without_a_failed_request() -> None:
 
 async def _more(load: Load, name: str, count: int) -> bool:
     return load.seen[name] >= count
+
+
+async def test_one_comes_after_the_last_has_gone() -> None:
+    """Envoy confirms a cluster that is added later only when it has its endpoints, so they must not wait for that."""
+    async with lab() as edge:
+        for number in range(3):
+            name = f"web{number}"
+            running = await edge.backend(name)
+            await edge.create(ingress(name, [(f"{name}.example", "Prefix", "/", name)]))
+            await edge.applied()
+            assert (await edge.get(f"{name}.example")).backend == name
+            await edge.client.delete(Ingress, name, "default")
+            await edge.client.delete(Service, name, "default")
+            await edge.client.delete(EndpointSlice, f"{name}-{running.port}", "default")
+            await edge.applied()
+            await edge.until(lambda host=f"{name}.example": _is_gone(edge, host))
 
 
 async def test_a_change_of_endpoints_is_in_use_within_100_ms() -> None:
