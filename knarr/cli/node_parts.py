@@ -27,6 +27,7 @@ from knarr.network.acknowledgement import Acknowledgement
 from knarr.network.dns.pages import dns_pages
 from knarr.network.dns.server import DnsServer, host_resolvers
 from knarr.network.node_routes import NodeRoutes
+from knarr.network.policy.enforcer import PolicyEnforcer
 from knarr.network.proxy.health import ServiceHealth
 from knarr.network.proxy.service_proxy import ServiceProxy
 from knarr.node.agent import NodeAgent
@@ -107,6 +108,13 @@ class NodeParts:
             table=settings.service_table,
         )
         health = ServiceHealth(proxy, self._clock, events, node_name=settings.name)
+        policies = PolicyEnforcer(
+            informers,
+            self._clock,
+            node_name=settings.name,
+            dns_addresses=settings.cluster_dns,
+            table=settings.policy_table,
+        )
         routes = NodeRoutes(informers, self._clock, settings.name, self.network)
         # Its rules go, or stay, with everything else in the kernel.
         self._closing.append(lambda: proxy.close(remove=False))
@@ -125,6 +133,7 @@ class NodeParts:
             ("service proxy", proxy.run),
             ("service health", health.run),
             ("service events", events.run),
+            (policies.name, policies.run),
             (acknowledgement.name, acknowledgement.run),
         ]
         self._announcer = announcer(settings, client, informers, self._clock)
