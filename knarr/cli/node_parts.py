@@ -25,6 +25,8 @@ from knarr.config import Config
 from knarr.network.acknowledgement import Acknowledgement
 from knarr.network.dns.pages import dns_pages
 from knarr.network.dns.server import DnsServer, host_resolvers
+from knarr.network.node_routes import NodeRoutes
+from knarr.network.policy.enforcer import PolicyEnforcer
 from knarr.network.proxy.service_proxy import ServiceProxy
 from knarr.node.agent import NodeAgent
 from knarr.node.backend import NodeBackend
@@ -83,8 +85,8 @@ class NodeParts:
             name=settings.name,
             root=settings.data_path / "node",
             log_root=settings.data_path / "logs",
-            internal_ip=settings.internal_ip,
-            pod_cidr=settings.pod_cidrs[0],
+            internal_ips=settings.internal_ips,
+            pod_cidrs=settings.pod_cidrs,
             cluster_dns=settings.cluster_dns,
             cluster_domain=settings.cluster_domain,
             drain_s_max=settings.drain_timeout,
@@ -96,10 +98,20 @@ class NodeParts:
             self._clock,
             node_name=settings.name,
             cluster_cidrs=settings.cluster_cidrs,
+            service_cidrs=settings.service_cidrs,
+            node_port_addresses=settings.answering,
             mode=settings.proxy_mode,
             own_addresses=settings.cluster_dns,
             table=settings.service_table,
         )
+        policies = PolicyEnforcer(
+            informers,
+            self._clock,
+            node_name=settings.name,
+            dns_addresses=settings.cluster_dns,
+            table=settings.policy_table,
+        )
+        routes = NodeRoutes(informers, self._clock, settings.name, self.network)
         # Its rules go, or stay, with everything else in the kernel.
         self._closing.append(lambda: proxy.close(remove=False))
         acknowledgement = Acknowledgement(client, informers, self._clock, proxy, node_name=settings.name)
@@ -113,7 +125,9 @@ class NodeParts:
         )
         loops: list[tuple[str, Loop]] = [
             (f"node {self.name}", agent.run),
+            ("routes", routes.run),
             ("service proxy", proxy.run),
+            (policies.name, policies.run),
             (acknowledgement.name, acknowledgement.run),
         ]
         self._announcer = announcer(settings, client, informers, self._clock)
@@ -147,7 +161,7 @@ class HollowParts:
         self.name = config.name
         self._config = config
         self._clock = clock
-        self.runtime: Runtime = SimRuntime(clock, config.pod_cidr)
+        self.runtime: Runtime = SimRuntime(clock, config.pod_cidrs[0])
 
     async def open(self) -> None:
         await self.runtime.start()
@@ -171,18 +185,18 @@ def parts_of(config: Config, clock: Clock) -> list[Parts]:
         return [NodeParts(machine.node_settings(config), clock)]
     names = [f"{config.node_name}-{number}" for number in range(config.sim_nodes)]
     return [
-        HollowParts(_hollow(config, config.node_name if config.sim_nodes == 1 else name, ranges[0]), clock)
+        HollowParts(_hollow(config, config.node_name if config.sim_nodes == 1 else name, tuple(ranges)), clock)
         for name, ranges in zip(names, config.node_ranges, strict=True)
     ]
 
 
-def _hollow(config: Config, name: str, pod_cidr: str) -> NodeConfig:
+def _hollow(config: Config, name: str, pod_cidrs: tuple[str, ...]) -> NodeConfig:
     return NodeConfig(
         name=name,
         root=config.data_path / "node",
         log_root=config.data_path / "logs",
-        internal_ip=config.advertise_address,
-        pod_cidr=pod_cidr,
+        internal_ips=(config.advertise_address,),
+        pod_cidrs=pod_cidrs,
         cluster_dns=tuple(config.cluster_dns_addresses),
         cluster_domain=config.cluster_domain,
         hollow=True,

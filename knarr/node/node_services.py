@@ -30,7 +30,7 @@ CONTAINER_STARTS_MAX = 4
 class HostPorts(Protocol):
     """Has ports of the node lead to pods (hostPort); the pod network does."""
 
-    async def map_ports(self, sandbox_id: str, address: str, mappings: Sequence[PortMapping]) -> None: ...
+    async def map_ports(self, sandbox_id: str, addresses: Sequence[str], mappings: Sequence[PortMapping]) -> None: ...
 
     async def unmap_ports(self, sandbox_id: str) -> None: ...
 
@@ -68,6 +68,6 @@ class NodeServices(Struct):
             secret=lambda name: self.references.secret(namespace, name),
             services=self.services(namespace),
             pod_ips=pod_ips,
-            host_ip=self.config.internal_ip,
+            host_ips=self.config.internal_ips,
             allocatable=self.allocatable,
         )

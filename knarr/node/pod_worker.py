@@ -397,7 +397,7 @@ class PodWorker:
         if ports is None or not mappings or not sandbox.ips:
             return
         try:
-            await ports.map_ports(sandbox.id, sandbox.ips[0], mappings)
+            await ports.map_ports(sandbox.id, sandbox.ips, mappings)
         except Exception as error:
             await self._node.runtime.remove_sandbox(sandbox.id)
             raise RuntimeFailure("FailedCreatePodSandBox", f"failed to map host ports: {error}") from error
@@ -694,7 +694,7 @@ class PodWorker:
             base,
             observed,
             ips=self._ips(),
-            host_ip=self._node.config.internal_ip,
+            host_ips=self._node.config.internal_ips,
             has_sandbox=self._sandbox is not None,
             over=self._ended,
             ending=self._ending,
@@ -764,7 +764,7 @@ class PodWorker:
 
     def _ips(self) -> tuple[str, ...]:
         if self._spec.host_network:
-            return (self._node.config.internal_ip,)
+            return self._node.config.internal_ips
         return self._sandbox.ips if self._sandbox is not None else ()
 
     def _address(self) -> str:

@@ -142,7 +142,11 @@ class Choice:
 
     def fits(self, pod: PodInfo, node: NodeInfo) -> bool:
         """Whether one node would do."""
-        return self._refusal(pod, node) is None and self._refused_for_others(pod, node) is None
+        return self.refusal_on(pod, node) is None
+
+    def refusal_on(self, pod: PodInfo, node: NodeInfo) -> Refusal | None:
+        """Why one node would not do."""
+        return self._refusal(pod, node) or self._refused_for_others(pod, node)
 
     def _feasible(self, pod: PodInfo, pod_class: PodClass, checks: Checks, barriers: Sequence[Barrier]) -> list[int]:
         """Places of enough nodes that will do, from where the last search ended."""
@@ -236,7 +240,7 @@ class Choice:
         return self._random.choice(list(compress(places, map(best.__eq__, totals))))
 
     def _class_of(self, pod: PodInfo) -> PodClass:
-        signature = _signature(pod)
+        signature = signature_of(pod)
         pod_class = self._classes.get(signature)
         if pod_class is not None:
             self._classes.move_to_end(signature)
@@ -275,8 +279,14 @@ def _enough(nodes: int, percent: int) -> int:
     return max(NODES_MIN, nodes * percent // 100)
 
 
-def _signature(pod: PodInfo) -> bytes:
+def signature_of(pod: PodInfo) -> bytes:
     """All that local plugins look at."""
+    if pod.signature is None:
+        pod.signature = _signature(pod)
+    return pod.signature
+
+
+def _signature(pod: PodInfo) -> bytes:
     spec = pod.pod.spec
     assert spec is not None
     images = [container.image for container in (*spec.containers, *spec.init_containers)]

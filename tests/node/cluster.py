@@ -207,8 +207,8 @@ def hollow_config(root: Path) -> NodeConfig:
         NODE,
         root / "node",
         root / "logs",
-        "10.0.0.1",
-        pod_cidr="10.244.0.0/24",
+        ("10.0.0.1",),
+        pod_cidrs=("10.244.0.0/24",),
         hollow=True,
         capacity={"cpu": "8", "memory": "16Gi", "pods": "110"},
     )
