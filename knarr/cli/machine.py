@@ -61,6 +61,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         return self.data_path / "network" / "load-balancer-addresses.json"
 
     @property
+    def policy_table(self) -> str:
+        """Name of the nftables table of network policies."""
+        return f"{self.bridge_name}-policies"
+
+    @property
     def service_table(self) -> str:
         """Name of the nftables table of service rules; the pod network's own is named like the bridge."""
         return f"{self.bridge_name}-services"
