@@ -93,7 +93,14 @@ class NodeParts:
             cluster_domain=settings.cluster_domain,
             drain_s_max=settings.drain_timeout,
         )
-        agent = NodeAgent(client, self._clock, self.runtime, config, informers, self.network)
+        policies = PolicyEnforcer(
+            informers,
+            self._clock,
+            node_name=settings.name,
+            dns_addresses=settings.cluster_dns,
+            table=settings.policy_table,
+        )
+        agent = NodeAgent(client, self._clock, self.runtime, config, informers, self.network, policies)
         self.backend = NodeBackend(agent, self.runtime)
         proxy = ServiceProxy(
             informers,
@@ -108,13 +115,6 @@ class NodeParts:
             table=settings.service_table,
         )
         health = ServiceHealth(proxy, self._clock, events, node_name=settings.name)
-        policies = PolicyEnforcer(
-            informers,
-            self._clock,
-            node_name=settings.name,
-            dns_addresses=settings.cluster_dns,
-            table=settings.policy_table,
-        )
         routes = NodeRoutes(informers, self._clock, settings.name, self.network)
         # Its rules go, or stay, with everything else in the kernel.
         self._closing.append(lambda: proxy.close(remove=False))
