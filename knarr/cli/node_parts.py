@@ -86,11 +86,12 @@ class NodeParts:
             log_root=settings.data_path / "logs",
             internal_ips=settings.internal_ips,
             pod_cidrs=settings.pod_cidrs,
+            port=settings.port,
             cluster_dns=settings.cluster_dns,
             cluster_domain=settings.cluster_domain,
             drain_s_max=settings.drain_timeout,
         )
-        agent = NodeAgent(client, self._clock, self.runtime, config, informers, self.network)
+        agent = self.agent = NodeAgent(client, self._clock, self.runtime, config, informers, self.network)
         self.backend = NodeBackend(agent, self.runtime)
         proxy = ServiceProxy(
             informers,
