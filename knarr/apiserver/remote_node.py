@@ -238,9 +238,10 @@ def exit_code_of(status: bytes) -> int:
             return 0
         if told.get("reason") == "NonZeroExitCode":
             return int(next(each["message"] for each in told["details"]["causes"] if each["reason"] == "ExitCode"))
+        fault = APIError.from_status(told)
     except (msgspec.DecodeError, AttributeError, KeyError, TypeError, ValueError, StopIteration):
         raise InternalError("the node's answer can't be read") from None
-    raise APIError.from_status(told)
+    raise fault
 
 
 def _named(pod: Pod) -> tuple[str, str]:
