@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import clusters, dns, load, scheduling, stages, subjects, workloads
+from bench import clusters, dns, load, policies, scheduling, stages, subjects, workloads
 from bench.clusters import Measured
 from bench.document import Figure, document
 from knarr.cli.connection import ApiFailure, Connection
@@ -385,6 +385,7 @@ SECTIONS: dict[str, Callable[[], Iterator[Figure]]] = {
     "idle": workloads.idle,
     "containers": containers,
     "dns": dns.dns,
+    "policies": policies.policies,
     "upstream-api": on_upstream(api),
     "upstream-applies": on_upstream(applies),
     "upstream-lists": on_upstream(lists),

@@ -110,6 +110,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
         Meta(description="domains with resolvers of their own: corp.example=10.0.0.53+10.0.0.54:5353,acme.test=…"),
     ] = ""
     node_port_range: Annotated[str, Meta(description="ports for NodePort services, first-last")] = "30000-32767"
+    nodeport_addresses: Annotated[
+        str,
+        Meta(
+            description="where node ports are answered: primary (the node's own addresses) and ranges, separated by "
+            "commas; default: primary,127.0.0.0/8 with nftables, everywhere with iptables"
+        ),
+    ] = ""
     bridge_name: Annotated[str, Meta(description="network interface that joins the pods of this machine")] = "knarr0"
     drain_timeout: Annotated[
         int,
@@ -141,6 +148,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     cluster_name: Annotated[str, Meta(description="name of the cluster, on what is made for it in a cloud")] = (
         "kubernetes"
     )
+    ingress_class: Annotated[
+        Literal["default", "named", "none"],
+        Meta(description="the IngressClass knarr: the default one, one to be named, or no Ingress served at all"),
+    ] = "default"
+    ingress_http_port: Annotated[int, Meta(description="port for Ingress over HTTP; 0: none")] = 80
+    ingress_https_port: Annotated[int, Meta(description="port for Ingress over HTTPS; 0: none")] = 443
+    ingress_metrics_port: Annotated[int, Meta(description="port on loopback for Envoy's metrics; 0: none")] = 0
     verbosity: Annotated[int, Meta(description="0 says what a user needs, 2 each step, 4 each request")] = 0
 
     @property
@@ -170,6 +184,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     @property
     def cluster_dns_addresses(self) -> list[str]:
         return _listed(self.cluster_dns)
+
+    @property
+    def node_port_addresses(self) -> list[str]:
+        """Where node ports are answered; empty for the mode's default."""
+        return _listed(self.nodeport_addresses)
 
     @property
     def dns_resolvers(self) -> list[tuple[str, int]]:
@@ -214,7 +233,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
 
 def load(file: str | None, flags: Mapping[str, object]) -> Config:
     """The configuration from a YAML file (None for none) with flags, by Python names, laid over it."""
-    settings: dict[str, object] = dict(_read_file(file)) if file is not None else {}
+    settings: dict[str, object] = dict(read_yaml(file)) if file is not None else {}
     names = {field.name: field.encode_name for field in msgspec.structs.fields(Config)}
     settings.update({names[name]: value for name, value in flags.items()})
     try:
@@ -247,6 +266,9 @@ def problems_of(config: Config) -> Iterator[str]:
     yield from _range_problems(config)
     yield from _resolver_problems(config)
     yield from _node_port_problems(config.node_port_range)
+    for each in config.node_port_addresses:
+        if each != "primary" and not _is_range(each):
+            yield f"nodeportAddresses: must be primary or ranges such as 192.168.0.0/16, not {each!r}"
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", config.bridge_name) or len(config.bridge_name) > INTERFACE_NAME_LENGTH_MAX:
         yield (
             f"bridgeName: must be an interface name of at most {INTERFACE_NAME_LENGTH_MAX} characters,"
@@ -264,8 +286,24 @@ def problems_of(config: Config) -> Iterator[str]:
         yield f"loadBalancerPools: only the local load balancer has pools, not {config.load_balancer}"
     if config.cloud_config and config.load_balancer in ("local", "none"):
         yield f"cloudConfig: only a load balancer of a cloud is set up by it, not {config.load_balancer}"
+    yield from _ingress_problems(config)
     if not 0 <= config.verbosity <= 10:
         yield f"verbosity: must be 0 to 10, not {config.verbosity}"
+
+
+def _ingress_problems(config: Config) -> Iterator[str]:
+    ports = {
+        "ingressHttpPort": config.ingress_http_port,
+        "ingressHttpsPort": config.ingress_https_port,
+        "ingressMetricsPort": config.ingress_metrics_port,
+    }
+    taken: dict[int, str] = {}
+    for name, port in ports.items():
+        if not 0 <= port <= 65535:
+            yield f"{name}: must be 0 to 65535, not {port}"
+        elif port and port in taken:
+            yield f"{name}: {port} is the port of {taken[port]} already"
+        taken[port] = name
 
 
 def _range_problems(config: Config) -> Iterator[str]:
@@ -391,7 +429,8 @@ def flags() -> list[Flag]:
     return rows
 
 
-def _read_file(path: str) -> dict[str, object]:
+def read_yaml(path: str) -> dict[str, object]:
+    """A file of settings. Raises ConfigError."""
     import yaml  # only a start with --config pays for it
 
     try:
@@ -429,6 +468,14 @@ def _listed(text: str) -> list[str]:
 def _is_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_range(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
     except ValueError:
         return False
     return True

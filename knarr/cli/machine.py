@@ -53,9 +53,22 @@ class NodeSettings(ClusterSettings, frozen=True, kw_only=True, rename="camel"):
         return self.data_path / "network" / "load-balancer-addresses.json"
 
     @property
+    def policy_table(self) -> str:
+        """Name of the nftables table of network policies."""
+        return f"{self.bridge_name}-policies"
+
+    @property
     def service_table(self) -> str:
         """Name of the nftables table of service rules; the pod network's own is named like the bridge."""
         return f"{self.bridge_name}-services"
+
+    @property
+    def answering(self) -> tuple[str, ...] | None:
+        """Where node ports are answered. With nftables also at 127.0.0.1, unlike upstream's: a cluster on a laptop is
+        used from there. None is the mode's default."""
+        if not self.nodeport_addresses and self.proxy_mode == "nftables":
+            return ("primary", "127.0.0.0/8")
+        return self.nodeport_addresses or None
 
 
 def resolved(config: Config) -> Config:
@@ -137,6 +150,7 @@ def cluster_settings(config: Config) -> ClusterSettings:
         cluster_dns=tuple(config.cluster_dns_addresses),
         cluster_domain=config.cluster_domain,
         dns_stub_domains=config.dns_stub_resolvers,
+        nodeport_addresses=tuple(config.node_port_addresses),
         load_balancer_pools=config.load_balancer_pools,
         drain_timeout=config.drain_timeout,
     )

@@ -26,6 +26,7 @@ from knarr.network.acknowledgement import Acknowledgement
 from knarr.network.dns.pages import dns_pages
 from knarr.network.dns.server import DnsServer, host_resolvers
 from knarr.network.node_routes import NodeRoutes
+from knarr.network.policy.enforcer import PolicyEnforcer
 from knarr.network.proxy.service_proxy import ServiceProxy
 from knarr.node.agent import NodeAgent
 from knarr.node.backend import NodeBackend
@@ -98,9 +99,18 @@ class NodeParts:
             self._clock,
             node_name=settings.name,
             cluster_cidrs=settings.cluster_cidrs,
+            service_cidrs=settings.service_cidrs,
+            node_port_addresses=settings.answering,
             mode=settings.proxy_mode,
             own_addresses=settings.cluster_dns,
             table=settings.service_table,
+        )
+        policies = PolicyEnforcer(
+            informers,
+            self._clock,
+            node_name=settings.name,
+            dns_addresses=settings.cluster_dns,
+            table=settings.policy_table,
         )
         routes = NodeRoutes(informers, self._clock, settings.name, self.network)
         # Its rules go, or stay, with everything else in the kernel.
@@ -118,6 +128,7 @@ class NodeParts:
             (f"node {self.name}", agent.run),
             ("routes", routes.run),
             ("service proxy", proxy.run),
+            (policies.name, policies.run),
             (acknowledgement.name, acknowledgement.run),
         ]
         self._announcer = announcer(settings, client, informers, self._clock)

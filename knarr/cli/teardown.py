@@ -104,7 +104,8 @@ async def remove_volumes(node: NodeSettings) -> list[str]:
 
 
 async def remove_rules(node: NodeSettings, clock: Clock) -> list[str]:
-    """The service rules, of the mode that is configured."""
+    """The service rules, of the mode that is configured, and those of network policies."""
+    from knarr.network.policy.enforcer import remove_policies
     from knarr.network.proxy.iptables import Iptables
     from knarr.network.proxy.nftables import Nftables
 
@@ -114,11 +115,16 @@ async def remove_rules(node: NodeSettings, clock: Clock) -> list[str]:
         if node.proxy_mode == "nftables"
         else Iptables(clock, cluster_cidrs=ranges)
     )
-    try:
-        await mode.remove()
-    except CommandFailed as error:
-        return [f"service rules: {error}"]
-    return []
+    left = []
+    for what, removal in (
+        ("service rules", mode.remove()),
+        ("network policies", remove_policies(clock, node.policy_table)),
+    ):
+        try:
+            await removal
+        except CommandFailed as error:
+            left.append(f"{what}: {error}")
+    return left
 
 
 async def remove_network(network: PodNetwork) -> list[str]:

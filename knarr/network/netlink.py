@@ -253,12 +253,14 @@ def delete_address(netlink: Netlink, index: int, address: str) -> bool:
 
 
 def local_addresses(netlink: Netlink) -> set[str]:
-    """The IPv4 addresses of all interfaces of the namespace."""
+    """The addresses of all interfaces of the namespace, of both families."""
     found = set()
-    for body in netlink.dump(_GET_ADDRESS, struct.pack("=BBBBI", socket.AF_INET, 0, 0, 0, 0)):
-        value = dict(attributes(body[8:])).get(2)
-        if value is not None and len(value) == 4:
-            found.add(socket.inet_ntoa(value))
+    for body in netlink.dump(_GET_ADDRESS, struct.pack("=BBBBI", socket.AF_UNSPEC, 0, 0, 0, 0)):
+        family, values = body[0], dict(attributes(body[8:]))
+        # Of a link with two ends, IFA_LOCAL is ours and IFA_ADDRESS the other's; IPv6 has the latter only.
+        value = values.get(2, values.get(1))
+        if value is not None and family in (socket.AF_INET, socket.AF_INET6):
+            found.add(socket.inet_ntop(family, value))
     return found
 
 
@@ -316,6 +318,14 @@ def add_neighbour(netlink: Netlink, index: int, address: str, hardware_address: 
     body = struct.pack("=BBHiHBB", family, 0, 0, index, _NEIGHBOUR_PERMANENT, 0, 0)
     body += attribute(1, ip.packed) + attribute(2, hardware_address)
     netlink.request(_NEW_NEIGHBOUR, _CREATE | _REPLACE, body)
+
+
+def write_setting(name: str, value: str) -> None:
+    """A /proc/sys/net setting of the network namespace that the calling thread is in."""
+    with open(f"/proc/sys/net/{name}", "r+") as setting:
+        if setting.read().strip() != value:
+            setting.seek(0)
+            setting.write(value)
 
 
 def _unless_absent(change: Callable[[], None]) -> bool:
@@ -391,10 +401,14 @@ class TrackedConnection(Struct, frozen=True):
     raw_original: bytes
     """The tuple as the kernel wrote it; deleting asks for the same."""
 
+    @property
+    def family(self) -> int:
+        return socket.AF_INET6 if ":" in self.original_destination else socket.AF_INET
 
-def tracked_connections(netlink: Netlink, protocol: int) -> Iterator[TrackedConnection]:
-    """IPv4 connections of one protocol."""
-    header = struct.pack("=BBH", socket.AF_INET, 0, 0)
+
+def tracked_connections(netlink: Netlink, protocol: int, family: int = socket.AF_INET) -> Iterator[TrackedConnection]:
+    """Connections of one protocol and address family."""
+    header = struct.pack("=BBH", family, 0, 0)
     for body in netlink.dump(_CONNTRACK_GET, header):
         connection = _tracked(body[4:])
         if connection is not None and connection.protocol == protocol:
@@ -403,10 +417,9 @@ def tracked_connections(netlink: Netlink, protocol: int) -> Iterator[TrackedConn
 
 def delete_tracked(netlink: Netlink, connections: Sequence[TrackedConnection]) -> int:
     """Make the kernel forget connections; answers how many were still there."""
-    header = struct.pack("=BBH", socket.AF_INET, 0, 0)
     deleted = 0
     for connection in connections:
-        body = header + nested(_TUPLE_ORIGINAL, connection.raw_original)
+        body = struct.pack("=BBH", connection.family, 0, 0) + nested(_TUPLE_ORIGINAL, connection.raw_original)
         deleted += _unless_absent(lambda body=body: netlink.request(_CONNTRACK_DELETE, 0, body))  # type: ignore[misc]
     return deleted
 
@@ -424,9 +437,12 @@ def _tuple(data: bytes) -> tuple[str, str, int, int, int]:
     """Source, destination, protocol, source port, destination port."""
     parts = dict(attributes(data))
     addresses, ports = dict(attributes(parts.get(1, b""))), dict(attributes(parts.get(2, b"")))
+    # CTA_IP_V4_SRC and _DST, or CTA_IP_V6_SRC and _DST.
+    family, source, destination = (socket.AF_INET6, 3, 4) if 3 in addresses else (socket.AF_INET, 1, 2)
+    nothing = bytes(16 if family == socket.AF_INET6 else 4)
     return (
-        socket.inet_ntoa(addresses.get(1, bytes(4))),
-        socket.inet_ntoa(addresses.get(2, bytes(4))),
+        socket.inet_ntop(family, addresses.get(source, nothing)),
+        socket.inet_ntop(family, addresses.get(destination, nothing)),
         ports.get(1, b"\0")[0],
         int.from_bytes(ports.get(2, b""), "big"),
         int.from_bytes(ports.get(3, b""), "big"),

@@ -1,8 +1,8 @@
 """How far the data planes of the cluster have come: the service rules of each node, each Envoy.
 
 Each tells by a Lease (`api/coordination/data_planes.py`). One that hasn't renewed it for its duration is dead, and
-leads nobody anywhere that could be waited for. The time is measured here, from when a renewal was seen: the clocks of
-two machines are never compared.
+leads nobody anywhere that could be waited for. The time is measured here, from when the lease was seen to change: the
+clocks of two machines are never compared.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ class DataPlane(Struct, frozen=True):
     """What one was heard to say last."""
 
     revision: int
-    renewed: str
     heard_s: float
-    """When this renewal was seen, by the monotonic clock."""
+    """When that was seen, by the monotonic clock."""
     duration_s: float
 
 
@@ -62,18 +61,10 @@ class DataPlanes:
         lease = new or old
         assert lease is not None
         name = lease.metadata.name or ""
-        before = self._heard.get(name)
         if new is None:
             self._heard.pop(name, None)
         else:
-            renewed = (new.spec.renew_time if new.spec else None) or ""
-            again = before is None or renewed != before.renewed
-            self._heard[name] = DataPlane(
-                revision=revision_of(new),
-                renewed=renewed,
-                heard_s=self._clock.monotonic_s() if again or before is None else before.heard_s,
-                duration_s=_duration_s(new),
-            )
+            self._heard[name] = DataPlane(revision_of(new), self._clock.monotonic_s(), _duration_s(new))
         self._changed()
 
 

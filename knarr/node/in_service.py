@@ -161,7 +161,7 @@ class InService:
             text = f"not confirmed within {wait.bound_s:g} s by {', '.join(missing)}"
             self._show(pod, "False", NOT_ACKNOWLEDGED, text)
             self._tell("Warning", "NotDrained", f"Stopping, though new connections may still come: {text}")
-        else:
+        elif self.condition is not None:
             took_ms = round((now_s - wait.began_s) * 1000)
             self._show(pod, "False", DRAINED, "no data plane leads new connections to it")
             self._tell("Normal", "Drained", f"No data plane leads new connections here any more, after {took_ms} ms")

@@ -189,6 +189,7 @@ async def test_faults_keep_their_kind_and_their_words(tmp_path: Path) -> None:
         assert [piece async for piece in streams.output()] == []
         with pytest.raises(BadRequest, match='container not found \\("gone"\\)'):
             await streams.exit_code()
+        await streams.close()
 
 
 async def test_a_session_carries_input_output_sizes_and_the_exit_code(tmp_path: Path) -> None:

@@ -17,15 +17,21 @@ from knarr.api.core.v1 import ObjectReference, Pod, PodSpec, Service, ServicePor
 from knarr.api.discovery.v1 import Endpoint, EndpointConditions, EndpointSlice
 from knarr.api.errors import NotFound
 from knarr.api.meta.v1 import ObjectMeta
+from knarr.api.registry import built_in
 from knarr.api.types import replace
+from knarr.apiserver.server import APIServer, InProcessTransport
+from knarr.client.client import Client
 from knarr.client.informer import Informers, version_of
+from knarr.client.transport import Answer, Request
 from knarr.clock import micro_time
 from knarr.controllers.endpointslice import EndpointSlices
 from knarr.node.data_planes import revision_of
 from knarr.node.in_service import drain_bound_s
 from knarr.node.runtime.sim import SimRuntime
+from knarr.node.traffic import Traffic
 from knarr.simulate.clock import VirtualClock, run
-from tests.node.cluster import NodeCluster, hollow_config
+from knarr.store.memory import MemoryStore
+from tests.node.cluster import ADMINISTRATOR, NodeCluster, hollow_config
 
 APP = {"app": "web"}
 NEVER = 0
@@ -68,12 +74,11 @@ class Rig(NodeCluster):
         else:
             await self.client.update(replace(found, metadata=replace(found.metadata, **_written(metadata)), spec=spec))
 
-    async def service(self, **spec: Any) -> None:
-        ports = [ServicePort(port=80)]
-        wanted = ServiceSpec(selector=APP, ports=ports, cluster_ip="10.96.0.20", ip_families=["IPv4"])
+    async def service(self, name: str = "web", **spec: Any) -> None:
+        wanted = ServiceSpec(selector=APP, ports=[ServicePort(port=80)], ip_families=["IPv4"])
         for key, value in spec.items():
             setattr(wanted, key, value)
-        await self.client.create(Service(metadata=ObjectMeta(name="web", namespace="default"), spec=wanted))
+        await self.client.create(Service(metadata=ObjectMeta(name=name, namespace="default"), spec=wanted))
 
     async def web(self, name: str = "web", *, grace_s: int = 30, **metadata: Any) -> Pod:
         """A pod of the Service."""
@@ -118,17 +123,38 @@ class Rig(NodeCluster):
         return [reason for reason, _ in await self.events(name) if "Drained" in reason or "InService" in reason]
 
 
+class SlowLeases:
+    """A way to the API server on which leases are late."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+
+    async def send(self, request: Request) -> Answer:
+        if request.path.endswith("/leases"):
+            await self._rig.clock.sleep(0.5)
+        return await InProcessTransport(self._rig.server).send(request)
+
+    async def close(self) -> None:
+        return None
+
+
 def _written(metadata: ObjectMeta) -> dict[str, Any]:
     return {"labels": metadata.labels, "annotations": metadata.annotations}
 
 
 def simulate(
-    scenario: Callable[[Rig], Awaitable[None]], tmp_path: Path, *planes: str, drain_s_max: float = 10.0
+    scenario: Callable[[Rig], Awaitable[None]],
+    tmp_path: Path,
+    *planes: str,
+    drain_s_max: float = 10.0,
+    slices_are_written: bool = True,
 ) -> None:
     async def main(clock: VirtualClock) -> None:
         rig = Rig(clock, tmp_path, drain_s_max)
         assert rig.informers is not None
-        tasks = [asyncio.ensure_future(each) for each in (rig.informers.run(), rig.slices.run())]
+        tasks = [asyncio.ensure_future(each) for each in (rig.informers.run(),)]
+        if slices_are_written:
+            tasks.append(asyncio.ensure_future(rig.slices.run()))
         async with rig.running():
             tasks += [asyncio.ensure_future(rig.plane(name)) for name in planes]
             await clock.sleep(0.5)
@@ -330,6 +356,7 @@ def test_a_pod_that_is_not_ready_has_left_already(tmp_path: Path) -> None:
         await rig.clock.sleep(2.0)
         assert rig.in_service() == ("", "")
         assert await rig.ends_after_s() < 0.2
+        assert await rig.reasons() == []
 
     simulate(scenario, tmp_path, "data-plane.one")
 
@@ -343,11 +370,15 @@ def test_a_restarted_agent_goes_on_with_the_wait(tmp_path: Path) -> None:
         await rig.delete("web")
         await rig.until(lambda: rig.in_service() == ("True", "Draining"))
         await rig.stop_agent()
+        # Of another process, that has seen nothing yet.
+        rig.informers = Informers(Client(SlowLeases(rig), built_in(), ADMINISTRATOR), rig.clock)
+        task = asyncio.ensure_future(rig.informers.run())
         rig.start_agent()
         await rig.clock.sleep(3.0)
         assert "Killing" not in [reason for reason, _ in await rig.events("web")]
         rig.silent.clear()
         await rig.until(lambda: rig.get("web") is None, within_s=1.0)
+        task.cancel()
 
     simulate(scenario, tmp_path, "data-plane.one")
 
@@ -409,6 +440,23 @@ def test_a_ready_pod_is_in_service_once_every_data_plane_leads_to_it(tmp_path: P
     simulate(scenario, tmp_path, "data-plane.one", "data-plane.two")
 
 
+def test_a_pod_of_two_services_is_in_service_once_both_have_it(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.service("web")
+        await rig.service("other")
+        pod = await rig.web()
+        await rig.until(lambda: rig.ready("web"))
+        endpoint = Endpoint(addresses=["10.244.0.9"], target_ref=ObjectReference(kind="Pod", uid=pod.metadata.uid))
+        for name in ("web", "other"):
+            await rig.clock.sleep(0.5)
+            assert rig.in_service() == ("False", "WaitingForDataPlanes")
+            metadata = ObjectMeta(name=name, namespace="default", labels={"kubernetes.io/service-name": name})
+            await rig.client.create(EndpointSlice(metadata=metadata, address_type="IPv4", endpoints=[endpoint]))
+        await rig.serving()
+
+    simulate(scenario, tmp_path, "data-plane.one", slices_are_written=False)
+
+
 def test_one_that_never_acknowledges_keeps_a_pod_out_for_the_bound_and_no_longer(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         await rig.service()
@@ -423,14 +471,30 @@ def test_one_that_never_acknowledges_keeps_a_pod_out_for_the_bound_and_no_longer
     simulate(scenario, tmp_path, "data-plane.one", "data-plane.two")
 
 
-def test_a_service_that_can_not_have_the_pod_keeps_it_out_of_nothing(tmp_path: Path) -> None:
-    async def scenario(rig: Rig) -> None:
-        await rig.service(cluster_ip=None, ip_families=["IPv6"])
-        await rig.web()
-        await rig.until(lambda: rig.ready("web"))
-        assert rig.in_service() == ("", "")
+@pytest.mark.parametrize(
+    ("service", "becomes"),
+    [
+        ({"selector": APP, "ipFamilies": ["IPv4"]}, True),
+        ({"selector": APP, "ipFamilies": ["IPv6", "IPv4"]}, True),
+        ({"selector": APP}, True),
+        ({"selector": APP, "ipFamilies": ["IPv6"]}, False),
+        ({"selector": {"app": "other"}}, False),
+        ({"ipFamilies": ["IPv4"]}, False),
+        ({"selector": APP, "type": "ExternalName", "externalName": "example.com"}, False),
+    ],
+)
+def test_which_services_a_pod_becomes_an_endpoint_of(service: dict[str, Any], becomes: bool) -> None:
+    made = msgspec.convert({"metadata": {"name": "web", "namespace": "default"}, "spec": service}, Service)
+    pod = msgspec.convert({"metadata": {"name": "a", "namespace": "default", "labels": APP}}, Pod)
 
-    simulate(scenario, tmp_path, "data-plane.one")
+    async def main(clock: VirtualClock) -> None:
+        informers = Informers(
+            Client(InProcessTransport(APIServer(MemoryStore(), built_in(), clock)), built_in()), clock
+        )
+        traffic = Traffic(informers, clock, lambda namespace: [made], lambda uid: None, 10.0)
+        assert bool(traffic.services_of(pod, ["10.244.0.9"])) is becomes
+
+    run(main)
 
 
 def test_a_service_that_goes_meanwhile_keeps_nobody_out(tmp_path: Path) -> None:

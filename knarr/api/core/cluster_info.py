@@ -30,6 +30,8 @@ class ClusterSettings(Struct, frozen=True, kw_only=True, rename="camel"):
     cluster_dns: tuple[str, ...]
     cluster_domain: str
     dns_stub_domains: dict[str, list[tuple[str, int]]] = {}
+    nodeport_addresses: tuple[str, ...] = ()
+    """Where node ports are answered; empty for the default."""
     load_balancer_pools: str = ""
     """Addresses that the nodes answer for on their LAN."""
     drain_timeout: int = 10

@@ -23,6 +23,9 @@ from knarr.api.printing import NONE, age
 from knarr.api.resources import Column, Strategy
 
 CLASS_ANNOTATION = "kubernetes.io/ingress.class"
+DEFAULT_INGRESS_CLASS = "ingressclass.kubernetes.io/is-default-class"
+INGRESS_CONTROLLER = "knarr.dev/ingress"
+"""spec.controller of the classes that knarr serves itself."""
 PATH_TYPES = ("Exact", "ImplementationSpecific", "Prefix")
 NOT_IN_PATHS = ("//", "/./", "/../", "%2f", "%2F")
 NOT_AT_THE_END = ("/..", "/.")
