@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from knarr.simulate.clock import Stalled, VirtualClock, run
 from knarr.simulate.faults import CALM, Odds
 from knarr.simulate.nodes import Ending, Faults
-from tests.simulate.invariants import Broken, Invariants
-from tests.simulate.stories import BAD, STORIES, CrowdStory, Story
+from tests.simulate.rules import Broken, Invariants
+from tests.simulate.stories import STORIES
+from tests.simulate.stories.limits import CrowdStory
+from tests.simulate.stories.story import BAD, Story
 from tests.simulate.world import Change, World
 
 WEATHERS: tuple[tuple[str, Odds, float], ...] = (

@@ -1,0 +1,30 @@
+"""What users do in a run: each story makes a workload, changes it at random times, and knows how it must end.
+
+A story draws all its choices from a source of chance of its own, so that it does the same whatever the weather. `play`
+does it; `wrong` tells what is not yet as declared: after the faults have stopped it must come to answer nothing.
+"""
+
+from __future__ import annotations
+
+from tests.simulate.stories.jobs import JobStory
+from tests.simulate.stories.limits import BudgetStory, CrowdStory, QuotaStory
+from tests.simulate.stories.owners import NamespaceStory, OwnersStory
+from tests.simulate.stories.story import Story
+from tests.simulate.stories.workloads import DaemonSetStory, DeploymentStory, StatefulSetStory
+
+STORIES: tuple[type[Story], ...] = (
+    DeploymentStory,
+    DeploymentStory,
+    StatefulSetStory,
+    StatefulSetStory,
+    DaemonSetStory,
+    JobStory,
+    JobStory,
+    BudgetStory,
+    QuotaStory,
+    OwnersStory,
+    OwnersStory,
+    CrowdStory,
+    NamespaceStory,
+)
+"""Those that are in here twice are played twice as often."""

@@ -1,0 +1,120 @@
+"""Users who ask for more than there is, or than they may have: budgets, quotas, full nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from knarr.api.apps.v1 import Deployment
+from knarr.api.core.v1 import Namespace, Node, Pod, ResourceQuota
+from knarr.api.errors import APIError
+from knarr.api.policy.v1 import Eviction, PodDisruptionBudget
+from knarr.api.quantity import parse_quantity
+from tests.simulate.objects import is_ready, is_terminal, node_name, owner_uid, request
+from tests.simulate.stories.story import Story, named
+from tests.simulate.stories.workloads import DeploymentStory
+
+
+class BudgetStory(DeploymentStory):
+    """A Deployment with a budget, whose pods are evicted several at once."""
+
+    kinds = (Deployment, PodDisruptionBudget)
+
+    async def play(self) -> None:
+        chance = self.chance
+        self.replicas, self.image, self.there, self.orphans = chance.randint(2, 5), "one", True, False
+        await self._create()
+        bound = {"minAvailable": chance.randint(1, self.replicas)}
+        if chance.random() < 0.4:
+            bound = {"maxUnavailable": chance.randint(0, 2)}
+        await self.create(PodDisruptionBudget, {"spec": {"selector": {"matchLabels": {"app": self.name}}, **bound}})
+        for _ in range(chance.randint(2, 4)):
+            await self.world.clock.sleep(chance.uniform(1, 8))
+            step = chance.random()
+            if step < 0.2:
+                await self._roll()
+            elif step < 0.3:
+                await self.trouble_a_pod()
+            await asyncio.gather(*(self._evict(pod) for pod in self.pods()[: chance.randint(1, 4)]))
+
+    async def _evict(self, pod: Pod) -> None:
+        name = pod.metadata.name or ""
+        self.tell(f"evict {name}")
+        try:
+            await self.world.client.post(Pod, name, self.namespace, "eviction", Eviction(metadata=named(name)))
+        except APIError as error:
+            self.tell(f"refused: {error}")
+
+
+class QuotaStory(DeploymentStory):
+    """More is asked than a namespace may have: several workloads push at once."""
+
+    kinds = (Deployment, ResourceQuota)
+
+    async def play(self) -> None:
+        chance = self.chance
+        self.namespace = self.name
+        await self.world.client.create(Namespace(metadata=named(self.name)))
+        self.limit = chance.randint(1, 4)
+        hard = {"pods": str(self.limit)} if chance.random() < 0.5 else {"requests.cpu": f"{self.limit * 100}m"}
+        await self.create(ResourceQuota, {"spec": {"hard": hard}})
+        await self.world.clock.sleep(4)
+        self.replicas, self.image, self.there, self.orphans = chance.randint(1, 6), "one", True, False
+        await self._create()
+        for _ in range(chance.randint(1, 3)):
+            await self.rest()
+            await chance.choice((self._scale, self._loose, self.trouble_a_pod))()
+        self.replicas = self.limit
+        for pod in self.world.state.all(Pod, self.namespace):
+            if not owner_uid(pod):
+                await self.delete(Pod, name=pod.metadata.name)
+        await self.patch(Deployment, {"spec": {"replicas": self.replicas}})
+
+    async def _loose(self) -> None:
+        """Pods of nobody, all at once."""
+
+        async def one(number: int) -> None:
+            written = self.template("one")
+            written["metadata"] = {"name": f"loose-{number}"}
+            try:
+                await self.create(Pod, written)
+            except APIError as error:
+                self.tell(f"refused: {error}")
+
+        await asyncio.gather(*(one(self.chance.randrange(10_000)) for _ in range(3)))
+
+
+class CrowdStory(Story):
+    """Single pods, more than may fit: all at once, and some go again."""
+
+    async def play(self) -> None:
+        chance = self.chance
+        self.cpu_m = chance.choice((200, 400, 500))
+        names = [f"{self.name}-{number}" for number in range(chance.randint(3, 9))]
+        await asyncio.gather(*(self._come(name) for name in names))
+        for _ in range(chance.randint(0, 2)):
+            await self.rest()
+            for name in chance.sample(names, 2):
+                names.remove(name)
+                await self.delete(Pod, name=name)
+            names.append(f"{self.name}-again-{len(names)}-{chance.randrange(1000)}")
+            await self._come(names[-1])
+
+    async def _come(self, name: str) -> None:
+        written = self.template("one")
+        written["metadata"] |= {"name": name}
+        written["spec"]["containers"][0]["resources"] = {"requests": {"cpu": f"{self.cpu_m}m", "memory": "10Mi"}}
+        await self.create(Pod, written)
+
+    def wrong(self) -> Iterator[str]:
+        free = {
+            node.metadata.name: parse_quantity(node.status.allocatable["cpu"]) for node in self.world.state.all(Node)
+        }
+        for pod in self.world.state.all(Pod):
+            if node_name(pod) and not is_terminal(pod):
+                free[node_name(pod)] -= request(pod, "cpu")
+        for pod in self.own(Pod):
+            if node_name(pod) and not is_ready(pod):
+                yield f"{pod.metadata.name} is not ready"
+            elif not node_name(pod) and max(free.values()) * 1000 >= self.cpu_m:
+                yield f"{pod.metadata.name} has no node, though one has room"
