@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from knarr.api.apps.v1 import DaemonSet, Deployment, ReplicaSet, StatefulSet
+from knarr.api.autoscaling.v2 import HorizontalPodAutoscaler
 from knarr.api.batch.v1 import Job
 from knarr.api.core.v1 import Pod
 from knarr.api.quantity import parse_quantity
@@ -152,3 +153,28 @@ def is_over(job: Job) -> bool:
         each.type in ("Complete", "Failed", "SuccessCriteriaMet", "FailureTarget") and each.status == "True"
         for each in job.status.conditions
     )
+
+
+def job_end(job: Job) -> str:
+    """Complete or Failed; nothing while it runs."""
+    conditions = job.status.conditions if job.status else ()
+    return next((each.type for each in conditions if each.type in ("Complete", "Failed") and each.status == "True"), "")
+
+
+def bounds_of(autoscaler: HorizontalPodAutoscaler) -> tuple[int, int]:
+    least = autoscaler.spec.min_replicas
+    return 1 if least is None else least, autoscaler.spec.max_replicas
+
+
+def wanted_for(autoscaler: HorizontalPodAutoscaler, load_m: int) -> tuple[int, int]:
+    """The fewest and the most replicas that are right for a load that all pods share, by tolerance and bounds."""
+    (metric,) = autoscaler.spec.metrics
+    (source,) = filter(None, (metric.resource, metric.container_resource, metric.pods, metric.external))
+    aim = source.target
+    target_m = aim.average_utilization or int(parse_quantity(aim.average_value or 0) * 1000)
+    least, most = bounds_of(autoscaler)
+    exact = -(-load_m // target_m)
+    # A share is rounded down to whole percents, so that a few thousandths more go unseen; TOLERANCE is upstream's.
+    tolerated = [count for count in range(1, most + 1) if 0.9 <= load_m / (target_m * count) <= 1.12]
+    found = [min(max(count, least), most) for count in (exact, *tolerated)]
+    return min(found), max(found)

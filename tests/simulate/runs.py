@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from knarr.simulate.clock import Stalled, VirtualClock, run
 from knarr.simulate.faults import CALM, Odds
 from knarr.simulate.nodes import Ending, Faults
-from tests.simulate.rules import Broken, Invariants
+from tests.simulate.rules import Broken, Invariants, Past
 from tests.simulate.stories import STORIES
-from tests.simulate.stories.limits import CrowdStory
 from tests.simulate.stories.story import BAD, Story
 from tests.simulate.world import Change, World
 
@@ -66,12 +65,12 @@ class Outcome:
         return f"{about}: {self.broken[0] if self.broken else 'well'}"
 
 
-def play(seed: int, *, trace: bool = False) -> Outcome:
-    """Play the run of a seed."""
+def play(seed: int, only: str = "", *, trace: bool = False) -> Outcome:
+    """Play the run of a seed; with `only` it is about one story, by its name."""
     outcome = Outcome(seed, "", [])
 
     async def main(clock: VirtualClock) -> None:
-        await _Run(clock, outcome, trace).play()
+        await _Run(clock, outcome, trace, only).play()
 
     collecting = gc.isenabled()
     gc.disable()
@@ -86,15 +85,13 @@ def play(seed: int, *, trace: bool = False) -> Outcome:
 
 
 class _Run:
-    def __init__(self, clock: VirtualClock, outcome: Outcome, trace: bool) -> None:
+    def __init__(self, clock: VirtualClock, outcome: Outcome, trace: bool, only: str) -> None:
         self.clock = clock
         self.outcome = outcome
         self.trace = trace
         chance = random.Random(clock.random.getrandbits(64))
         outcome.weather, odds, slack_s = chance.choice(WEATHERS)
-        kinds = chance.sample(STORIES, chance.choice((1, 1, 2)))
-        if CrowdStory in kinds:
-            kinds = [CrowdStory]  # it leaves no room to others
+        kinds = _kinds(chance, only)
         self.loses_node = chance.random() < NODES_LOST
         self.faults = Faults(
             crashing_images={BAD[0]},
@@ -104,6 +101,7 @@ class _Run:
                 "works": Ending(after_s=(0.5, 4.0)),
                 "flaky": Ending(failing=0.3, after_s=(0.5, 4.0)),
                 "fails": Ending(failing=1.0, after_s=(0.5, 4.0)),
+                "lasts": Ending(failing=0.3, after_s=(30.0, 100.0)),
             },
         )
         self.world = World(
@@ -122,10 +120,11 @@ class _Run:
         self.stories: list[Story] = [
             kind(self.world, random.Random(chance.getrandbits(64)), f"s{number}") for number, kind in enumerate(kinds)
         ]
-        outcome.stories = [type(story).__name__.removesuffix("Story") for story in self.stories]
+        outcome.stories = [_name(type(story)) for story in self.stories]
         self.chance = chance
         flight_s = 2.0 if odds.slow or odds.uncertain else 0.1
-        self.invariants = Invariants(self.world.state, slack_s=slack_s, flight_s=flight_s, certain=not odds.uncertain)
+        past = Past(slack_s, flight_s, certain=not odds.uncertain, prompt=not odds.late)
+        self.invariants = Invariants(self.world.state, past)
 
     async def play(self) -> None:
         try:
@@ -196,6 +195,18 @@ class _Run:
         except Exception as error:
             logging.getLogger("tests.simulate").exception("a rule failed")
             self.world.broken.append(f"{change}: a rule failed: {error!r}")
+
+
+def _kinds(chance: random.Random, only: str) -> list[type[Story]]:
+    kinds = chance.sample(STORIES, chance.choice((1, 1, 2)))
+    if only:
+        return [kind for kind in dict.fromkeys(STORIES) if _name(kind) == only]
+    alone = [kind for kind in kinds if kind.alone]
+    return alone[:1] or kinds
+
+
+def _name(story: type[Story]) -> str:
+    return story.__name__.removesuffix("Story")
 
 
 def _line(change: Change) -> str:

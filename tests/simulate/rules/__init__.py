@@ -14,23 +14,38 @@ from tests.simulate.rules.jobs import Counting
 from tests.simulate.rules.limits import Budgets, Placement, Quotas
 from tests.simulate.rules.owners import Adoption, Collection, Metadata
 from tests.simulate.rules.rule import Broken, Past, Rule
+from tests.simulate.rules.scaling import Rollbacks, Scaling
+from tests.simulate.rules.schedules import Schedules
 from tests.simulate.rules.workloads import Daemons, Ordinals, Replicas, Rollouts
 from tests.simulate.world import Change, State
 
-__all__ = ["Broken", "Invariants"]
+__all__ = ["Broken", "Invariants", "Past"]
+
+
+RULES: tuple[type[Rule], ...] = (
+    Metadata,
+    Collection,
+    Adoption,
+    Rollouts,
+    Rollbacks,
+    Replicas,
+    Ordinals,
+    Daemons,
+    Scaling,
+    Counting,
+    Schedules,
+    Budgets,
+    Quotas,
+    Placement,
+)
 
 
 class Invariants:
     """All rules, over one run."""
 
-    def __init__(self, state: State, *, slack_s: float, flight_s: float, certain: bool) -> None:
-        self.state = state
-        self.past = Past(slack_s, flight_s, certain)
-        self.rules: list[Rule] = [
-            rule(state, self.past)
-            for rule in (Metadata, Collection, Adoption, Rollouts, Replicas, Ordinals, Daemons, Counting, Budgets)
-        ]
-        self.rules += [Quotas(state, self.past), Placement(state, self.past)]
+    def __init__(self, state: State, past: Past) -> None:
+        self.past = past
+        self.rules = [rule(state, past) for rule in RULES]
 
     def check(self, change: Change) -> None:
         """Raises Broken."""

@@ -31,6 +31,8 @@ class Past:
     flight_s: float
     """How long a request may be on its way, or wait for others that came before it."""
     certain: bool
+    prompt: bool
+    """Caches are never late."""
     versions: dict[str, deque[tuple[float, Any]]] = field(default_factory=lambda: defaultdict(deque))
     """By uid: when each version ended, and the version; the present one is not among them."""
     available_s: dict[str, float] = field(default_factory=dict)

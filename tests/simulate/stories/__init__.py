@@ -9,6 +9,8 @@ from __future__ import annotations
 from tests.simulate.stories.jobs import JobStory
 from tests.simulate.stories.limits import BudgetStory, CrowdStory, QuotaStory
 from tests.simulate.stories.owners import NamespaceStory, OwnersStory
+from tests.simulate.stories.scaling import AutoscalerStory, RollbackStory
+from tests.simulate.stories.schedules import CronJobStory
 from tests.simulate.stories.story import Story
 from tests.simulate.stories.workloads import DaemonSetStory, DeploymentStory, StatefulSetStory
 
@@ -20,6 +22,9 @@ STORIES: tuple[type[Story], ...] = (
     DaemonSetStory,
     JobStory,
     JobStory,
+    CronJobStory,
+    AutoscalerStory,
+    RollbackStory,
     BudgetStory,
     QuotaStory,
     OwnersStory,

@@ -87,6 +87,8 @@ class QuotaStory(DeploymentStory):
 class CrowdStory(Story):
     """Single pods, more than may fit: all at once, and some go again."""
 
+    alone = True
+
     async def play(self) -> None:
         chance = self.chance
         self.cpu_m = chance.choice((200, 400, 500))

@@ -35,6 +35,9 @@ class Story:
     """One user, and what they own."""
 
     kinds: ClassVar[tuple[type[Any], ...]] = ()
+    """What it is about, beside pods: its loops run, and its kinds are served."""
+    alone: ClassVar[bool] = False
+    """It leaves no room to others."""
 
     def __init__(self, world: World, chance: random.Random, name: str) -> None:
         self.world = world
