@@ -99,8 +99,8 @@ def bare_template(replica_set: ReplicaSet) -> Any:
     return labels, template.metadata.annotations, template.spec
 
 
-def ordinal_of(pod: Pod) -> int:
-    return int((pod.metadata.name or "").rpartition("-")[2])
+def ordinal_of(obj: Any) -> int:
+    return int((obj.metadata.name or "").rpartition("-")[2])
 
 
 def ordinals(stateful_set: StatefulSet) -> range:
@@ -178,3 +178,7 @@ def wanted_for(autoscaler: HorizontalPodAutoscaler, load_m: int) -> tuple[int, i
     tolerated = [count for count in range(1, most + 1) if 0.9 <= load_m / (target_m * count) <= 1.12]
     found = [min(max(count, least), most) for count in (exact, *tolerated)]
     return min(found), max(found)
+
+
+def size_of(amounts: dict[str, Any]) -> Any:
+    return parse_quantity(amounts.get("storage", 0))

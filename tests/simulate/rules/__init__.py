@@ -16,6 +16,7 @@ from tests.simulate.rules.owners import Adoption, Collection, Metadata
 from tests.simulate.rules.rule import Broken, Past, Rule
 from tests.simulate.rules.scaling import Rollbacks, Scaling
 from tests.simulate.rules.schedules import Schedules
+from tests.simulate.rules.volumes import Retention, Volumes
 from tests.simulate.rules.workloads import Daemons, Ordinals, Replicas, Rollouts
 from tests.simulate.world import Change, State
 
@@ -35,6 +36,8 @@ RULES: tuple[type[Rule], ...] = (
     Counting,
     Schedules,
     Budgets,
+    Volumes,
+    Retention,
     Quotas,
     Placement,
 )

@@ -12,6 +12,7 @@ from tests.simulate.stories.owners import NamespaceStory, OwnersStory
 from tests.simulate.stories.scaling import AutoscalerStory, RollbackStory
 from tests.simulate.stories.schedules import CronJobStory
 from tests.simulate.stories.story import Story
+from tests.simulate.stories.volumes import KeeperStory, VolumeStory
 from tests.simulate.stories.workloads import DaemonSetStory, DeploymentStory, StatefulSetStory
 
 STORIES: tuple[type[Story], ...] = (
@@ -23,6 +24,8 @@ STORIES: tuple[type[Story], ...] = (
     JobStory,
     JobStory,
     CronJobStory,
+    VolumeStory,
+    KeeperStory,
     AutoscalerStory,
     RollbackStory,
     BudgetStory,
