@@ -97,7 +97,7 @@ class Hollow:
         """With its first objects and its nodes, and nothing at work but the caches."""
         nodes = len(self.hollow.names)
         async with self._group:
-            await bootstrap(self.client, "10.96.0.0/16", "10.96.0.10", "127.0.0.1", 6443)
+            await bootstrap(self.client, ["10.96.0.0/16"], ["10.96.0.10"], "127.0.0.1", 6443)
             await self.client.create(ServiceAccount(metadata=ObjectMeta(name="default", namespace="default")))
             self.start(self.informers.run())
             await self.hollow.register()

@@ -145,7 +145,7 @@ async def _door() -> APIServer:
     clock, store, registry = SystemClock(), MemoryStore(), built_in()
     door = APIServer(store, registry, clock)
     client = Client(InProcessTransport(door), registry, User("bench", ("system:masters",)))
-    await bootstrap(client, "10.96.0.0/16", "10.96.0.10", "127.0.0.1", 6443)
+    await bootstrap(client, ["10.96.0.0/16"], ["10.96.0.10"], "127.0.0.1", 6443)
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
     accounts = f"/api/v1/namespaces/{subjects.NAMESPACE}/serviceaccounts"
     for path, thing in (*subjects.objects(), (accounts, account)):

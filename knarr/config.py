@@ -23,10 +23,16 @@ INTERFACE_NAME_LENGTH_MAX = 15
 """IFNAMSIZ of the kernel, less the closing NUL."""
 SIM_NODES_MAX = 5000
 """What upstream supports in one cluster; hollow nodes above that measure nothing that exists."""
-NODE_PREFIX_LENGTH = 24
-"""Of a node's range of pod addresses, as upstream's --node-cidr-mask-size."""
+NODE_PREFIX_LENGTHS = {4: 24, 6: 64}
+"""Of a node's range of pod addresses by family, as upstream's --node-cidr-mask-size-ipv4 and -ipv6."""
+SERVICE_PREFIX_LENGTHS = {4: (12, 28), 6: (64, 124)}
+"""The largest and the smallest range of cluster IPs by family; IPv6 as KEP-1880 has it."""
+FAMILIES_MAX = 2
+EXAMPLE = {4: "10.96.0.0/16", 6: "fd00:96::/112"}
 OPTIONAL_ADMISSION_PLUGINS = ("OwnerReferencesPermissionEnforcement",)
 CONFIG_FILE_BYTES_MAX = 1 << 20
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -82,11 +88,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     node_name: Annotated[str, Meta(description="name of this machine's node; default: the host name")] = msgspec.field(
         default_factory=default_node_name
     )
-    cluster_cidr: Annotated[str, Meta(description="address range of pods (IPv4)")] = "10.244.0.0/16"
-    service_cidr: Annotated[str, Meta(description="address range of services (IPv4)")] = "10.96.0.0/16"
-    cluster_dns: Annotated[str, Meta(description="address of the cluster's DNS service, inside the service range")] = (
-        "10.96.0.10"
-    )
+    cluster_cidr: Annotated[
+        str, Meta(description="address range of pods; for dual-stack one of each family, separated by a comma")
+    ] = "10.244.0.0/16"
+    service_cidr: Annotated[
+        str, Meta(description="address range of services; of the families of clusterCidr, in the same order")
+    ] = "10.96.0.0/16"
+    cluster_dns: Annotated[
+        str,
+        Meta(description="address of the cluster's DNS service, inside the service range; one, or one of each family"),
+    ] = "10.96.0.10"
     cluster_domain: Annotated[str, Meta(description="domain that names in the cluster end in")] = "cluster.local"
     node_port_range: Annotated[str, Meta(description="ports for NodePort services, first-last")] = "30000-32767"
     bridge_name: Annotated[str, Meta(description="network interface that joins the pods of this machine")] = "knarr0"
@@ -104,6 +115,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
         str,
         Meta(description="file that sets up the scheduler (KubeSchedulerConfiguration of kubescheduler.config.k8s.io)"),
     ] = ""
+    load_balancer: Annotated[
+        Literal["local", "none", "aws", "gcp", "azure"],
+        Meta(description="who gives Services of type LoadBalancer their load balancer"),
+    ] = "local"
+    load_balancer_pools: Annotated[
+        str,
+        Meta(description="addresses that the local load balancer gives to Services, ranges separated by commas"),
+    ] = ""
+    cloud_config: Annotated[str, Meta(description="file that sets up the load balancers of a cloud")] = ""
+    cluster_name: Annotated[str, Meta(description="name of the cluster, on what is made for it in a cloud")] = (
+        "kubernetes"
+    )
     verbosity: Annotated[int, Meta(description="0 says what a user needs, 2 each step, 4 each request")] = 0
 
     @property
@@ -121,26 +144,42 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
         return int(first), int(last)
 
     @property
+    def cluster_cidrs(self) -> list[str]:
+        """The pods' ranges: one, or one of each family. The first family is the cluster's own."""
+        return _listed(self.cluster_cidr)
+
+    @property
+    def service_cidrs(self) -> list[str]:
+        """The Services' ranges, family by family as the pods'."""
+        return _listed(self.service_cidr)
+
+    @property
+    def cluster_dns_addresses(self) -> list[str]:
+        return _listed(self.cluster_dns)
+
+    @property
     def api_service_ip(self) -> str:
-        """The `kubernetes` Service's address: the first of the service range, as upstream has it."""
-        return str(ipaddress.ip_network(self.service_cidr)[1])
+        """The `kubernetes` Service's address: the first of the (first) service range, as upstream has it."""
+        return str(ipaddress.ip_network(self.service_cidrs[0])[1])
 
     @property
     def admission_plugins(self) -> list[str]:
         """Those to be on besides the default ones."""
-        return [name.strip() for name in self.enable_admission_plugins.split(",") if name.strip()]
+        return _listed(self.enable_admission_plugins)
 
     @property
     def data_path(self) -> Path:
         return Path(self.data_dir)
 
     @property
-    def node_ranges(self) -> list[str]:
-        """A range of pod addresses for each node, cut from the cluster's: a /24, smaller where many have to fit."""
-        cluster = ipaddress.IPv4Network(self.cluster_cidr)
-        prefix = max(NODE_PREFIX_LENGTH, cluster.prefixlen + (self.sim_nodes - 1).bit_length())
-        cut = cluster.subnets(new_prefix=prefix)
-        return [str(next(cut)) for _ in range(self.sim_nodes)]
+    def node_ranges(self) -> list[list[str]]:
+        """For each node its ranges of pod addresses, one of each family: a /24 or /64, smaller where many must fit."""
+        families = [self._cut(ipaddress.ip_network(each)) for each in self.cluster_cidrs]
+        return [[str(next(cut)) for cut in families] for _ in range(self.sim_nodes)]
+
+    def _cut(self, cluster: Network) -> Iterator[Network]:
+        wanted, needed = NODE_PREFIX_LENGTHS[cluster.version], cluster.prefixlen + (self.sim_nodes - 1).bit_length()
+        return cluster.subnets(new_prefix=max(wanted, needed))
 
 
 def load(file: str | None, flags: Mapping[str, object]) -> Config:
@@ -186,34 +225,63 @@ def problems_of(config: Config) -> Iterator[str]:
         if name not in OPTIONAL_ADMISSION_PLUGINS:
             there = ", ".join(OPTIONAL_ADMISSION_PLUGINS)
             yield f"enableAdmissionPlugins: there is no plugin {name!r} that is off by default; there is {there}"
+    if not re.fullmatch(r"[A-Za-z0-9]([-.A-Za-z0-9]{0,61}[A-Za-z0-9])?", config.cluster_name):
+        yield f"clusterName: must be at most 63 letters, digits, '-' and '.', not {config.cluster_name!r}"
+    if config.load_balancer_pools and config.load_balancer != "local":
+        yield f"loadBalancerPools: only the local load balancer has pools, not {config.load_balancer}"
+    if config.cloud_config and config.load_balancer in ("local", "none"):
+        yield f"cloudConfig: only a load balancer of a cloud is set up by it, not {config.load_balancer}"
     if not 0 <= config.verbosity <= 10:
         yield f"verbosity: must be 0 to 10, not {config.verbosity}"
 
 
 def _range_problems(config: Config) -> Iterator[str]:
-    ranges: dict[str, ipaddress.IPv4Network] = {}
-    for name, text in (("clusterCidr", config.cluster_cidr), ("serviceCidr", config.service_cidr)):
+    ranges: dict[str, list[Network]] = {}
+    for name, listed in (("clusterCidr", config.cluster_cidrs), ("serviceCidr", config.service_cidrs)):
         try:
-            ranges[name] = ipaddress.IPv4Network(text)
+            ranges[name] = [ipaddress.ip_network(text) for text in listed]
         except ValueError as error:
-            yield f"{name}: must be an IPv4 range such as 10.96.0.0/16: {error}"
-    cluster, service = ranges.get("clusterCidr"), ranges.get("serviceCidr")
-    if cluster is not None and cluster.prefixlen > NODE_PREFIX_LENGTH:
-        yield f"clusterCidr: must be /{NODE_PREFIX_LENGTH} or larger, a node's share, not /{cluster.prefixlen}"
-    if service is not None and not 12 <= service.prefixlen <= 28:
-        yield f"serviceCidr: must be between /12 and /28, not /{service.prefixlen}"
-    if cluster is not None and service is not None and cluster.overlaps(service):
-        yield f"serviceCidr: {service} overlaps clusterCidr {cluster}"
-    if not _is_address(config.cluster_dns):
-        yield f"clusterDns: must be an IP address, not {config.cluster_dns!r}"
-    elif service is not None and ipaddress.ip_address(config.cluster_dns) not in service:
-        yield f"clusterDns: {config.cluster_dns} is not in serviceCidr {service}"
-    elif service is not None and ipaddress.ip_address(config.cluster_dns) in (
-        service[0],
-        service[1],
-        service[-1],
-    ):
-        yield f"clusterDns: {config.cluster_dns} is the range's own or the API server's address"
+            yield f"{name}: must be a range such as {EXAMPLE[4]}, or one of each family: {error}"
+            continue
+        versions = [each.version for each in ranges[name]]
+        if not 1 <= len(set(versions)) == len(versions) <= FAMILIES_MAX:
+            yield f"{name}: must be one range, or one of each family such as {EXAMPLE[4]},{EXAMPLE[6]}, not {listed}"
+            del ranges[name]
+    pods, services = ranges.get("clusterCidr"), ranges.get("serviceCidr")
+    for cluster in pods or ():
+        if cluster.prefixlen > NODE_PREFIX_LENGTHS[cluster.version]:
+            share = NODE_PREFIX_LENGTHS[cluster.version]
+            yield f"clusterCidr: must be /{share} or larger, a node's share, not /{cluster.prefixlen}"
+    for service in services or ():
+        first, last = SERVICE_PREFIX_LENGTHS[service.version]
+        if not first <= service.prefixlen <= last:
+            yield f"serviceCidr: must be between /{first} and /{last}, not /{service.prefixlen}"
+        for cluster in pods or ():
+            if cluster.version == service.version and cluster.overlaps(service):
+                yield f"serviceCidr: {service} overlaps clusterCidr {cluster}"
+    if pods and services and [each.version for each in pods] != [each.version for each in services]:
+        yield (
+            f"serviceCidr: {config.service_cidr} must have the families of clusterCidr {config.cluster_cidr},"
+            " in the same order"
+        )
+    yield from _dns_problems(config.cluster_dns_addresses, services)
+
+
+def _dns_problems(listed: list[str], services: list[Network] | None) -> Iterator[str]:
+    wrong = [each for each in listed if not _is_address(each)]
+    for each in wrong:
+        yield f"clusterDns: must be an IP address, not {each!r}"
+    addresses = [ipaddress.ip_address(each) for each in listed if each not in wrong]
+    versions = [each.version for each in addresses]
+    if not wrong and not 1 <= len(set(versions)) == len(versions):
+        yield f"clusterDns: must be one address, or one of each family, not {listed}"
+        return
+    for address in addresses if services else ():
+        service = next((each for each in services or () if address in each), None)
+        if service is None:
+            yield f"clusterDns: {address} is not in serviceCidr {','.join(map(str, services or ()))}"
+        elif address in (service[0], service[1], service[-1]):
+            yield f"clusterDns: {address} is the range's own or the API server's address"
 
 
 def _node_port_problems(text: str) -> Iterator[str]:
@@ -235,6 +303,11 @@ def split_address(text: str) -> tuple[str, int]:
     if host and not _is_address(host):
         raise ValueError(f"must have an IP address before the port, not {host!r}")
     return host or "0.0.0.0", int(port)
+
+
+def joined_address(host: str, port: int) -> str:
+    """Host and port as a URL has them: an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Flag(msgspec.Struct, frozen=True):
@@ -288,6 +361,11 @@ def _readable(message: str) -> str:
         known = ", ".join(field.encode_name for field in msgspec.structs.fields(Config))
         return f"{match[1]}: unknown setting; there are {known}"
     return f"{path}: {text}" if path else text
+
+
+def _listed(text: str) -> list[str]:
+    """What a setting names, separated by commas."""
+    return [each.strip() for each in text.split(",") if each.strip()]
 
 
 def _is_address(text: str) -> bool:

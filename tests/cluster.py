@@ -31,6 +31,8 @@ from knarr.controllers import controllers
 from knarr.node.local_volumes import HollowFolders, LocalVolumes
 from knarr.scheduler import Scheduler
 from knarr.scheduler.configuration import Profile
+from knarr.scheduler.framework import Aspect
+from knarr.scheduler.plugins import ALL
 from knarr.simulate.clock import VirtualClock, run
 from knarr.simulate.nodes import HollowNodes
 from knarr.store.memory import MemoryStore
@@ -45,7 +47,15 @@ STEP_S = 0.1
 class Cluster:
     """A running cluster, and caches to look at it by."""
 
-    def __init__(self, clock: Clock, nodes: int, *, profiles: Sequence[Profile] = (Profile(),), **hollow: Any) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        nodes: int,
+        *,
+        profiles: Sequence[Profile] = (Profile(),),
+        plugins: Sequence[type[Aspect]] = ALL,
+        **hollow: Any,
+    ) -> None:
         self.clock = clock
         self.store = MemoryStore()
         self.server = APIServer(self.store, built_in(), clock)
@@ -59,7 +69,7 @@ class Cluster:
         self.nodes = HollowNodes(self.client, self.informers, clock, nodes, **hollow)
         self.loops = controllers(self.client, self.informers, clock, root_ca="-----BEGIN CERTIFICATE-----\n")
         self.volumes = LocalVolumes(self.client, self.informers, clock, self.nodes.names, HollowFolders())
-        self.scheduler = Scheduler(self.client, self.informers, clock, profiles)
+        self.scheduler = Scheduler(self.client, self.informers, clock, profiles, plugins)
 
     async def run(self, scenario: Callable[[Cluster], Awaitable[T]]) -> T:
         """Run everything until the scenario is over."""

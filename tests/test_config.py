@@ -27,6 +27,53 @@ def test_defaults_are_usable() -> None:
     assert loaded.node_name == loaded.node_name.lower()
 
 
+def test_ranges_of_one_family_are_cut_for_the_nodes() -> None:
+    loaded = config.load(None, {"runtime": "sim", "sim_nodes": 2})
+    assert loaded.node_ranges == [["10.244.0.0/24"], ["10.244.1.0/24"]]
+    assert (loaded.cluster_cidrs, loaded.service_cidrs) == (["10.244.0.0/16"], ["10.96.0.0/16"])
+    assert loaded.cluster_dns_addresses == ["10.96.0.10"]
+
+
+DUAL_STACK = {
+    "cluster_cidr": "10.244.0.0/16,fd00:244::/56",
+    "service_cidr": "10.96.0.0/16, fd00:96::/112",
+    "cluster_dns": "10.96.0.10,fd00:96::a",
+}
+
+
+def test_a_range_of_each_family_makes_the_cluster_dual_stack() -> None:
+    loaded = config.load(None, {"runtime": "sim", "sim_nodes": 2, **DUAL_STACK})
+    assert loaded.node_ranges == [["10.244.0.0/24", "fd00:244::/64"], ["10.244.1.0/24", "fd00:244:0:1::/64"]]
+    assert loaded.service_cidrs == ["10.96.0.0/16", "fd00:96::/112"]
+    assert loaded.cluster_dns_addresses == ["10.96.0.10", "fd00:96::a"]
+    assert loaded.api_service_ip == "10.96.0.1"
+
+
+def test_the_first_family_is_the_clusters_own() -> None:
+    settings = {"cluster_cidr": "fd00:244::/56", "service_cidr": "fd00:96::/112", "cluster_dns": "fd00:96::a"}
+    assert config.load(None, settings).api_service_ip == "fd00:96::1"
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"cluster_cidr": "10.244.0.0/16,10.245.0.0/16"}, "clusterCidr: must be one range, or one of each family"),
+        ({"cluster_cidr": ""}, "clusterCidr: must be one range"),
+        ({"cluster_cidr": "10.244.0.0/16,fd00:244::/65"}, "clusterCidr: must be /64 or larger"),
+        ({"service_cidr": "10.96.0.0/16"}, "serviceCidr: 10.96.0.0/16 must have the families of clusterCidr"),
+        ({"service_cidr": "fd00:96::/112,10.96.0.0/16"}, "serviceCidr: fd00:96::/112,10.96.0.0/16 must have the"),
+        ({"service_cidr": "10.96.0.0/16,fd00:96::/48"}, "serviceCidr: must be between /64 and /124, not /48"),
+        ({"service_cidr": "10.96.0.0/16,fd00:244::/112"}, "serviceCidr: fd00:244::/112 overlaps clusterCidr"),
+        ({"cluster_dns": "10.96.0.10,10.96.0.11"}, "clusterDns: must be one address, or one of each family"),
+        ({"cluster_dns": "10.96.0.10,fd00:97::a"}, "clusterDns: fd00:97::a is not in serviceCidr"),
+        ({"cluster_dns": "fd00:96::1"}, "clusterDns: fd00:96::1 is the range's own or the API server's"),
+    ],
+)
+def test_ranges_that_do_not_go_together_are_refused(settings: dict[str, str], problem: str) -> None:
+    (found,) = [each for each in problems(**{**DUAL_STACK, **settings}) if each.startswith(problem)]
+    assert found
+
+
 def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
     file = tmp_path / "knarr.yaml"
     file.write_text("listen: 127.0.0.1:7000\nproxyMode: iptables\n")
@@ -108,6 +155,11 @@ def test_every_problem_is_said_at_once() -> None:
 )
 def test_listen_addresses(text: str, expected: tuple[str, int]) -> None:
     assert config.split_address(text) == expected
+
+
+@pytest.mark.parametrize(("host", "expected"), [("10.0.0.1", "10.0.0.1:6443"), ("fd00::1", "[fd00::1]:6443")])
+def test_addresses_are_joined_with_their_port_as_in_a_url(host: str, expected: str) -> None:
+    assert config.joined_address(host, 6443) == expected
 
 
 def test_every_setting_is_a_flag_and_is_documented() -> None:

@@ -42,12 +42,12 @@ class ServiceAddresses(Plugin):
         self,
         store: Store,
         clock: Clock,
-        service_cidr: str = "10.96.0.0/16",
+        service_cidrs: Sequence[str] = ("10.96.0.0/16",),
         node_ports: tuple[int, int] = (30000, 32767),
     ) -> None:
         self._store = store
         self._clock = clock
-        self._network = ipaddress.ip_network(service_cidr)
+        self._network = ipaddress.ip_network(service_cidrs[0])
         self._ranges = Index(store, "servicecidrs.networking.k8s.io", ServiceCIDR)
         self._node_ports = node_ports
 

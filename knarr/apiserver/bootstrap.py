@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from knarr.api.core.v1 import (
     EndpointAddress,
@@ -28,6 +28,7 @@ from knarr.api.networking.v1 import ServiceCIDR, ServiceCIDRSpec, ServiceCIDRSta
 from knarr.api.scheduling.resources import DESCRIPTIONS, SYSTEM
 from knarr.api.scheduling.v1 import PriorityClass
 from knarr.api.storage.v1 import StorageClass
+from knarr.api.types import replace
 from knarr.apiserver.health import Health
 from knarr.apiserver.reconcile_roles import reconcile_roles
 from knarr.client.client import Client
@@ -36,10 +37,16 @@ NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
 async def bootstrap(
-    client: Client, service_cidr: str, cluster_dns: str, address: str, port: int, health: Health | None = None
+    client: Client,
+    service_cidrs: Sequence[str],
+    cluster_dns: Sequence[str],
+    address: str,
+    port: int,
+    health: Health | None = None,
 ) -> None:
     """Make what is missing, and let the `kubernetes` Service point at `address`:`port`. May be repeated.
 
+    Of `service_cidrs` and `cluster_dns` there is one, or one of each family of addresses.
     `health` tells what is not made yet, under upstream's names. What doesn't need each other is written at once: then
     the writes share their way to the disk.
     """
@@ -57,8 +64,8 @@ async def bootstrap(
         _then(roles, reconcile_roles(client)),
         _then(classes, priority_classes(client)),
         _then(flow, *(_ensure(client, each) for each in (*LEVELS, *SCHEMAS))),
-        _then(service_range, _service_range(client, service_cidr)),
-        _api_service(client, service_cidr, address, port),
+        _then(service_range, _service_range(client, service_cidrs)),
+        _api_service(client, service_cidrs[0], address, port),
         _ensure(client, _dns_service(cluster_dns)),
     )
 
@@ -70,7 +77,7 @@ async def _then(finished: Callable[[], None], *work: Awaitable[None]) -> None:
 
 
 async def _api_service(client: Client, service_cidr: str, address: str, port: int) -> None:
-    """The Service `kubernetes`, and where it leads."""
+    """The Service `kubernetes`, and where it leads; of one family, as upstream's."""
     first = str(ipaddress.ip_network(service_cidr)[1])
     labels = {"component": "apiserver", "provider": "kubernetes"}
     metadata = ObjectMeta(name="kubernetes", namespace="default", labels=labels)
@@ -102,26 +109,27 @@ async def _is_there(client: Client, kind: type[Namespace], name: str) -> bool:
     return True
 
 
-async def _service_range(client: Client, service_cidr: str) -> None:
-    """The range of cluster IPs, as the object that others read (KEP-1880)."""
+async def _service_range(client: Client, service_cidrs: Sequence[str]) -> None:
+    """The ranges of cluster IPs, as the object that others read (KEP-1880)."""
+    wanted = ServiceCIDRSpec(cidrs=list(service_cidrs))
     try:
-        await client.get(ServiceCIDR, "kubernetes")
-        return
+        found = await client.get(ServiceCIDR, "kubernetes")
     except NotFound:
-        pass
-    metadata = ObjectMeta(name="kubernetes", finalizers=[CIDR_FINALIZER])
-    made = await client.create(ServiceCIDR(metadata=metadata, spec=ServiceCIDRSpec(cidrs=[service_cidr])))
-    made.status = ServiceCIDRStatus(
-        conditions=[
-            Condition(
-                type="Ready",
-                status="True",
-                message="Kubernetes default Service CIDR is ready",
-                last_transition_time=made.metadata.creation_timestamp,
-            )
-        ]
+        metadata = ObjectMeta(name="kubernetes", finalizers=[CIDR_FINALIZER])
+        found = await client.create(ServiceCIDR(metadata=metadata, spec=wanted))
+    else:
+        before = found.spec.cidrs if found.spec else []
+        if len(before) == 1 and before == wanted.cidrs[:1] and wanted.cidrs != before:
+            found = await client.update(replace(found, spec=wanted))  # A cluster that becomes dual-stack.
+    if found.status and found.status.conditions:
+        return
+    ready = Condition(
+        type="Ready",
+        status="True",
+        message="Kubernetes default Service CIDR is ready",
+        last_transition_time=found.metadata.creation_timestamp,
     )
-    await client.update_status(made)
+    await client.update_status(replace(found, status=ServiceCIDRStatus(conditions=[ready])))
 
 
 async def priority_classes(client: Client) -> None:
@@ -131,7 +139,7 @@ async def priority_classes(client: Client) -> None:
         await _ensure(client, PriorityClass(metadata=metadata, value=value, description=DESCRIPTIONS[name]))
 
 
-def _dns_service(cluster_dns: str) -> Service:
+def _dns_service(cluster_dns: Sequence[str]) -> Service:
     labels = {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"}
     ports = [
         ServicePort(name="dns", port=53, protocol="UDP", target_port=53),
@@ -139,7 +147,12 @@ def _dns_service(cluster_dns: str) -> Service:
     ]
     return Service(
         metadata=ObjectMeta(name="kube-dns", namespace="kube-system", labels=labels),
-        spec=ServiceSpec(cluster_ip=cluster_dns, ports=ports),
+        spec=ServiceSpec(
+            cluster_ip=cluster_dns[0],
+            cluster_ips=list(cluster_dns),
+            ip_family_policy="RequireDualStack" if len(cluster_dns) > 1 else None,
+            ports=ports,
+        ),
     )
 
 
@@ -160,12 +173,12 @@ async def _publish(client: Client, address: str, port: int) -> None:
         metadata=ObjectMeta(
             name="kubernetes", namespace="default", labels={"kubernetes.io/service-name": "kubernetes"}
         ),
-        address_type="IPv4",
+        address_type=f"IPv{ipaddress.ip_address(address).version}",
         endpoints=[Endpoint(addresses=[address], conditions=EndpointConditions(ready=True))],
         ports=[SlicePort(name="https", port=port, protocol="TCP")],
     )
     for obj in (endpoints, piece):
-        await _ensure(client, obj, replace=True)
+        await _ensure(client, obj, keep=False)
 
 
 async def _ensure(
@@ -179,7 +192,7 @@ async def _ensure(
     | PriorityLevelConfiguration
     | StorageClass,
     *,
-    replace: bool = False,
+    keep: bool = True,
 ) -> None:
     metadata = obj.metadata
     try:
@@ -190,7 +203,7 @@ async def _ensure(
         except AlreadyExists:
             return
         return
-    if replace and not _same(found, obj):
+    if not keep and not _same(found, obj):
         await client.update(obj)
 
 

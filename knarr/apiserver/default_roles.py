@@ -56,6 +56,8 @@ PUBLIC = "/healthz /livez /readyz /version /version/"
 DISCOVERY = f"{PUBLIC} /api /api/* /apis /apis/* /openapi /openapi/*"
 MONITORING = "/healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/*"
 SIGNER = "kubernetes.io/"
+JOINING = "system:bootstrappers:kubeadm:default-node-token"
+"""The group of tokens by which machines join: kubeadm's, so that its tokens do here."""
 WORKLOADS = "daemonsets deployments deployments/scale replicasets replicasets/scale"
 DELEGATION = (
     rule("create", "authentication.k8s.io", "tokenreviews"),
@@ -192,6 +194,11 @@ CLUSTER_ROLES: dict[str, tuple[PolicyRule, ...]] = {
             "nodes/checkpoint nodes/configz nodes/healthz nodes/log nodes/metrics nodes/pods nodes/proxy nodes/stats",
         ),
     ),
+    "knarr:node-network": (  # knarr's own: routes, service rules and DNS of a node need everybody's
+        rule(READ, "core", "namespaces nodes pods services"),
+        rule(READ, "discovery.k8s.io", "endpointslices"),
+        rule(READ, "networking.k8s.io", "networkpolicies"),
+    ),
     "system:node-bootstrapper": (rule(f"create {READ}", "certificates.k8s.io", "certificatesigningrequests"),),
     "system:auth-delegator": DELEGATION,
     "system:kube-aggregator": (rule(READ, "core", "endpoints services"),),
@@ -271,9 +278,18 @@ CLUSTER_BINDINGS: dict[str, tuple[Subject, ...]] = {
     "system:kube-dns": (account("kube-dns"),),
     "system:kube-scheduler": (user("system:kube-scheduler"),),
     "system:volume-scheduler": (user("system:kube-scheduler"),),
+    "knarr:node-network": (group("system:nodes"),),
     "system:node": (),  # Nodes have the Node authorizer; the binding stays so that subjects of old can be seen.
 }
 """A cluster role → to whom it is given, by the binding of the same name."""
+
+REQUESTS = "system:certificates.k8s.io:certificatesigningrequests"
+JOIN_BINDINGS: dict[str, tuple[str, Subject]] = {
+    "kubeadm:kubelet-bootstrap": ("system:node-bootstrapper", group(JOINING)),
+    "kubeadm:node-autoapprove-bootstrap": (f"{REQUESTS}:nodeclient", group(JOINING)),
+    "kubeadm:node-autoapprove-certificate-rotation": (f"{REQUESTS}:selfnodeclient", group("system:nodes")),
+}
+"""By which machines join: the name of a binding → the cluster role that it gives, and to whom. As kubeadm has them."""
 
 LEADER = "system::leader-locking-"
 
@@ -295,6 +311,8 @@ ROLES: dict[tuple[str, str], tuple[PolicyRule, ...]] = {
     ("kube-system", "system:controller:token-cleaner"): (rule(f"delete {READ}", "core", "secrets"), EVENTS),
     ("kube-system", f"{LEADER}kube-controller-manager"): leader_lock("kube-controller-manager"),
     ("kube-system", f"{LEADER}kube-scheduler"): leader_lock("kube-scheduler"),
+    ("kube-system", "knarr:node-settings"): (rule("get", "core", "configmaps", "knarr-node"),),
+    ("kube-public", "kubeadm:bootstrap-signer-clusterinfo"): (rule("get", "core", "configmaps", "cluster-info"),),
     ("kube-public", "system:controller:bootstrap-signer"): (
         rule(READ, "core", "configmaps"),
         rule("update", "core", "configmaps", "cluster-info"),
@@ -313,6 +331,10 @@ BINDINGS: dict[tuple[str, str, str], tuple[Subject, ...]] = {
         _MANAGER,
         account("kube-controller-manager"),
         account("leader-election-controller"),
+    ),
+    ("kube-system", "knarr:node-settings", "knarr:node-settings"): (group("system:nodes"), group(JOINING)),
+    ("kube-public", "kubeadm:bootstrap-signer-clusterinfo", "kubeadm:bootstrap-signer-clusterinfo"): (
+        user("system:anonymous"),
     ),
     ("kube-system", f"{LEADER}kube-scheduler", f"{LEADER}kube-scheduler"): (_SCHEDULER, account("kube-scheduler")),
     **{

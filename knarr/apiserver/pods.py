@@ -45,7 +45,8 @@ def bound(pod: Pod, binding: Binding, now_s: float) -> Pod:
             labels={**pod.metadata.labels, **binding.metadata.labels},
         ),
         spec=replace(pod.spec, node_name=binding.target.name),
-        status=replace(status, conditions=[*others, scheduled]),
+        # Where it was to go is where it is (KEP-5278).
+        status=replace(status, conditions=[*others, scheduled], nominated_node_name=None),
     )
 
 

@@ -55,6 +55,9 @@ def default_objects() -> Iterator[Any]:
     for name, subjects in (defaults.CLUSTER_BINDINGS | bound).items():
         reference = RoleRef(api_group=GROUP, kind="ClusterRole", name=name)
         yield ClusterRoleBinding(metadata=_metadata(name), role_ref=reference, subjects=_copies(subjects))
+    for name, (role, subject) in defaults.JOIN_BINDINGS.items():
+        reference = RoleRef(api_group=GROUP, kind="ClusterRole", name=role)
+        yield ClusterRoleBinding(metadata=_metadata(name), role_ref=reference, subjects=_copies((subject,)))
     for (namespace, name), rules in defaults.ROLES.items():
         yield Role(metadata=_metadata(name, namespace), rules=list(rules))
     for (namespace, name, role), subjects in defaults.BINDINGS.items():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -71,7 +71,8 @@ class Settings(msgspec.Struct, frozen=True):
 
     address: str = "127.0.0.1:6443"
     """Where it can be reached, for discovery."""
-    service_cidr: str = "10.96.0.0/16"
+    service_cidrs: Sequence[str] = ("10.96.0.0/16",)
+    """Of cluster IPs: one, or one of each family; the first family is that of a Service that asks for none."""
     node_ports: tuple[int, int] = (30000, 32767)
     access: AccessSettings = msgspec.field(default_factory=AccessSettings)
 
@@ -98,7 +99,7 @@ class APIServer:
         self.metrics = Metrics()
         self.flow = Flow(self.metrics, store, clock)
         self.access = Access(store, registry, clock, settings.access, tokens)
-        addresses = ServiceAddresses(store, clock, settings.service_cidr, settings.node_ports)
+        addresses = ServiceAddresses(store, clock, settings.service_cidrs, settings.node_ports)
         self.objects = Objects(
             store,
             clock,

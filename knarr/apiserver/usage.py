@@ -17,6 +17,7 @@ from knarr.api.decode import decoder
 from knarr.api.errors import NotFound, ServiceUnavailable
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.metrics.v1beta1 import ContainerMetrics, NodeMetrics, PodMetrics
+from knarr.api.printing import go_duration
 from knarr.api.resources import Registry
 from knarr.apiserver.calls import Call
 from knarr.apiserver.selection import Selection
@@ -111,13 +112,3 @@ class UsageKinds:
 
 def _amounts(usage: Usage) -> dict[str, Any]:
     return {"cpu": f"{usage.cpu_nano_cores}n", "memory": f"{usage.working_set_bytes // 1024}Ki"}
-
-
-def go_duration(seconds: float) -> str:
-    """As Go writes a time.Duration, to a millisecond: 15.003s, 1m0s."""
-    minutes, rest = divmod(round(seconds * 1000), 60_000)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{rest / 1000:g}s"
-    if hours:
-        return f"{hours}h{minutes}m{text}"
-    return f"{minutes}m{text}" if minutes else text

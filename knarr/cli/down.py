@@ -78,9 +78,9 @@ def clean(folder: Path) -> list[str]:
     from knarr.cli import teardown
 
     running = teardown.read_record(folder)
-    if running is None or running.clean:
+    if running is None or running.clean or running.node is None:
         return []
-    left = asyncio.run(teardown.teardown(running.config))
+    left = asyncio.run(teardown.teardown(running.node))
     if not left:
         teardown.write_record(replace(running, clean=True))
     return left
@@ -91,7 +91,7 @@ def purge(folder: Path) -> None:
     from knarr.cli import teardown
 
     running = teardown.read_record(folder)
-    if running is not None:
+    if running is not None and running.kubeconfig:
         kubeconfigs.remove(Path(running.kubeconfig), running.server)
     # The lock goes last: nobody starts on a folder that is half gone.
     for entry in folder.iterdir():

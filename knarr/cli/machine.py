@@ -1,7 +1,7 @@
-"""What `knarr up` makes of the configuration on this very machine: addresses, proxy mode, the node's parts.
+"""What `knarr up` makes of the configuration on this very machine: addresses, proxy mode, its node.
 
-Shared by the process that runs them (`process`) and by the command that cleans up after it (`teardown`): both must mean
-the same bridge, tables and folders.
+`NodeSettings` is all that a node with real containers is told. The process that runs it (`node_parts`) and the command
+that cleans up after it (`teardown`) share it: both must mean the same bridge, tables and folders.
 """
 
 from __future__ import annotations
@@ -22,36 +22,69 @@ if TYPE_CHECKING:
     from knarr.node.runtime.oci import OciRuntime
 
 
+class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One node with real containers on this machine."""
+
+    name: str
+    data_dir: str
+    internal_ip: str
+    pod_cidrs: tuple[str, ...]
+    """The ranges of this node's pods."""
+    cluster_cidrs: tuple[str, ...]
+    """Those of all pods."""
+    service_cidrs: tuple[str, ...]
+    cluster_dns: tuple[str, ...]
+    cluster_domain: str
+    proxy_mode: Literal["nftables", "iptables"]
+    bridge_name: str
+
+    @property
+    def data_path(self) -> Path:
+        return Path(self.data_dir)
+
+    @property
+    def service_table(self) -> str:
+        """Name of the nftables table of service rules; the pod network's own is named like the bridge."""
+        return f"{self.bridge_name}-services"
+
+
 def resolved(config: Config) -> Config:
     """`config` with what it leaves to this machine filled in."""
     return msgspec.structs.replace(
         config,
-        proxy_mode=proxy_mode(config),
-        advertise_address=config.advertise_address or route_address() or node_gateway(config),
+        proxy_mode=usable_proxy_mode(config.proxy_mode),
+        advertise_address=config.advertise_address or route_address(config) or node_gateway(config),
     )
 
 
-def proxy_mode(config: Config) -> Literal["nftables", "iptables"]:
-    if config.proxy_mode != "auto":
-        return config.proxy_mode
+def usable_proxy_mode(wanted: Literal["auto", "nftables", "iptables"]) -> Literal["nftables", "iptables"]:
+    if wanted != "auto":
+        return wanted
     return "nftables" if installed("nft") else "iptables"
 
 
-def route_address() -> str | None:
-    """This machine's address on its default route; None without one. No packet is sent: connecting a datagram socket
-    only asks the kernel for the route. (192.0.2.1 is RFC 5737's address for documentation.)"""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        try:
-            asking.connect(("192.0.2.1", 9))
-        except OSError:
-            return None
+def route_address(config: Config) -> str | None:
+    """This machine's address on the default route of the cluster's first family; None without one. No packet is sent:
+    connecting a datagram socket only asks the kernel for the route. (The addresses are for documentation: RFC 5737,
+    RFC 3849.)"""
+    try:
+        return address_towards("2001:db8::1" if ":" in config.service_cidrs[0] else "192.0.2.1")
+    except OSError:
+        return None
+
+
+def address_towards(host: str) -> str:
+    """This machine's address on its route to `host`. Raises OSError where there is none."""
+    family, kind, protocol, _, where = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind, protocol) as asking:
+        asking.connect(where)
         address: str = asking.getsockname()[0]
         return address
 
 
 def node_gateway(config: Config) -> str:
     """The node's address among its pods: reachable by all of them, whatever the machine's other networks are."""
-    return str(ip_network(config.node_ranges[0])[1])
+    return str(ip_network(config.node_ranges[0][0])[1])
 
 
 def installed(command: str) -> bool:
@@ -60,25 +93,37 @@ def installed(command: str) -> bool:
     return any(os.access(Path(folder or ".") / command, os.X_OK) for folder in folders)
 
 
-def pod_network(config: Config, clock: Clock) -> PodNetwork:
+def node_settings(config: Config) -> NodeSettings:
+    """The node of `knarr up` itself, by a configuration that is `resolved`."""
+    assert config.proxy_mode != "auto"
+    return NodeSettings(
+        name=config.node_name,
+        data_dir=config.data_dir,
+        internal_ip=config.advertise_address,
+        pod_cidrs=tuple(config.node_ranges[0]),
+        cluster_cidrs=tuple(config.cluster_cidrs),
+        service_cidrs=tuple(config.service_cidrs),
+        cluster_dns=tuple(config.cluster_dns_addresses),
+        cluster_domain=config.cluster_domain,
+        proxy_mode=config.proxy_mode,
+        bridge_name=config.bridge_name,
+    )
+
+
+def pod_network(settings: NodeSettings, clock: Clock) -> PodNetwork:
     from knarr.network.podnet import PodNetwork
 
     return PodNetwork(
-        pod_cidrs=config.node_ranges[:1],
-        cluster_cidrs=[config.cluster_cidr],
-        service_cidrs=[config.service_cidr],
-        state_directory=config.data_path / "network",
-        interface=config.bridge_name,
+        pod_cidrs=settings.pod_cidrs,
+        cluster_cidrs=settings.cluster_cidrs,
+        service_cidrs=settings.service_cidrs,
+        state_directory=settings.data_path / "network",
+        interface=settings.bridge_name,
         clock=clock,
     )
 
 
-def oci_runtime(config: Config, clock: Clock, network: PodNetwork) -> OciRuntime:
+def oci_runtime(settings: NodeSettings, clock: Clock, network: PodNetwork) -> OciRuntime:
     from knarr.node.runtime.oci import OciRuntime
 
-    return OciRuntime(str(config.data_path / "runtime"), clock, network)
-
-
-def service_table(config: Config) -> str:
-    """Name of the nftables table of service rules; the pod network's own is named like the bridge."""
-    return f"{config.bridge_name}-services"
+    return OciRuntime(str(settings.data_path / "runtime"), clock, network)

@@ -51,6 +51,14 @@ def _run(parsed: argparse.Namespace) -> int:
         from knarr.cli.image import image
 
         return image(parsed)
+    if command == "node":
+        from knarr.cli.node import node
+
+        return node(parsed)
+    if command == "token":
+        from knarr.cli.token import token
+
+        return token(parsed)
     from knarr.cli.apply import apply
 
     return apply(parsed.filename, namespace=parsed.namespace, kubeconfig=parsed.kubeconfig)
@@ -61,6 +69,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"knarr {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_up(commands.add_parser("up", help="start the cluster on this machine"), filled="up" in arguments)
+
+    _add_node(commands.add_parser("node", help="make this machine a node of a cluster that runs on another"))
+    _add_token(commands.add_parser("token", help="tokens by which other machines join the cluster"))
 
     status = commands.add_parser("status", help="say how the cluster is; exit code 0 when ready, 3 when not running")
     _add_data_dir(status)
@@ -111,6 +122,39 @@ def _add_up(parser: argparse.ArgumentParser, *, filled: bool) -> None:
             metavar=None if flag.choices else ("N" if flag.kind is int else flag.name.rpartition("_")[2].upper()),
             help=flag.description,
         )
+
+
+def _add_node(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--server", default="", metavar="URL", help="the API server, as `knarr token create` says")
+    parser.add_argument("--token", default="", metavar="TOKEN", help="to join by; needed only the first time")
+    parser.add_argument(
+        "--discovery-token-ca-cert-hash",
+        action="append",
+        default=[],
+        metavar="HASH",
+        help="sha256:… of the public key of the cluster's authority: nobody else is trusted",
+    )
+    parser.add_argument("--kubeconfig", default="", metavar="FILE", help="to join by, in place of a token")
+    parser.add_argument("--node-name", metavar="NAME", help="default: the host name")
+    parser.add_argument("--node-ip", metavar="ADDRESS", help="at which others reach this node")
+    parser.add_argument("--proxy-mode", choices=["auto", "nftables", "iptables"], help="interface for service rules")
+    parser.add_argument("--bridge-name", metavar="NAME", help="network interface that joins the pods of this machine")
+    parser.add_argument("--port", type=int, metavar="N", help="for logs, exec and measurements; default: 10250")
+    parser.add_argument("--verbosity", type=int, metavar="N", help="2 says each step, 4 each request")
+    parser.add_argument("--detach", action="store_true", help="put it in the background once it is ready")
+    _add_data_dir(parser)
+
+
+def _add_token(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    create = actions.add_parser("create", help="make a token, and print the command for the other machine")
+    create.add_argument("--ttl", default="24h", metavar="TIME", help="how long machines can join by it; 0: for ever")
+    create.add_argument("--description", default="", metavar="TEXT")
+    create.add_argument("--only-token", action="store_true", help="print the token alone")
+    actions.add_parser("list", help="tokens that are there")
+    actions.add_parser("delete", help="remove tokens").add_argument("token", nargs="+", metavar="TOKEN")
+    for action in actions.choices.values():
+        action.add_argument("--kubeconfig", default="", metavar="FILE")
 
 
 def _add_data_dir(parser: argparse.ArgumentParser) -> None:

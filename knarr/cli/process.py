@@ -1,36 +1,31 @@
 """The whole cluster in one process: what it is made of, in which order it starts and ends. Begin reading here.
 
     certificates, data folder           pki, lock
-      ├─ node: network, runtime         what containers need, and what still runs from last time
+      ├─ node: network, runtime         what containers need, and what still runs from last time (node_parts)
       ├─ store, API server              the door, on its TLS socket; kubeconfig
-      └─ loops                          controllers, scheduler, node agents, service proxy, DNS: run side by side until
-                                        one fails or somebody says stop
+      └─ loops                          controllers, scheduler, the node's (agent, service proxy, DNS): run side by side
+                                        until one fails or somebody says stop
 
-`_start` brings the parts up, as far at once as they don't need each other; the loops run in one task group, so the
-failure of one ends all: a half-dead cluster is worse than none. At the end the parts close in reverse order. An orderly
-end removes containers and kernel rules (unless they are to be kept), a failure leaves them: the next start finds them
-again.
+`start` brings the parts up, as far at once as they don't need each other. How the process lives and ends: see `life`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-import signal
-import sys
-import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from functools import partial
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import uvloop
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from knarr import __version__, pki
-from knarr.api.core.v1 import Node, ServiceAccount
+from knarr import pki
+from knarr.api.core.cluster_info import ClusterSettings, public_map, settings_map
+from knarr.api.core.v1 import ConfigMap, Node, ServiceAccount
+from knarr.api.errors import AlreadyExists
 from knarr.api.registry import with_metrics
 from knarr.apiserver.authenticate import Tokens
 from knarr.apiserver.bootstrap import bootstrap
@@ -40,40 +35,25 @@ from knarr.apiserver.nodes import Nodes
 from knarr.apiserver.server import APIServer, InProcessTransport, Settings
 from knarr.cli import kubeconfig, machine, teardown
 from knarr.cli.access import access_settings
-from knarr.cli.control import ControlServer
-from knarr.cli.exit_codes import FAILED, OK
-from knarr.cli.lock import DataFolderLock, Holder
-from knarr.cli.progress import Progress, since_ms
+from knarr.cli.balancing import load_balancers
+from knarr.cli.life import Life, Loop, node_is_ready, seen, write_logs
+from knarr.cli.lock import DataFolderLock
+from knarr.cli.node_parts import Parts, parts_of
+from knarr.cli.progress import Progress
 from knarr.cli.scheduling import profiles
 from knarr.client.client import Client
-from knarr.client.informer import Informer, Informers
+from knarr.client.informer import Informers
 from knarr.client.transport import User
 from knarr.client.workqueue import queue_figures
-from knarr.clock import Clock, SystemClock
-from knarr.config import Config
+from knarr.config import Config, joined_address
 from knarr.controllers import controllers, queue_name
 from knarr.controllers.flowcontrol import FlowControl
+from knarr.controllers.nodeipam import Ranges
 from knarr.controllers.servicerepair import ServiceRepair
-from knarr.network.dns.server import DnsServer, host_resolvers
-from knarr.network.podnet import PodNetwork
-from knarr.network.proxy.service_proxy import ServiceProxy
-from knarr.node.agent import NodeAgent
-from knarr.node.backend import NodeBackend
-from knarr.node.config import NodeConfig
 from knarr.node.local_volumes import ACCOUNT as LOCAL_VOLUMES_ACCOUNT
 from knarr.node.local_volumes import HollowFolders, HostFolders, LocalVolumes
-from knarr.node.runtime.contract import Runtime
-from knarr.node.runtime.oci import OciRuntime
-from knarr.node.runtime.sim import SimRuntime
 from knarr.scheduler.scheduler import Scheduler
 from knarr.store.sqlite import SQLiteStore
-
-log = logging.getLogger("knarr")
-T = TypeVar("T")
-
-DNS_PORT = 53
-
-Loop = Callable[[], Awaitable[None]]
 
 
 def main(config: Config, lock: DataFolderLock, progress: Progress, start_s: float) -> int:
@@ -82,97 +62,27 @@ def main(config: Config, lock: DataFolderLock, progress: Progress, start_s: floa
     return uvloop.run(Process(machine.resolved(config), lock, progress, start_s).run())
 
 
-def write_logs(verbosity: int) -> None:
-    """Log lines to standard error: warnings always, each step from 2 on, everything from 4 on, as klog's -v."""
-    level = logging.WARNING if verbosity < 2 else logging.INFO if verbosity < 4 else logging.DEBUG
-    form = "%(asctime)s %(levelname).1s %(name)s: %(message)s"
-    logging.basicConfig(stream=sys.stderr, level=level, format=form)
-    logging.captureWarnings(True)
-
-
-class Process:
-    """The parts of one cluster, and the moments of its life: starting, ready, stopping."""
+class Process(Life):
+    """The parts of one cluster."""
 
     def __init__(self, config: Config, lock: DataFolderLock, progress: Progress, start_s: float) -> None:
+        super().__init__(config.data_path, lock, progress, start_s)
         self.config = config
-        self.clock: Clock = SystemClock()
-        self.runtime: Runtime | None = None
-        self.network: PodNetwork | None = None
-        self._lock = lock
-        self._progress = progress
-        self._start_s = start_s
-        self._since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.clock.time_s()))
-        self._state = "starting"
-        self._waiting_for: list[str] = []
         self.kubeconfig_path = Path(config.kubeconfig) if config.kubeconfig else kubeconfig.default_path()
-        self.address = ""
-        """Of the API server, once it listens."""
-        self._record = teardown.Running(config, str(self.kubeconfig_path), server="")
-        self._stop_asked = asyncio.Event()
-        self._keep = False
-        self._stopping: list[Callable[[], None]] = []
-        """Told at once when the end begins."""
-        self._closing: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
-        """What the start has opened: a name and how to close it, in the order of opening."""
+        node = machine.node_settings(config) if config.runtime == "oci" else None
+        self._record = teardown.Running(config.data_dir, node, str(self.kubeconfig_path), server="")
 
-    async def run(self) -> int:
-        """From the first part's start to the last part's end; answers the exit code."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, lambda: self.stop(keep=False))
-        self._lock.tell(Holder(os.getpid(), self._since, address=""))
-        code = OK
-        life = asyncio.create_task(self._live(), name="cluster")
-        stop = asyncio.create_task(self._stop_asked.wait(), name="stop")
-        await asyncio.wait([life, stop], return_when=asyncio.FIRST_COMPLETED)
-        if life.done():
-            code = FAILED
-            self._keep = True
-            stop.cancel()
-        else:
-            life.cancel()
-        for failure in _failures(await asyncio.gather(life, return_exceptions=True)):
-            code = FAILED
-            self._progress.say(f"knarr: {_described(failure)}")
-            log.debug("the cluster failed", exc_info=failure)
-        code = max(code, await self._close())
-        self._progress.settle(code)
-        return code
-
-    def stop(self, *, keep: bool) -> None:
-        """Begin the orderly end; with `keep`, containers and their network stay."""
-        if not self._stop_asked.is_set():
-            self._keep = keep
-            self._stop_asked.set()
-
-    async def _live(self) -> None:
-        """Start everything, then run the loops until cancelled."""
-        loops = await self._start()
-        async with asyncio.TaskGroup() as group:
-            for name, run in loops:
-                group.create_task(_running(run), name=name)
-            with self._waiting("node Ready, service account"):
-                await self._usable()
-            self._state = "ready"
-            self.server.ready = True
-            self._progress.say(f"ready in {since_ms(self._start_s)} ms")
-            self._progress.settle(OK)
-            await asyncio.Event().wait()  # until cancelled, or a loop fails
-
-    async def _start(self) -> list[tuple[str, Loop]]:
-        """Open the parts in order; answers what is to run."""
-        folder = self.config.data_path
-        control = ControlServer(folder, self)
-        await control.start()
-        self._closing.append(("control socket", control.close))
-        self._progress.say(f"knarr {__version__} on {folder}")
+    async def start(self) -> list[tuple[str, Loop]]:
         with self._waiting("certificates"):
             self.pki = await asyncio.to_thread(self._ensure_pki)
         async with asyncio.TaskGroup() as group:
-            node = group.create_task(self._start_node(), name="node")
+            node = group.create_task(self._start_nodes(), name="node")
             group.create_task(self._start_server(), name="API server")
         loops = self._loops(node.result())
-        if self.network:
-            await self._start_dns(self.network)
+        if self._record.node:
+            with self._waiting("DNS"):
+                for parts in node.result():
+                    await parts.serve()
         return loops
 
     async def _start_server(self) -> None:
@@ -183,8 +93,8 @@ class Process:
         self._closing.append(("store", store.close))
         issuer = f"https://kubernetes.default.svc.{config.cluster_domain}"
         key = load_pem_private_key(self.pki.service_account_key_pem, None)
-        address = f"{config.advertise_address}:{config.listen_port}"
-        settings = Settings(address, config.service_cidr, config.node_ports, access_settings(config, self.clock))
+        address = joined_address(config.advertise_address, config.listen_port)
+        settings = Settings(address, config.service_cidrs, config.node_ports, access_settings(config, self.clock))
         tokens = Tokens(store, self.clock, key, issuer, [issuer])
         self.server = APIServer(store, with_metrics(), self.clock, settings, tokens=tokens)
         # /readyz tells it from the signal on, while the parts that still need the API end.
@@ -196,8 +106,7 @@ class Process:
             port = await listener.start()
         self._closing.append(("API server", listener.close))
         host = "127.0.0.1" if config.listen_host in ("0.0.0.0", "::") else config.listen_host
-        self.address = f"https://{host}:{port}"
-        self._lock.tell(Holder(os.getpid(), self._since, address=self.address))
+        self._found(f"https://{joined_address(host, port)}")
         self._record = msgspec.structs.replace(self._record, server=self.address)
         teardown.write_record(self._record)
         admin = self.pki.admin
@@ -206,8 +115,8 @@ class Process:
         with self._waiting("first objects"):
             await bootstrap(
                 self._client("system:apiserver", "system:masters"),
-                config.service_cidr,
-                config.cluster_dns,
+                config.service_cidrs,
+                config.cluster_dns_addresses,
                 config.advertise_address,
                 port,
                 self.server.health,
@@ -223,7 +132,7 @@ class Process:
         groups = ("system:serviceaccounts", "system:serviceaccounts:kube-system")
         return self._client(f"system:serviceaccount:kube-system:{name}", *groups)
 
-    def _loops(self, runtimes: list[Runtime]) -> list[tuple[str, Loop]]:
+    def _loops(self, nodes: list[Parts]) -> list[tuple[str, Loop]]:
         """Everything that runs side by side."""
         config, clock = self.config, self.clock
         # One cache of each kind serves the whole process, scheduler and nodes included: its reads are the controller
@@ -242,8 +151,10 @@ class Process:
             root_ca=root_ca,
             root_ca_key=self.pki.ca.key_pem,
             sign_token=self.server.tokens.legacy,
+            node_ranges=_ranges(config),
             client_of=self._account,
         )
+        of_cluster += load_balancers(config, self._account, informers, clock)
         loops: list[tuple[str, Loop]] = [(controller.name, controller.run) for controller in of_cluster]
         server = self._client("system:apiserver", "system:masters")
         loops += [(kind.name, kind(server, informers, clock).run) for kind in (FlowControl, ServiceRepair)]
@@ -253,73 +164,47 @@ class Process:
         queues = {queue_name(controller.name): controller.queue for controller in of_cluster}
         self.server.metrics.sources += [lambda: queue_figures(queues), scheduler.figures]
         self.server.metrics.sources += [controller.figures for controller in of_cluster]
-        agents = [self._agent(number, runtime, informers) for number, runtime in enumerate(runtimes)]
-        loops += [(f"node {agent.config.name}", agent.run) for agent in agents]
+        for each in nodes:
+            loops += each.assemble(self._client(f"system:node:{each.name}", "system:nodes"), informers)
         folders = HollowFolders() if config.runtime == "sim" else HostFolders(config.data_path / "volumes")
-        names = [agent.config.name for agent in agents]
+        names = [each.name for each in nodes]
         volumes = LocalVolumes(self._account(LOCAL_VOLUMES_ACCOUNT), informers, clock, names, folders)
         loops.append((volumes.name, volumes.run))
-        backends = {
-            agent.config.name: NodeBackend(agent, runtime) for agent, runtime in zip(agents, runtimes, strict=True)
-        }
-        self.server.nodes = Nodes(backends)
-        if config.runtime == "oci":
-            loops += self._network(informers)
+        self.server.nodes = Nodes({each.name: each.backend for each in nodes})
+        loops.append(("cluster info", self._tell_joining))
         loops.append(("informers", informers.run))
         return loops
 
-    def _agent(self, number: int, runtime: Runtime, informers: Informers) -> NodeAgent:
+    async def _tell_joining(self) -> None:
+        """What machines that join need to know. Ends when it is written."""
         config = self.config
-        hollow = config.runtime == "sim"
-        name = config.node_name if config.sim_nodes == 1 or not hollow else f"{config.node_name}-{number}"
-        node = NodeConfig(
-            name=name,
-            root=config.data_path / "node",
-            log_root=config.data_path / "logs",
-            internal_ip=config.advertise_address,
-            pod_cidr=config.node_ranges[number],
-            cluster_dns=(config.cluster_dns,),
+        settings = ClusterSettings(
+            cluster_cidrs=tuple(config.cluster_cidrs),
+            service_cidrs=tuple(config.service_cidrs),
+            cluster_dns=tuple(config.cluster_dns_addresses),
             cluster_domain=config.cluster_domain,
-            hollow=hollow,
         )
-        client = self._client(f"system:node:{name}", "system:nodes")
-        return NodeAgent(client, self.clock, runtime, node, informers, None if hollow else self.network)
+        server = f"https://{joined_address(config.advertise_address, urlsplit(self.address).port or 443)}"
+        client = self._client("system:apiserver", "system:masters")
+        for wanted in (settings_map(settings), public_map(server, self.pki.ca.certificate_pem)):
+            try:
+                await client.create(wanted)
+            except AlreadyExists:
+                name, namespace = wanted.metadata.name or "", wanted.metadata.namespace
+                await client.patch(ConfigMap, name, {"data": wanted.data}, namespace)
 
-    def _network(self, informers: Informers) -> list[tuple[str, Loop]]:
-        """Service rules and DNS: only where packets are real."""
+    async def usable(self) -> None:
+        """A pod can be created and will run: node Ready, default service account there."""
+        with self._waiting("node Ready, service account"):
+            await seen(self.informers.of(Node), node_is_ready)
+            await seen(self.informers.of(ServiceAccount), lambda account: account.metadata.namespace == "default")
+        self.server.ready = True
+
+    async def status(self) -> dict[str, Any]:
+        """For `knarr status`."""
         config = self.config
-        assert config.proxy_mode != "auto"
-        proxy = ServiceProxy(
-            informers,
-            self.clock,
-            node_name=config.node_name,
-            cluster_cidrs=[config.cluster_cidr],
-            mode=config.proxy_mode,
-            own_addresses=[config.cluster_dns],
-            table=machine.service_table(config),
-        )
-        self._closing.append(("service proxy", lambda: proxy.close(remove=not self._keep)))
-        return [("service proxy", proxy.run)]
-
-    async def _start_dns(self, network: PodNetwork) -> None:
-        """The cluster's DNS, on its Service's address, which this node takes as one of its own."""
-        config = self.config
-        dns = DnsServer(
-            self.informers,
-            self.clock,
-            listen=[(config.cluster_dns, DNS_PORT)],
-            forward=host_resolvers(),
-            domain=config.cluster_domain,
-        )
-        with self._waiting("DNS"):
-            await network.add_node_address(config.cluster_dns)
-            await dns.start()
-        self._closing.append(("DNS", dns.close))
-
-    async def _usable(self) -> None:
-        """Wait until a pod can be created and will run: node Ready, default service account there."""
-        await _seen(self.informers.of(Node), _node_is_ready)
-        await _seen(self.informers.of(ServiceAccount), lambda account: account.metadata.namespace == "default")
+        mode = config.proxy_mode if config.runtime == "oci" else None
+        return {**await super().status(), "kubeconfig": str(self.kubeconfig_path), "proxyMode": mode}
 
     def _ensure_pki(self) -> pki.Pki:
         """The API server answers to every name and address by which this machine can be called."""
@@ -329,127 +214,29 @@ class Process:
         here = ["127.0.0.1", config.api_service_ip, config.advertise_address, machine.node_gateway(config)]
         return pki.ensure(config.data_path / "pki", self.clock, dns_names=names, addresses=[*here, *listening])
 
-    async def _start_node(self) -> list[Runtime]:
-        """What containers need: the pod network and a container runtime, which finds again what still runs."""
-        config = self.config
-        if config.runtime == "sim":
-            runtimes: list[Runtime] = [SimRuntime(self.clock, each) for each in config.node_ranges]
-            for each in runtimes:
-                await each.start()
-                self._closing.append(("runtime", each.close))
-            self.runtime = runtimes[0]
-            return runtimes
-        teardown.write_record(self._record)
-        network = machine.pod_network(config, self.clock)
-        runtime = machine.oci_runtime(config, self.clock, network)
-        self._closing.append(("node", lambda: self._close_node(network, runtime)))
+    async def _start_nodes(self) -> list[Parts]:
+        """What containers need: the pod network and a container runtime."""
+        nodes = parts_of(self.config, self.clock)
+        if self._record.node:
+            teardown.write_record(self._record)
         with self._waiting("pod network, container runtime"):
-            await network.start()
-            await runtime.start()
-            await network.retain([sandbox.id for sandbox in await runtime.sandboxes()])
-        self.runtime, self.network = runtime, network
-        return [runtime]
+            for each in nodes:
+                self._closing.append((f"node {each.name}", partial(self._close_node, each)))
+                await each.open()
+        self.runtime = nodes[0].runtime
+        return nodes
 
-    async def _close_node(self, network: PodNetwork, runtime: OciRuntime) -> list[str]:
-        """The last of the node: its containers and their network, or only this process's hold on them."""
-        left: list[str] = []
-        if not self._keep:
-            left += await teardown.remove_containers(runtime, self.clock)
-            left += await teardown.remove_volumes(self.config)
-            left += await teardown.remove_rules(self.config, self.clock)
-        await runtime.close()
-        if self._keep:
-            await network.close(remove=False)
-        else:
-            left += await teardown.remove_network(network)
-        if not self._keep and not left:
+    async def _close_node(self, node: Parts) -> list[str]:
+        """The last of a node: its containers and their network, or only this process's hold on them."""
+        left = await node.close(keep=self._keep)
+        if self._record.node and not self._keep and not left:
             teardown.write_record(msgspec.structs.replace(self._record, clean=True))
         return left
 
-    async def _close(self) -> int:
-        """Close the parts in reverse order, each whatever became of the others; answers the exit code."""
-        self._state = "stopping"
-        for told in self._stopping:
-            told()
-        code = OK
-        while self._closing:
-            name, close = self._closing.pop()
-            try:
-                left = await close()
-            except Exception as failure:
-                left = [f"{name}: {_described(failure)}"]
-                log.exception("closing %s", name)
-            for each in left or ():
-                code = FAILED
-                self._progress.say(f"knarr: {each}")
-        return code
 
-    @contextmanager
-    def _waiting(self, what: str) -> Iterator[None]:
-        """Say, to `knarr status` and to who looks on, what the start waits for."""
-        self._waiting_for.append(what)
-        began_s = self.clock.monotonic_s()
-        try:
-            yield
-        finally:
-            self._waiting_for.remove(what)
-        self._progress.say(f"  {what:<32}{(self.clock.monotonic_s() - began_s) * 1000:6.0f} ms")
-
-    async def status(self) -> dict[str, Any]:
-        """For `knarr status`."""
-        runtime = self.runtime
-        return {
-            "state": self._state,
-            "waitingFor": self._waiting_for,
-            "version": __version__,
-            "server": self.address or None,
-            "kubeconfig": str(self.kubeconfig_path),
-            "dataDir": self.config.data_dir,
-            "pid": os.getpid(),
-            "since": self._since,
-            "runtime": f"{self.config.runtime} ({runtime.version})" if runtime else self.config.runtime,
-            "proxyMode": self.config.proxy_mode if self.config.runtime == "oci" else None,
-            "memoryBytes": await asyncio.to_thread(_memory_bytes),
-        }
-
-
-async def _running(run: Loop) -> None:
-    await run()
-
-
-async def _seen(informer: Informer[T], wanted: Callable[[T], bool]) -> None:
-    """Wait until an informer shows an object that is `wanted`."""
-    seen = asyncio.Event()
-
-    def look(old: T | None, new: T | None) -> None:
-        if new is not None and wanted(new):
-            seen.set()
-
-    informer.add_handler(look)
-    await seen.wait()
-
-
-def _node_is_ready(node: Node) -> bool:
-    conditions = node.status.conditions if node.status else []
-    return any(condition.type == "Ready" and condition.status == "True" for condition in conditions)
-
-
-def _memory_bytes() -> int:
-    """Proportional set size of this process."""
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def _failures(results: Iterable[object]) -> Iterator[BaseException]:
-    """The single failures of (groups of) failures; a cancelled task is none."""
-    for result in results:
-        if isinstance(result, BaseExceptionGroup):
-            yield from _failures(result.exceptions)
-        elif isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
-            yield result
-
-
-def _described(failure: BaseException) -> str:
-    return f"{type(failure).__name__}: {failure}" if str(failure) else type(failure).__name__
+def _ranges(config: Config) -> list[Ranges]:
+    """The ranges for nodes that join; those of this process's own nodes are theirs for good."""
+    return [
+        Ranges(cluster, ip_network(own[0]).prefixlen, reserved=own)
+        for cluster, own in zip(config.cluster_cidrs, zip(*config.node_ranges, strict=True), strict=True)
+    ]

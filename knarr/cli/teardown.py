@@ -1,7 +1,7 @@
 """Take out of the kernel what a cluster put there: containers, mounts, namespaces, cgroups, interfaces, rules.
 
 Used at an orderly end by the process itself, and after a kill -9 by `knarr down`, which has only what is on disk: the
-records of runtime and network, and <data-dir>/running.json, in which `knarr up` writes down with what it runs.
+records of runtime and network, and <data-dir>/running.json, in which the process writes down with what it runs.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 
 from knarr.cli import machine
+from knarr.cli.machine import NodeSettings
 from knarr.clock import Clock, SystemClock
-from knarr.config import Config
 from knarr.network.commands import CommandFailed
 from knarr.network.podnet import PodNetwork
 from knarr.node.runtime.contract import ContainerState, RuntimeFailure
@@ -28,15 +28,18 @@ STOP_GRACE_S = 2.0
 class Running(msgspec.Struct, frozen=True, rename="camel"):
     """With what a cluster runs, or ran when it was killed."""
 
-    config: Config
+    data_dir: str
+    node: NodeSettings | None
+    """None where nothing of it is in the kernel: hollow nodes."""
     kubeconfig: str
+    """That has an entry for the cluster; empty for a node of a cluster elsewhere."""
     server: str
     clean: bool = False
     """It ended in order and left nothing in the kernel."""
 
 
 def write_record(running: Running) -> None:
-    folder = running.config.data_path
+    folder = Path(running.data_dir)
     temporary = folder / f".{RECORD_NAME}.new"
     temporary.write_bytes(msgspec.json.encode(running))
     os.chmod(temporary, 0o600)
@@ -51,23 +54,26 @@ def read_record(folder: Path) -> Running | None:
         return None
 
 
-async def teardown(config: Config) -> list[str]:
-    """Everything of a cluster whose process is gone; answers what could not be removed."""
-    if config.runtime != "oci":
-        return []
+async def teardown(node: NodeSettings) -> list[str]:
+    """Everything of a node whose process is gone; answers what could not be removed."""
     clock = SystemClock()
-    network = machine.pod_network(config, clock)
-    runtime = machine.oci_runtime(config, clock, network)
+    network = machine.pod_network(node, clock)
+    runtime = machine.oci_runtime(node, clock, network)
     try:
         await network.start()
         await runtime.start()
     except (OSError, CommandFailed, RuntimeFailure) as error:
         return [f"the node's parts could not be taken up: {error}"]
-    left = await remove_containers(runtime, clock)
+    left = await remove_all(node, runtime, clock)
     await runtime.close()
-    left += await remove_volumes(config)
-    left += await remove_rules(config, clock)
-    left += await remove_network(network)
+    return left + await remove_network(network)
+
+
+async def remove_all(node: NodeSettings, runtime: OciRuntime, clock: Clock) -> list[str]:
+    """Whatever stands on the pod network."""
+    left = await remove_containers(runtime, clock)
+    left += await remove_volumes(node)
+    left += await remove_rules(node, clock)
     return left
 
 
@@ -84,26 +90,26 @@ async def remove_containers(runtime: OciRuntime, clock: Clock) -> list[str]:
     return [f"containers: {type(failure).__name__} {failure}" for failure in failures]
 
 
-async def remove_volumes(config: Config) -> list[str]:
+async def remove_volumes(node: NodeSettings) -> list[str]:
     """The pods' volumes: some are mounts."""
-    from knarr.node.volumes import remove_all
+    from knarr.node import volumes
 
     try:
-        await asyncio.to_thread(remove_all, config.data_path / "node" / "pods")
+        await asyncio.to_thread(volumes.remove_all, node.data_path / "node" / "pods")
     except OSError as error:
         return [f"volumes: {error}"]
     return []
 
 
-async def remove_rules(config: Config, clock: Clock) -> list[str]:
+async def remove_rules(node: NodeSettings, clock: Clock) -> list[str]:
     """The service rules, of the mode that is configured."""
     from knarr.network.proxy.iptables import Iptables
     from knarr.network.proxy.nftables import Nftables
 
-    ranges = [config.cluster_cidr]
+    ranges = node.cluster_cidrs
     mode = (
-        Nftables(clock, cluster_cidrs=ranges, name=machine.service_table(config))
-        if machine.proxy_mode(config) == "nftables"
+        Nftables(clock, cluster_cidrs=ranges, name=node.service_table)
+        if node.proxy_mode == "nftables"
         else Iptables(clock, cluster_cidrs=ranges)
     )
     try:

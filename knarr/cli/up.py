@@ -10,6 +10,8 @@ import gc
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
@@ -23,6 +25,8 @@ COLLECTION_THRESHOLDS = (100_000, 50, 1000)
 """When Python looks for cycles: seldom, and mostly among young objects. The API's own objects are trees; with the
 defaults, a cluster of 10,000 pods was stopped for 130 ms again and again (p99 of a create, `make bench`)."""
 
+Live = Callable[[DataFolderLock, Progress], int]
+"""The life of a process on its data folder; answers the exit code."""
 LOG_TAIL_LINES = 20
 """How much of its log is shown when a detached start failed without a word."""
 
@@ -37,17 +41,25 @@ def up(parsed: argparse.Namespace) -> int:
             _check_access(config)
         if config.scheduler_config:
             _check_scheduling(config)
+        if config.load_balancer_pools or config.load_balancer != "local":
+            _check_balancing(config)
     except ConfigError as error:
         for problem in error.problems:
             print(f"knarr: {problem}", file=sys.stderr)
         return USAGE
-    lacking = machine_problem(config)
+    lacking = machine_problem(config.runtime)
     if lacking is not None:
         print(f"knarr: {lacking}", file=sys.stderr)
         return FAILED
+
+    def live(lock: DataFolderLock, progress: Progress) -> int:
+        with prepared():
+            from knarr.cli.process import main
+        return main(config, lock, progress, start_s)
+
     if parsed.detach:
-        return detach(config, start_s)
-    return run(config, TerminalProgress(), start_s)
+        return detach(config.data_path, live)
+    return hold(config.data_path, TerminalProgress(), live)
 
 
 def _check_access(config: Config) -> None:
@@ -64,34 +76,43 @@ def _check_scheduling(config: Config) -> None:
     profiles(config)
 
 
-def run(config: Config, progress: Progress, start_s: float) -> int:
-    """Hold the data folder and run the cluster until it is told to end."""
+def _check_balancing(config: Config) -> None:
+    from knarr.cli.balancing import check  # as above
+
+    check(config)
+
+
+def hold(folder: Path, progress: Progress, live: Live) -> int:
+    """Hold the data folder and run what lives on it until that is told to end."""
     try:
-        lock = DataFolderLock.acquire(config.data_path)
+        lock = DataFolderLock.acquire(folder)
     except DataFolderHeld as error:
         progress.say(f"knarr: {error}")
         progress.settle(FAILED)
         return FAILED
     except OSError as error:
-        progress.say(f"knarr: {config.data_dir}: {error.strerror}")
+        progress.say(f"knarr: {folder}: {error.strerror}")
         progress.settle(FAILED)
         return FAILED
-    # What is imported now lives as long as the process: collections need not look at it again.
+    return live(lock, progress)
+
+
+@contextmanager
+def prepared() -> Iterator[None]:
+    """Import what is to live for as long as the process: collections need not look at it again."""
     gc.disable()
     # aiohttp reads the machine's certificate authorities when it is imported: outside the interpreter's lock, so beside
     # the other imports.
     Thread(target=import_module, args=("aiohttp",), daemon=True).start()
-    from knarr.cli.process import main
-
+    yield
     gc.freeze()
     gc.set_threshold(*COLLECTION_THRESHOLDS)
     gc.enable()
-    return main(config, lock, progress, start_s)
 
 
-def machine_problem(config: Config) -> str | None:
+def machine_problem(runtime: str) -> str | None:
     """Why this machine or this user can't run what is asked for, with what can be done about it."""
-    if config.runtime == "sim":
+    if runtime == "sim":
         return None
     from knarr.cli.machine import installed
 
@@ -106,13 +127,13 @@ def machine_problem(config: Config) -> str | None:
     return None
 
 
-def detach(config: Config, start_s: float) -> int:
-    """Run the cluster in a session of its own; print what it says until it is ready or has failed.
+def detach(folder: Path, live: Live) -> int:
+    """Run it in a session of its own; print what it says until it is ready or has failed.
 
     The process is forked, not executed anew: what is imported by now need not be imported again.
     """
-    config.data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log_path = config.data_path / "knarr.log"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log_path = folder / "knarr.log"
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -120,7 +141,7 @@ def detach(config: Config, start_s: float) -> int:
         _background(log_path)
         code = FAILED
         try:
-            code = run(config, PipeProgress(writing), start_s)
+            code = hold(folder, PipeProgress(writing), live)
         except BaseException:
             import traceback
 

@@ -6,7 +6,7 @@ gives it has another name than the loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from knarr.client.client import Client
 from knarr.client.controller import Controller
@@ -30,6 +30,7 @@ from knarr.controllers.horizontalpodautoscaler import HorizontalPodAutoscalers
 from knarr.controllers.job import Jobs
 from knarr.controllers.job_orphans import JobOrphans
 from knarr.controllers.namespace import Namespaces
+from knarr.controllers.nodeipam import NodeRanges, Ranges
 from knarr.controllers.nodelifecycle import NodeLifecycle
 from knarr.controllers.persistentvolume import VolumeBinder
 from knarr.controllers.podgc import PodGarbageCollector
@@ -94,6 +95,7 @@ ACCOUNTS = {
     "garbage-collector-controller": "generic-garbage-collector",
     "horizontal-pod-autoscaler-controller": "horizontal-pod-autoscaler",
     "job-orphans-controller": "job-controller",
+    "node-ipam-controller": "node-controller",
     "persistentvolume-controller": "persistent-volume-binder",
     "persistentvolume-protection-controller": "pv-protection-controller",
     "persistentvolumeclaim-protection-controller": "pvc-protection-controller",
@@ -140,11 +142,13 @@ def controllers(
     root_ca: str = "",
     root_ca_key: bytes = b"",
     sign_token: Sign | None = None,
+    node_ranges: Sequence[Ranges] = (),
     client_of: Callable[[str], Client] | None = None,
 ) -> list[Controller]:
     """All loops of a cluster; `root_ca` is the bundle (PEM) that pods verify the API server by.
 
     Without the authority's key nothing is signed, and without `sign_token` no Secret is given a token.
+    Nodes get their ranges of pod addresses from `node_ranges`, one of each family.
 
     `client_of(account)` gives each loop a client of its own; without it all write through `client`.
     """
@@ -159,6 +163,8 @@ def controllers(
         loops.append(RootCertificates(own(RootCertificates), informers, clock, root_ca))
     if root_ca_key:
         loops.append(CertificateSigning(own(CertificateSigning), informers, clock, root_ca.encode(), root_ca_key))
+    if node_ranges:
+        loops.append(NodeRanges(own(NodeRanges), informers, clock, node_ranges))
     if sign_token:
         loops.append(TokenSecrets(client, informers, clock, sign_token, root_ca))
     return loops

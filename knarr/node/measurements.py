@@ -3,7 +3,8 @@
 CPU use is a difference over time, so all is measured every 15 s (metrics-server's resolution), and every 2 s while
 somebody asks, as an autoscaler does: it sees a change of load within seconds. An answer is about the last 4 s, or the
 time between the last two measurements if that is longer. A container that has been measured once at most is measured
-when somebody asks, and the answer is about its life so far, as soon as that is a second.
+when somebody asks, and the answer is about its life so far, as soon as that is a second. The second measurement leaves
+its start out: autoscalers count no CPU from before a pod was ready.
 """
 
 from __future__ import annotations
@@ -98,12 +99,14 @@ class Measurements:
             points = self._points.get(container.id, [])
             began_s = container.started_at_s or container.created_at_s
             at_start = ContainerUsage(began_s, 0, 0)
-            is_new = len(points) < 2 or (len(points) == 2 and points[0] == at_start)
+            is_new = not points or (points[0] == at_start and points[-1].at_s - began_s < WINDOW_S_MIN)
             is_due = known and not self._is_fresh(points)
             if is_new or is_due or self._hollow:
                 usage = await self._runtime.usage(container.id)
                 if usage is not None:
-                    self._points[container.id] = _with(points if points and is_due else [at_start], usage)
+                    points = _with([at_start] if is_new else points, usage)
+                    has_later = len(points) > 2 and usage.at_s - points[1].at_s >= WINDOW_S_MIN
+                    self._points[container.id] = points[1:] if has_later and points[0] == at_start else points
         for gone in self._points.keys() - {each.id for each in running}:
             del self._points[gone]
         is_due = known and not self._is_fresh(self._node)

@@ -11,7 +11,8 @@
       - name: NodeResourcesFit
         args: {scoringStrategy: {type: MostAllocated, resources: [{name: cpu, weight: 1}]}}
 
-Of the extension points there are multiPoint, filter, score and postFilter; what isn't known is refused at start.
+Plugins are enabled and disabled at upstream's extension points, or at all of them that a plugin has (multiPoint), and
+are asked in the order in which they are enabled. What isn't known is refused at start.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any, Literal
 import msgspec
 
 from knarr.api.core.v1 import TopologySpreadConstraint
-from knarr.scheduler.framework import SCORE_MAX
+from knarr.scheduler.framework import POINTS, PREEMPTION, SCORE_MAX, Aspect, extends
 from knarr.scheduler.plugins import ALL
 from knarr.scheduler.plugins.resources_fit import Strategy
 
@@ -33,18 +34,27 @@ WEIGHT_MAX = 100
 SHAPE_SCORE_MAX = 10
 VERSION = "kubescheduler.config.k8s.io/v1"
 DEFAULT_NAME = "default-scheduler"
-PREEMPTION = "DefaultPreemption"
 EVERY = "*"
+
+Kinds = Sequence[type[Aspect]]
+
+
+def points_of(kinds: Kinds) -> dict[str, tuple[str, ...]]:
+    """The plugins at each point, when nothing is said of it."""
+    found = {point: tuple(kind.name for kind in kinds if extends(kind, point)) for point in POINTS}
+    return found | {"postFilter": (PREEMPTION,)}
 
 
 class Profile(msgspec.Struct, frozen=True):
     """How pods of one `schedulerName` are placed."""
 
     name: str = DEFAULT_NAME
-    filters: frozenset[str] = frozenset(plugin.name for plugin in ALL)
-    weights: Mapping[str, int] = msgspec.field(default_factory=lambda: {plugin.name: plugin.weight for plugin in ALL})
+    points: Mapping[str, Sequence[str]] = msgspec.field(default_factory=lambda: points_of(ALL))
+    """The plugins at each extension point, in their order."""
+    weights: Mapping[str, int] = msgspec.field(
+        default_factory=lambda: {plugin.name: plugin.weight for plugin in ALL if plugin.weight}
+    )
     """Of the plugins that score."""
-    preempts: bool = True
     nodes_percent: int = 0
     """Feasible nodes that are enough, in percent; 0: as many as the size of the cluster says."""
     fit: Strategy = msgspec.field(default_factory=Strategy)
@@ -77,11 +87,12 @@ class _Point(_Strict):
     disabled: list[_Plugin] = []
 
 
-class _Plugins(_Strict):
-    multi_point: _Point = msgspec.field(default_factory=_Point)
-    filter: _Point = msgspec.field(default_factory=_Point)
-    score: _Point = msgspec.field(default_factory=_Point)
-    post_filter: _Point = msgspec.field(default_factory=_Point)
+_Plugins = msgspec.defstruct(
+    "_Plugins",
+    [(point, _Point, msgspec.field(default_factory=_Point)) for point in ("multiPoint", *POINTS)],
+    forbid_unknown_fields=True,
+)
+"""What is said of each extension point."""
 
 
 class _Resource(_Strict):
@@ -133,7 +144,7 @@ class _PluginConfig(_Strict):
 class _Profile(_Strict):
     scheduler_name: str = DEFAULT_NAME
     percentage_of_nodes_to_score: int | None = None
-    plugins: _Plugins = msgspec.field(default_factory=_Plugins)
+    plugins: _Plugins = msgspec.field(default_factory=_Plugins)  # type: ignore[valid-type]
     plugin_config: list[_PluginConfig] = []
 
 
@@ -151,8 +162,8 @@ ARGS: Mapping[str, type[_FitArgs] | type[_AffinityArgs] | type[_SpreadArgs]] = {
 }
 
 
-def read_scheduler_config(path: Path) -> list[Profile]:
-    """Raises SchedulerConfigError."""
+def read_scheduler_config(path: Path, kinds: Kinds = ALL) -> list[Profile]:
+    """Raises SchedulerConfigError. `kinds` are the plugins that there are; those in ALL are enabled by default."""
     import yaml  # only who configures the scheduler pays for it
 
     try:
@@ -162,14 +173,14 @@ def read_scheduler_config(path: Path) -> list[Profile]:
     if len(content) > FILE_BYTES_MAX:
         raise SchedulerConfigError([f"{path}: larger than {FILE_BYTES_MAX} bytes"])
     try:
-        return profiles_of(yaml.safe_load(content))
+        return profiles_of(yaml.safe_load(content), kinds)
     except yaml.YAMLError as error:
         raise SchedulerConfigError([f"{path}: not YAML: {error}"]) from None
     except SchedulerConfigError as error:
         raise SchedulerConfigError([f"{path}: {problem}" for problem in error.problems]) from None
 
 
-def profiles_of(written: Any) -> list[Profile]:
+def profiles_of(written: Any, kinds: Kinds = ALL) -> list[Profile]:
     """Raises SchedulerConfigError."""
     try:
         found = msgspec.convert(written, _Configuration)
@@ -177,11 +188,17 @@ def profiles_of(written: Any) -> list[Profile]:
     except msgspec.ValidationError as error:
         raise SchedulerConfigError([str(error)]) from None
     problems = list(_problems(found))
-    for number, each in enumerate(args):
-        problems += (f"profiles[{number}].pluginConfig.{problem}" for problem in _args_problems(each))
+    for number, (profile, each) in enumerate(zip(found.profiles, args, strict=True)):
+        place = f"profiles[{number}]"
+        problems += (f"{place}.{problem}" for problem in _plugins_problems(profile.plugins, kinds))
+        problems += (f"{place}.pluginConfig.{problem}" for problem in _args_problems(each))
     if problems:
         raise SchedulerConfigError(problems)
-    return [_profile(each, found, of) for each, of in zip(found.profiles, args, strict=True)]
+    profiles = [_profile(each, found, of, kinds) for each, of in zip(found.profiles, args, strict=True)]
+    problems = list(_lacks(profiles))
+    if problems:
+        raise SchedulerConfigError(problems)
+    return profiles
 
 
 def _args_of(profile: _Profile) -> dict[str, Any]:
@@ -200,7 +217,6 @@ def _problems(found: _Configuration) -> Iterator[str]:
         yield f"profiles: must have 1 to {PROFILES_MAX} items"
     if not 0 <= found.percentage_of_nodes_to_score <= 100:
         yield "percentageOfNodesToScore: not in valid range [0-100]"
-    known = {plugin.name for plugin in ALL}
     names = [profile.scheduler_name for profile in found.profiles]
     for number, profile in enumerate(found.profiles):
         place = f"profiles[{number}]"
@@ -210,18 +226,36 @@ def _problems(found: _Configuration) -> Iterator[str]:
             yield f'{place}.schedulerName: Duplicate value: "{profile.scheduler_name}"'
         if not 0 <= (profile.percentage_of_nodes_to_score or 0) <= 100:
             yield f"{place}.percentageOfNodesToScore: not in valid range [0-100]"
-        plugins = profile.plugins
-        for point_name, point, allowed in (
-            ("multiPoint", plugins.multi_point, {*known, PREEMPTION}),
-            ("filter", plugins.filter, known),
-            ("score", plugins.score, known),
-            ("postFilter", plugins.post_filter, {PREEMPTION}),
-        ):
-            for each in (*point.enabled, *point.disabled):
-                if each.name not in allowed and not (each.name == EVERY and each in point.disabled):
-                    yield f'{place}.plugins.{point_name}: Invalid value: "{each.name}": no such plugin'
-                if not 0 <= each.weight <= WEIGHT_MAX:
-                    yield f"{place}.plugins.{point_name}: weight of {each.name}: not in valid range [0-{WEIGHT_MAX}]"
+
+
+def _plugins_problems(plugins: Any, kinds: Kinds) -> Iterator[str]:
+    there = points_of(kinds)
+    known = {PREEMPTION, *(kind.name for kind in kinds)}
+    for point, names in {"multiPoint": tuple(known), **there}.items():
+        said: _Point = getattr(plugins, point)
+        for each in (*said.enabled, *said.disabled):
+            place = f"plugins.{point}"
+            if each.name not in known and not (each.name == EVERY and each in said.disabled):
+                yield f'{place}: Invalid value: "{each.name}": no such plugin'
+            elif each in said.enabled and each.name not in names:
+                yield f'{place}: Invalid value: "{each.name}": plugin "{each.name}" does not extend {point}'
+            if not 0 <= each.weight <= WEIGHT_MAX:
+                yield f"{place}: weight of {each.name}: not in valid range [0-{WEIGHT_MAX}]"
+        enabled = [each.name for each in said.enabled]
+        for name in sorted({name for name in enabled if enabled.count(name) > 1}):
+            yield f'plugins.{point}: Duplicate value: "{name}"'
+
+
+def _lacks(profiles: Sequence[Profile]) -> Iterator[str]:
+    """What no profile can do without."""
+    for number, profile in enumerate(profiles):
+        place = f'profiles[{number}].plugins: profile with scheduler name "{profile.name}"'
+        if len(profile.points["queueSort"]) != 1:
+            yield f"{place} needs exactly one queue sort plugin"
+        elif profile.points["queueSort"] != profiles[0].points["queueSort"]:
+            yield f"{place}: all profiles must have the same queue sort plugin: they share a queue"
+        if not profile.points["bind"]:
+            yield f"{place} needs at least one bind plugin"
 
 
 def _args_problems(args: Mapping[str, Any]) -> Iterator[str]:
@@ -261,19 +295,20 @@ def _shape_problems(shape: Sequence[_ShapePoint]) -> Iterator[str]:
             yield f"{place}[{number}].utilization: utilization values must be sorted in increasing order"
 
 
-def _profile(written: _Profile, whole: _Configuration, args: Mapping[str, Any]) -> Profile:
-    plugins, default = written.plugins, Profile()
+def _profile(written: _Profile, whole: _Configuration, args: Mapping[str, Any], kinds: Kinds) -> Profile:
+    plugins: Any = written.plugins
+    default = Profile()
     fit, spread = args["NodeResourcesFit"], args["PodTopologySpread"]
     strategy = fit.scoring_strategy
     shape = strategy.requested_to_capacity_ratio.shape
     percent = written.percentage_of_nodes_to_score
-    points = {**default.weights, PREEMPTION: 0}
-    everywhere = _after(points, plugins.multi_point)
+    points = _points(written.plugins, kinds)
+    weights = {kind.name: kind.weight for kind in kinds}
+    weights |= {each.name: each.weight for each in (*plugins.multiPoint.enabled, *plugins.score.enabled) if each.weight}
     return Profile(
         name=written.scheduler_name,
-        filters=frozenset(_after(everywhere, plugins.filter)),
-        weights=_after(everywhere, plugins.score),
-        preempts=PREEMPTION in _after(everywhere, plugins.post_filter),
+        points=points,
+        weights={name: weights[name] for name in points["score"]},
         nodes_percent=whole.percentage_of_nodes_to_score if percent is None else percent,
         fit=Strategy(
             strategy.type,
@@ -287,9 +322,28 @@ def _profile(written: _Profile, whole: _Configuration, args: Mapping[str, Any]) 
     )
 
 
-def _after(weights: Mapping[str, int], point: _Point) -> dict[str, int]:
-    """Plugins and their weights, after what is said of an extension point."""
-    disabled = {each.name for each in point.disabled}
-    left = {} if EVERY in disabled else {name: weight for name, weight in weights.items() if name not in disabled}
-    defaults = Profile().weights
-    return left | {each.name: each.weight or defaults.get(each.name, 0) or 1 for each in point.enabled}
+def _points(plugins: Any, kinds: Kinds) -> dict[str, tuple[str, ...]]:
+    """The plugins at each point: those that its own list names and the rest of multiPoint, the reordered ones first."""
+    there = points_of(kinds)
+    everywhere = _merged([PREEMPTION, *(kind.name for kind in ALL)], plugins.multiPoint)
+    points = {}
+    for point in POINTS:
+        said: _Point = getattr(plugins, point)
+        disabled = {each.name for each in said.disabled}
+        common = [name for name in everywhere if name in there[point] and not disabled & {name, EVERY}]
+        own = [each.name for each in said.enabled]
+        first = [name for name in own if name in common]
+        rest = [name for name in common if name not in first]
+        points[point] = (*first, *rest, *(name for name in own if name not in first))
+    for before, point in (("preFilter", "filter"), ("preScore", "score")):  # a plugin prepares what it is asked for
+        disabled = {each.name for each in getattr(plugins, before).disabled}
+        more = [each.name for each in getattr(plugins, point).enabled if each.name not in {*disabled, *points[before]}]
+        points[before] = (*points[before], *more)
+    return points
+
+
+def _merged(names: Sequence[str], said: _Point) -> list[str]:
+    """The default ones that are left, and those that are enabled beside them."""
+    disabled = {each.name for each in said.disabled}
+    left = [name for name in names if not disabled & {name, EVERY}]
+    return left + [each.name for each in said.enabled if each.name not in left]

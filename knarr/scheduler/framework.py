@@ -9,14 +9,21 @@ same.
 A *spanning* plugin is about what is on other nodes as well. What it refuses are whole domains of a topology key
 (`barriers`), and it scores all nodes that are left at once (`scores`).
 
-An *outside* plugin decides by other objects than nodes and pods, such as volumes. It is asked anew for each pod that
-is concerned, may keep things for a pod that has its node (`reserve`), and may have its binding wait (`before_binding`).
+A *step* is about what happens to a pod before a node is looked for (`order`, `admit`) and once it has one: `reserve`
+keeps for it what others must not take, `permit` lets it go on, refuses it or has it wait, `before_binding` makes ready
+what it needs, `bind` writes that it is there, and `after_binding` hears of it. Whatever goes wrong on the way, all that
+was reserved is let go again (`unreserve`).
+
+An *outside* plugin is a step that also decides by other objects than nodes and pods, such as volumes. It is asked anew
+for each pod that is concerned.
+
+POINTS are upstream's names for all this, in upstream's order.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from msgspec import Struct
@@ -27,6 +34,25 @@ from knarr.clock import Clock
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
 
 SCORE_MAX = 100
+PERMIT_MAX_S = 900.0
+"""A pod waits at most so long for a permit, whatever a plugin asks."""
+PREEMPTION = "DefaultPreemption"
+"""The one plugin of postFilter; see knarr.scheduler.preemption."""
+POINTS: Mapping[str, str] = {
+    "queueSort": "order",
+    "preEnqueue": "admit",
+    "preFilter": "prepare",
+    "filter": "filter",
+    "postFilter": "",
+    "preScore": "prepare_score",
+    "score": "score",
+    "reserve": "reserve",
+    "permit": "permit",
+    "preBind": "before_binding",
+    "bind": "bind",
+    "postBind": "after_binding",
+}
+"""Upstream's extension points, in its order, and what they are here."""
 Pick = Callable[[Sequence[Any]], Sequence[Any]]
 """Takes from a list by place what is about the nodes that are left."""
 
@@ -60,6 +86,44 @@ class BindingRefused(Exception):
     """A pod can't be bound to its node after all; the message says why, an empty one that the pod is gone."""
 
 
+class Rejected(Exception):
+    """A step has decided that the pod must not go to its node; `plugin` is whose decision it was."""
+
+    def __init__(self, plugin: str, message: str) -> None:
+        super().__init__(message)
+        self.plugin = plugin
+
+
+class Wait(Struct, frozen=True):
+    """The answer of a permit plugin that can't say yet; then it allows or rejects the pod by `Permits`."""
+
+    timeout_s: float
+    """After which the pod is rejected."""
+
+
+class Held(Protocol):
+    """A pod that has its node and waits there for permission."""
+
+    pod: PodInfo
+    node_name: str
+
+    @property
+    def pending(self) -> Collection[str]:
+        """The plugins that it waits for."""
+
+    def allow(self, plugin: str) -> None: ...
+
+    def reject(self, plugin: str, message: str) -> None: ...
+
+
+class Permits(Protocol):
+    """The pods that wait for permission."""
+
+    def get(self, uid: str) -> Held | None: ...
+
+    def all(self) -> Sequence[Held]: ...
+
+
 class Helped(Protocol):
     """Told that pods which a plugin refused may fit now: those that use a claim (namespace/name), or all (None)."""
 
@@ -73,6 +137,7 @@ class Connections(Struct, frozen=True):
     informers: Informers
     clock: Clock
     helped: Helped
+    permits: Permits
 
 
 class Aspect:
@@ -124,12 +189,49 @@ class Spanning(Aspect):
         raise NotImplementedError
 
 
-class Outside(Aspect):
-    """One aspect of the choice of a node, about other objects than nodes and pods."""
+class Step(Aspect):
+    """What happens to a pod before it is looked at, and once it has its node. All profiles share it."""
+
+    filters = False
 
     def connect(self, to: Connections) -> Sequence[Informer[Any]]:
         """Called once, before all else; answers the caches that must be there before the first pod is placed."""
+        return ()
+
+    def order(self, pod: PodInfo, since_s: float) -> Any:
+        """What is least goes first; `since_s` is when the pod began to wait."""
         raise NotImplementedError
+
+    def admit(self, pod: PodInfo) -> str:
+        """Why the pod must not be tried yet; empty when it may."""
+        return ""
+
+    def reserve(self, pod: PodInfo, node: NodeInfo) -> None:
+        """The pod goes to the node: keep for it what others must not take. It raises Rejected."""
+
+    def unreserve(self, pod: PodInfo) -> None:
+        """It will not be bound there: nothing needs to be kept any more. May come without `reserve`."""
+
+    def permit(self, pod: PodInfo, node: NodeInfo) -> Wait | None:
+        """Whether it may go there: it may (None), not yet (Wait), or not at all: then it raises Rejected."""
+        return None
+
+    def before_binding(self, pod: PodInfo, node_name: str) -> Awaitable[None] | None:
+        """What must be waited for before the pod is bound, if anything. It raises BindingRefused."""
+        return None
+
+    async def bind(self, pod: PodInfo, node_name: str) -> bool:
+        """Write that the pod is on the node; False leaves it to the next. It raises APIError or BindingRefused."""
+        return False
+
+    def after_binding(self, pod: PodInfo, node_name: str) -> None:
+        """It is bound."""
+
+
+class Outside(Step):
+    """One aspect of the choice of a node, about other objects than nodes and pods."""
+
+    filters = True
 
     def prepare(self, pod: PodInfo) -> Any:
         """What `filter` will need; None when every node will do; a Refusal when none will, whatever it is."""
@@ -138,15 +240,15 @@ class Outside(Aspect):
     def filter(self, prepared: Any, node: NodeInfo) -> Refusal | None:
         raise NotImplementedError
 
-    def reserve(self, pod: PodInfo, node: NodeInfo) -> None:
-        """The pod goes to the node: keep for it what others must not take."""
 
-    def unreserve(self, pod: PodInfo) -> None:
-        """It is bound, or will not be: nothing needs to be kept any more. May come without `reserve`."""
-
-    def before_binding(self, pod: PodInfo, node_name: str) -> Awaitable[None] | None:
-        """What must be waited for before the pod is bound, if anything. It raises BindingRefused."""
-        return None
+def extends(kind: type[Aspect], point: str) -> bool:
+    """Whether a plugin has something to do at a point."""
+    if point in ("preFilter", "filter"):
+        return kind.filters
+    if point in ("preScore", "score"):
+        return kind.weight > 0
+    method = POINTS[point]
+    return issubclass(kind, Step) and getattr(kind, method, None) is not getattr(Step, method, None)
 
 
 class Unschedulable(Exception):

@@ -12,7 +12,7 @@ from knarr.figures import Distribution, exponential
 from knarr.scheduler.cache import Cache
 from knarr.scheduler.choice import Choice
 from knarr.scheduler.configuration import Profile
-from knarr.scheduler.framework import Aspect, Outside, Spanning
+from knarr.scheduler.framework import POINTS, PREEMPTION, Aspect, Outside, Spanning, Step
 from knarr.scheduler.plugins import ALL
 from knarr.scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from knarr.scheduler.plugins.resources_fit import ResourcesFit
@@ -31,7 +31,8 @@ class Framework:
         self,
         profile: Profile,
         cache: Cache,
-        outside: Sequence[Outside],
+        kinds: Sequence[type[Aspect]],
+        steps: Mapping[str, Step],
         events: EventRecorder,
         clock: Clock,
         *,
@@ -48,18 +49,25 @@ class Framework:
         self.spread.group_of = group_of
         self.spread.default_constraints = profile.default_constraints
         made: dict[type[Aspect], Aspect] = {InterPodAffinity: self.affinity, TopologySpread: self.spread}
-        plugins: list[Aspect] = []
-        for kind in ALL:
-            if issubclass(kind, Outside):
+        plugins: dict[str, Aspect] = {}
+        for kind in kinds:
+            if issubclass(kind, Step):
                 continue
-            plugin = made.get(kind) or kind(cache)
-            plugin.filters = plugin.filters and plugin.name in profile.filters
-            plugin.weight = profile.weights.get(plugin.name, 0) if plugin.weight else 0
+            plugin = plugins[kind.name] = made.get(kind) or kind(cache)
+            plugin.filters = kind.name in profile.points["preFilter"] and kind.name in profile.points["filter"]
+            plugin.weight = profile.weights.get(kind.name, 0) if kind.name in profile.points["preScore"] else 0
             if isinstance(plugin, ResourcesFit):
                 plugin.strategy = profile.fit
                 plugin.ignored, plugin.ignored_groups = profile.ignored, profile.ignored_groups
-            plugins.append(plugin)
-        # What is kept for a pod is kept from the pods of all profiles: these plugins are shared.
-        plugins += (plugin for plugin in outside if plugin.name in profile.filters)
-        self.choice = Choice(cache, plugins, clock.random, profile.nodes_percent)
-        self.preemption = Preemption(cache, self.choice, clock.random) if profile.preempts else None
+        self.at = {point: [steps[name] for name in profile.points[point] if name in steps] for point in POINTS}
+        """The steps at each point. What is kept for a pod is kept from the pods of all profiles: they are shared."""
+        looking = [
+            steps[name] for name in profile.points["filter"] if name in profile.points["preFilter"] and name in steps
+        ]
+        ranks = {name: rank for rank, name in enumerate(profile.points["filter"])}
+        plugins |= {each.name: each for each in looking if isinstance(each, Outside)}
+        ordered = sorted(plugins.values(), key=lambda plugin: ranks.get(plugin.name, len(ranks)))
+        self.choice = Choice(cache, ordered, clock.random, profile.nodes_percent)
+        self.preemption = (
+            Preemption(cache, self.choice, clock.random) if PREEMPTION in profile.points["postFilter"] else None
+        )

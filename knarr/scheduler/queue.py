@@ -1,15 +1,17 @@
 """The pods that wait for a node.
 
-*Active* ones are tried next, by priority, then by age. One that fits nowhere is *parked* until something happens that
-could help it, and longer after each failure (BACKOFF_MIN_S, doubled, at most BACKOFF_MAX_S), or until PARKED_MAX_S
-have passed in case something was missed.
+*Active* ones are tried next, in the order that the queueSort plugin says. One that fits nowhere is *parked* until
+something happens that could help it, and longer after each failure (BACKOFF_MIN_S, doubled, at most BACKOFF_MAX_S), or
+until PARKED_MAX_S have passed in case something was missed. One that a preEnqueue plugin doesn't admit is *gated*: it
+is parked too, and is not tried before it is admitted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from msgspec import Struct
 
@@ -26,10 +28,11 @@ class Waiting(Struct):
     """A pod that waits."""
 
     pod: PodInfo
-    order: tuple[int, float, int]
+    order: tuple[Any, int]
     failures: int = 0
     failed_s: float = 0.0
     parked: bool = False
+    gated: bool = False
     plugins: frozenset[str] = frozenset()
     """Those that refused it."""
     message: str = ""
@@ -38,11 +41,14 @@ class Waiting(Struct):
 class SchedulingQueue:
     """Waiting pods by key."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, order: Callable[[PodInfo, float], Any], gate: Callable[[PodInfo], str]) -> None:
+        """`gate` names the plugin that doesn't admit a pod, if there is one."""
         self._clock = clock
+        self._order = order
+        self._gate = gate
         self._waiting: dict[str, Waiting] = {}
         self._parked: dict[str, Waiting] = {}
-        self._active: list[tuple[tuple[int, float, int], str]] = []
+        self._active: list[tuple[tuple[Any, int], str]] = []
         self._timers = WorkQueue(clock)
         self._added = asyncio.Event()
         self._number = 0
@@ -50,7 +56,7 @@ class SchedulingQueue:
     def add(self, pod: PodInfo) -> None:
         """A new pod, or one that changed so that it may fit now."""
         self._number += 1
-        waiting = Waiting(pod, (-pod.priority, self._clock.monotonic_s(), self._number))
+        waiting = Waiting(pod, (self._order(pod, self._clock.monotonic_s()), self._number))
         self._waiting[pod.key] = waiting
         self._activate(waiting)
 
@@ -97,10 +103,12 @@ class SchedulingQueue:
     def counts(self) -> dict[str, int]:
         """How many are to be tried next, wait for their backoff, and wait for something to happen."""
         parked = self._parked.values()
-        unschedulable = sum(1 for each in parked if each.plugins)
+        gated = sum(1 for each in parked if each.gated)
+        unschedulable = sum(1 for each in parked if each.plugins) - gated
         return {
             "active": len(self._waiting) - len(parked),
-            "backoff": len(parked) - unschedulable,
+            "backoff": len(parked) - unschedulable - gated,
+            "gated": gated,
             "unschedulable": unschedulable,
         }
 
@@ -116,7 +124,12 @@ class SchedulingQueue:
                     self._activate(waiting)
 
     def _activate(self, waiting: Waiting) -> None:
-        waiting.parked = False
+        gate = self._gate(waiting.pod)
+        waiting.parked = waiting.gated = bool(gate)
+        if gate:
+            waiting.plugins = frozenset((gate,))
+            self._parked[waiting.pod.key] = waiting
+            return
         self._parked.pop(waiting.pod.key, None)
         heapq.heappush(self._active, (waiting.order, waiting.pod.key))
         self._added.set()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -16,10 +16,8 @@ from msgspec.structs import replace
 from knarr.api.apps.v1 import ReplicaSet, StatefulSet
 from knarr.api.core.pod_state import is_terminal
 from knarr.api.core.v1 import (
-    Binding,
     Namespace,
     Node,
-    ObjectReference,
     Pod,
     PodCondition,
     ReplicationController,
@@ -28,7 +26,6 @@ from knarr.api.core.v1 import (
 from knarr.api.core.volume_matching import claims_of
 from knarr.api.errors import APIError, NotFound
 from knarr.api.meta.owners import controller_of, selector_for
-from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.policy.v1 import PodDisruptionBudget
 from knarr.api.selectors import Selector, selector_of_labels
 from knarr.client.client import Client
@@ -36,9 +33,11 @@ from knarr.client.events import EventRecorder
 from knarr.client.informer import Informer, Informers, key_of
 from knarr.clock import Clock, utc
 from knarr.figures import Figure
+from knarr.scheduler.binding import Bindings, Course, Write
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
 from knarr.scheduler.configuration import DEFAULT_NAME, Profile
-from knarr.scheduler.framework import BindingRefused, Connections, Outside, Unschedulable
+from knarr.scheduler.framework import Aspect, Connections, Step, Unschedulable
+from knarr.scheduler.permits import HeldPods
 from knarr.scheduler.plugins import ALL
 from knarr.scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from knarr.scheduler.plugins.topology_spread import TopologySpread
@@ -58,21 +57,26 @@ class Scheduler:
     """Binds pods whose `schedulerName` is that of a profile to nodes. `run` works until cancelled."""
 
     def __init__(
-        self, client: Client, informers: Informers, clock: Clock, profiles: Sequence[Profile] = (Profile(),)
+        self,
+        client: Client,
+        informers: Informers,
+        clock: Clock,
+        profiles: Sequence[Profile] = (Profile(),),
+        plugins: Sequence[type[Aspect]] = ALL,
     ) -> None:
         self._client = replace(client, field_manager="kube-scheduler")
         self._clock = clock
         self._cache = Cache()
-        self._queue = SchedulingQueue(clock)
-        self._outside = [plugin(self._cache) for plugin in ALL if issubclass(plugin, Outside)]
-        self._tasks: asyncio.TaskGroup | None = None
-        to = Connections(self._client, informers, clock, self._helped)
-        self._connected: list[Informer[Any]] = [each for plugin in self._outside for each in plugin.connect(to)]
+        steps = {plugin.name: plugin(self._cache) for plugin in plugins if issubclass(plugin, Step)}
+        self._permits = HeldPods(clock)
+        to = Connections(self._client, informers, clock, self._helped, self._permits)
+        self._connected: list[Informer[Any]] = [each for step in steps.values() for each in step.connect(to)]
         self._frameworks = {
             profile.name: Framework(
                 profile,
                 self._cache,
-                self._outside,
+                plugins,
+                steps,
                 EventRecorder(client, clock, profile.name),
                 clock,
                 group_of=self._group_of,
@@ -80,8 +84,11 @@ class Scheduler:
             )
             for profile in profiles
         }
+        (sort,) = next(iter(self._frameworks.values())).at["queueSort"]
+        self._queue = SchedulingQueue(clock, sort.order, self._gate)
+        self._bindings = Bindings(self._client, clock, self._cache, self._queue, self._permits, self._not_bound)
         self._preemptions = 0
-        self._writes: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(WRITES_MAX)
+        self._writes: asyncio.Queue[Write] = asyncio.Queue(WRITES_MAX)
         self._nodes = informers.of(Node)
         self._pods = informers.of(Pod)
         self._services = informers.of(Service)
@@ -109,7 +116,7 @@ class Scheduler:
         for informer in caches:
             await informer.synced.wait()
         async with asyncio.TaskGroup() as group:
-            self._tasks = group
+            self._bindings.run_in(group)
             for name, framework in self._frameworks.items():
                 group.create_task(framework.events.run(), name=f"{name} events")
             group.create_task(self._queue.run_timers(), name="scheduler timers")
@@ -156,7 +163,7 @@ class Scheduler:
         text = "Attempts to make room for a pod by ending others."
         yield Figure("counter", "scheduler_preemption_attempts_total", text, (), {(): self._preemptions})
 
-    def _place(self, waiting: Waiting) -> Callable[[], Awaitable[None]]:
+    def _place(self, waiting: Waiting) -> Write:
         """Decide about one pod; what is to be written comes back."""
         pod = waiting.pod
         try:
@@ -165,13 +172,12 @@ class Scheduler:
             self._queue.park(waiting, refusal.plugins or frozenset({"nodes"}))
             return self._make_room(waiting, refusal)
         self._cache.withdraw(pod.key)
-        for plugin in self._outside:
-            plugin.reserve(pod, node)
-        self._cache.assume(pod, node.name)
-        self._came(pod)
-        return lambda: self._bind(waiting, node.name)
+        write = self._bindings.begin(waiting, node, self._framework(pod))
+        if not waiting.parked:
+            self._came(pod)
+        return write
 
-    def _make_room(self, waiting: Waiting, refusal: Unschedulable) -> Callable[[], Awaitable[None]]:
+    def _make_room(self, waiting: Waiting, refusal: Unschedulable) -> Write:
         """Let others give way to a pod that fits nowhere, if that would help; what is to be written comes back."""
         pod = waiting.pod
         spec, message = pod.pod.spec, refusal.message()
@@ -189,7 +195,7 @@ class Scheduler:
         candidate = preemption.candidate(pod, refusal.curable, Budgets(self._budgets.all()))
         if candidate is None:
             self._cache.withdraw(pod.key)
-            return lambda: self._refuse(waiting, message)
+            return lambda: self._refuse(waiting, message, nominated="")
         outranked = self._cache.outranked(candidate.node.name, pod)
         for each in outranked:
             self._cache.withdraw(each.key)
@@ -212,59 +218,16 @@ class Scheduler:
             except Exception:
                 log.exception("a write of the scheduler failed")
 
-    async def _bind(self, waiting: Waiting, node_name: str) -> None:
-        """Bind it, at once or when what it needs is there; others don't wait for that."""
-        steps = [plugin.before_binding(waiting.pod, node_name) for plugin in self._outside]
-        before = [step for step in steps if step is not None]
-        if not before:
-            await self._bind_now(waiting, node_name)
-            return
-        assert self._tasks
-        self._tasks.create_task(self._bind_after(before, waiting, node_name), name=f"binding {waiting.pod.key}")
-
-    async def _bind_after(self, before: Sequence[Awaitable[None]], waiting: Waiting, node_name: str) -> None:
-        try:
-            await asyncio.gather(*before)
-        except BindingRefused as refusal:
-            self._not_bound(waiting, str(refusal))
-        except Exception as error:
-            log.exception("%s: preparing its binding failed", waiting.pod.key)
-            self._not_bound(waiting, f"binding rejected: {error}")
-        else:
-            await self._bind_now(waiting, node_name)
-
-    def _not_bound(self, waiting: Waiting, message: str) -> None:
-        """The choice came to nothing: the pod is placed anew, after a while."""
-        for plugin in self._outside:
-            plugin.unreserve(waiting.pod)
-        self._cache.forget(waiting.pod)
-        if message:
-            self._events_of(waiting.pod.pod).warning(waiting.pod.pod, "FailedScheduling", message)
-        self._queue.park(waiting)
-
-    async def _bind_now(self, waiting: Waiting, node_name: str) -> None:
-        pod = waiting.pod.pod
-        metadata = pod.metadata
-        name, namespace = metadata.name or "", metadata.namespace
-        binding = Binding(
-            metadata=ObjectMeta(name=name, namespace=namespace, uid=metadata.uid),
-            target=ObjectReference(kind="Node", name=node_name),
-        )
-        try:
-            await self._client.post(Pod, name, namespace, "binding", binding)
-        except APIError as error:
-            if isinstance(error, NotFound):
-                self._not_bound(waiting, "")
-                self._queue.remove(waiting.pod.key)
-                return
-            log.warning("%s: binding to %s failed: %s", waiting.pod.key, node_name, error)
-            self._not_bound(waiting, f"binding rejected: {error}")
-            return
-        for plugin in self._outside:
-            plugin.unreserve(waiting.pod)
-        if self._queue.get(waiting.pod.key) is waiting:
-            self._queue.remove(waiting.pod.key)
-        self._events_of(pod).normal(pod, "Scheduled", f"Successfully assigned {namespace}/{name} to {node_name}")
+    def _not_bound(self, course: Course, plugin: str | None, message: str) -> Write:
+        """The choice came to nothing: others may have the node, and the pod is placed anew."""
+        waiting = course.waiting
+        self._freed(course.node_name)
+        self._queue.park(waiting, frozenset() if plugin is None else frozenset((plugin,)))
+        if not message or self._queue.get(waiting.pod.key) is not waiting:
+            return _nothing
+        if plugin is None:
+            return lambda: self._refuse(waiting, message, nominated="", reason="SchedulerError")
+        return lambda: self._refuse(waiting, f"0/1 nodes are available: 1 {message}.", nominated="")
 
     async def _preempt(
         self, waiting: Waiting, candidate: Candidate, outranked: Sequence[PodInfo], message: str
@@ -307,11 +270,14 @@ class Scheduler:
             return False
         return True
 
-    async def _refuse(self, waiting: Waiting, message: str, nominated: str = "") -> None:
-        """Tell why it has no node, and which one it waits for, if others give way there."""
+    async def _refuse(
+        self, waiting: Waiting, message: str, nominated: str | None = None, reason: str = "Unschedulable"
+    ) -> None:
+        """Tell why it has no node, and which one it waits for, if others give way there ("": none any more)."""
         pod = waiting.pod.pod
         self._events_of(pod).warning(pod, "FailedScheduling", message)
-        if waiting.message == message and not nominated:
+        before = (pod.status.nominated_node_name if pod.status else None) or ""
+        if waiting.message == message and nominated in (None, before):
             return
         waiting.message = message
         old = next((c for c in pod.status.conditions if c.type == "PodScheduled"), None) if pod.status else None
@@ -319,14 +285,14 @@ class Scheduler:
         condition = PodCondition(
             type="PodScheduled",
             status="False",
-            reason="Unschedulable",
+            reason=reason,
             message=message,
             observed_generation=pod.metadata.generation,
             last_transition_time=old.last_transition_time if old and old.status == "False" else now,
         )
         status: dict[str, Any] = {"conditions": [condition]}
-        if nominated:
-            status["nominatedNodeName"] = nominated
+        if nominated not in (None, before):
+            status["nominatedNodeName"] = nominated or None
         if not await self._patch_status(pod, status):
             waiting.message = ""
 
@@ -350,26 +316,36 @@ class Scheduler:
         pod = new or old
         assert pod is not None
         key = key_of(pod)
+        if old is not None and new is not None and old.metadata.uid != new.metadata.uid:
+            self._drop(key, old.metadata.uid)
         if new is None:
-            self._drop(key)
+            self._drop(key, pod.metadata.uid)
             self._freed(self._cache.pod_gone(key))
         elif is_terminal(new) or (new.spec and new.spec.node_name):
-            self._drop(key)
+            self._drop(key, pod.metadata.uid)
             known = self._cache.is_known(key)
             if self._cache.pod_changed(new):
                 self._freed((new.spec.node_name if new.spec else None) or "")
             if not known:
                 self._came(PodInfo(new))
         elif _name_of(new) not in self._frameworks or not _is_to_be_scheduled(new):
-            self._drop(key)
+            self._drop(key, pod.metadata.uid)
         elif not self._cache.is_assumed(key) or (old and old.metadata.uid != new.metadata.uid):
             self._cache.pod_changed(new)
             self._consider(key, new)
 
-    def _drop(self, key: str) -> None:
+    def _drop(self, key: str, uid: str | None) -> None:
         """It needs no node, or no more."""
         self._queue.remove(key)
         self._cache.withdraw(key)
+        held = self._permits.get(uid or "")
+        if held is not None:
+            held.reject("", "removed")
+
+    def _gate(self, pod: PodInfo) -> str:
+        """The plugin that doesn't let it be tried yet."""
+        steps = self._framework(pod).at["preEnqueue"]
+        return next((step.name for step in steps if step.admit(pod)), "")
 
     def _consider(self, key: str, pod: Pod) -> None:
         """A pod without a node: new, or changed in a way that may help it."""
@@ -448,7 +424,11 @@ def _name_of(pod: Pod) -> str:
 
 
 def _is_to_be_scheduled(pod: Pod) -> bool:
-    return pod.spec is not None and pod.metadata.deletion_timestamp is None and not pod.spec.scheduling_gates
+    return pod.spec is not None and pod.metadata.deletion_timestamp is None
+
+
+async def _nothing() -> None:
+    """Nothing is to be written."""
 
 
 def _asks_the_same(before: Pod, after: Pod) -> bool:

@@ -175,6 +175,12 @@ LEASES = "kube-node-lease"
         (does("create", "leases", LEASES, "", "coordination.k8s.io"), True),
         (does("get", "leases", "default", "me", "coordination.k8s.io"), False),
         (does("list", "leases", LEASES, "", "coordination.k8s.io"), False),
+        (does("list", "leases", "kube-system", "", "coordination.k8s.io"), True),
+        (does("patch", "leases", "kube-system", "data-plane.me", "coordination.k8s.io"), True),
+        (does("patch", "leases", "kube-system", "edge.me", "coordination.k8s.io"), True),
+        (does("patch", "leases", "kube-system", "data-plane.other", "coordination.k8s.io"), False),
+        (does("get", "leases", "kube-system", "kube-scheduler", "coordination.k8s.io"), False),
+        (does("deletecollection", "leases", "kube-system", "", "coordination.k8s.io"), False),
         (does("update", "csinodes", "", "me", "storage.k8s.io"), True),
         (does("update", "csinodes", "", "other", "storage.k8s.io"), False),
         (does("create", "serviceaccounts/token", name="robot"), True),
@@ -332,6 +338,18 @@ async def test_a_node_holds_its_own_lease() -> None:
         await door.done("POST", place, lease, user=ME)
         status, refused = await door("POST", place, lease | {"metadata": {"name": "other"}}, user=ME)
         assert (status, "with the same name as the requesting node" in refused["message"]) == (403, True)
+
+
+async def test_a_node_holds_the_leases_of_its_own_data_planes() -> None:
+    async with open_door() as door:
+        place = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
+        lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
+        await door.done("POST", place, lease | {"metadata": {"name": "data-plane.me"}}, user=ME)
+        for name in ("data-plane.other", "kube-scheduler", "me"):
+            status, _ = await door("POST", place, lease | {"metadata": {"name": name}}, user=ME)
+            assert status == 403, name
+        status, _ = await door("PATCH", f"{place}/data-plane.me", {}, content_type=STRATEGIC, user=OTHER)
+        assert status == 403
 
 
 async def _token(door: Door, who: Any, **bound: str) -> tuple[int, Any]:

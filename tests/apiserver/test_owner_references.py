@@ -20,7 +20,7 @@ async def opened(*, on: bool) -> Door:
     settings = Settings(access=AccessSettings(owner_references=on))
     door.server = APIServer(door.store, built_in(), door.clock, settings, tokens=door.tokens)
     door.client = Client(InProcessTransport(door.server), door.server.registry, ADMINISTRATOR)
-    await bootstrap(door.client, "10.96.0.0/16", "10.96.0.10", "127.0.0.1", 6443)
+    await bootstrap(door.client, ["10.96.0.0/16"], ["10.96.0.10"], "127.0.0.1", 6443)
     maker = role("maker", rule("get create update", "configmaps"), namespace="default")
     deleter = role("deleter", rule("delete", "configmaps"), namespace="default")
     finalizer = role("finalizer", rule("update", "configmaps/finalizers", names="owner"), namespace="default")

@@ -63,7 +63,7 @@ async def gone(loops: Loops, name: str) -> bool:
 
 def test_a_second_range_gives_addresses_until_it_is_deleted_and_stays_while_they_are_used() -> None:
     async def scenario(loops: Loops) -> None:
-        await bootstrap(loops.client, "10.96.0.0/16", "10.96.0.10", "127.0.0.1", 6443)
+        await bootstrap(loops.client, ["10.96.0.0/16"], ["10.96.0.10"], "127.0.0.1", 6443)
         assert await ready(loops, "kubernetes") == ("True", "")
         await loops.client.create(made("more", "10.1.0.0/29"))
 

@@ -93,6 +93,30 @@ def test_a_young_container_that_is_asked_for_all_the_time_soon_has_a_window_afte
     run(scenario)
 
 
+def test_who_asks_in_step_with_the_measuring_has_a_window_after_the_start_as_soon(tmp_path: Path) -> None:
+    """An autoscaler that looks every 2 s, as often as is measured, and each time just before."""
+
+    async def scenario(clock: VirtualClock) -> None:
+        runtime = SimRuntime(clock, behaviour=lambda sandbox, container: Behaviour(cpu_cores=1.0))
+        cluster = NodeCluster(clock, runtime, hollow_config(tmp_path))
+        async with cluster.running():
+            measurements = Measurements(runtime, clock, hollow=False)
+            await measurements.usage()
+            measuring = asyncio.create_task(measurements.run())
+            await clock.sleep(1.0)
+            await cluster.pod("web")
+            await cluster.until(lambda: cluster.ready("web"))
+            ready_s = clock.time_s()
+            await clock.sleep(ASKED_RESOLUTION_S - 1.5)
+            for _ in range(4):
+                last = (await measurements.usage()).pods[0].containers["main"]
+                await clock.sleep(ASKED_RESOLUTION_S)
+            assert last.at_s - last.window_s > ready_s
+            measuring.cancel()
+
+    run(scenario)
+
+
 def test_a_node_that_is_asked_at_its_very_start_has_an_answer_a_second_later(tmp_path: Path) -> None:
     async def scenario(clock: VirtualClock) -> None:
         measurements = Measurements(SimRuntime(clock), clock, hollow=False)

@@ -12,11 +12,13 @@ from knarr.cli.scheduling import profiles
 from knarr.config import Config, ConfigError
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
 from knarr.scheduler.configuration import Profile, SchedulerConfigError, profiles_of
+from knarr.scheduler.plugins import ALL
 from knarr.scheduler.plugins.resources_fit import ResourcesFit, Strategy
 from tests.cluster import Cluster, simulate
 from tests.scheduler.test_choice import node, pod
 from tests.scheduler.test_scheduler import SMALL, node_of, scheduled
 from tests.scheduler.test_scheduler import pod as cluster_pod
+from tests.scheduler.test_steps import Gang, OwnBinder
 
 
 def configuration(*profiles: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -31,9 +33,7 @@ def fit_args(**args: Any) -> list[dict[str, Any]]:
 def test_a_profile_that_says_nothing_is_the_default_one() -> None:
     (found,) = profiles_of(configuration({}))
     default = Profile()
-    assert (found.name, found.preempts, found.fit) == (default.name, default.preempts, default.fit)
-    assert found.filters >= default.filters
-    assert {name: found.weights[name] for name in default.weights} == default.weights
+    assert found == default
 
 
 def test_plugins_go_and_come_back_with_another_weight() -> None:
@@ -47,9 +47,26 @@ def test_plugins_go_and_come_back_with_another_weight() -> None:
     }
     (found,) = profiles_of(configuration({"plugins": plugins}))
     assert found.weights == {"NodeResourcesFit": 7, "TaintToleration": 3}
-    assert "NodePorts" not in found.filters
-    assert "NodeResourcesFit" in found.filters
-    assert not found.preempts
+    assert "NodePorts" not in found.points["filter"]
+    assert "NodeResourcesFit" in found.points["filter"]
+    assert found.points["postFilter"] == ()
+
+
+def test_the_plugins_of_a_point_are_asked_in_the_order_in_which_they_are_enabled() -> None:
+    plugins = {
+        "multiPoint": {"enabled": [{"name": "Gang"}]},
+        "filter": {"enabled": [{"name": "NodePorts"}]},
+        "bind": {"disabled": [{"name": "*"}], "enabled": [{"name": "Own"}, {"name": "DefaultBinder"}]},
+    }
+    (found,) = profiles_of(configuration({"plugins": plugins}), (*ALL, Gang, OwnBinder))
+    assert found.points["filter"][:2] == ("NodePorts", "NodeUnschedulable")
+    assert found.points["filter"].count("NodePorts") == 1
+    assert found.points["bind"] == ("Own", "DefaultBinder")
+    assert found.points["permit"] == found.points["reserve"][1:] == ("Gang",)
+    assert found.points["queueSort"] == ("PrioritySort",)
+    (found,) = profiles_of(configuration({}), (*ALL, Gang, OwnBinder))
+    assert found.points["permit"] == ()  # a plugin that is only there is not used
+    assert found.points["bind"] == ("DefaultBinder",)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +79,24 @@ def test_plugins_go_and_come_back_with_another_weight() -> None:
             'profiles[1].schedulerName: Duplicate value: "a"',
         ),
         (configuration({"plugins": {"score": {"enabled": [{"name": "Own"}]}}}), 'plugins.score: Invalid value: "Own"'),
-        (configuration({"plugins": {"bind": {}}}), "unknown field `bind`"),
+        (configuration({"plugins": {"permits": {}}}), "unknown field `permits`"),
+        (
+            configuration({"plugins": {"permit": {"enabled": [{"name": "NodePorts"}]}}}),
+            'profiles[0].plugins.permit: Invalid value: "NodePorts": plugin "NodePorts" does not extend permit',
+        ),
+        (configuration({"plugins": {"bind": {"enabled": [{"name": "Own"}]}}}), 'bind: Invalid value: "Own": no such'),
+        (
+            configuration({"plugins": {"bind": {"disabled": [{"name": "DefaultBinder"}]}}}),
+            'profile with scheduler name "default-scheduler" needs at least one bind plugin',
+        ),
+        (
+            configuration({"plugins": {"queueSort": {"disabled": [{"name": "*"}]}}}),
+            "needs exactly one queue sort plugin",
+        ),
+        (
+            configuration({"plugins": {"score": {"enabled": [{"name": "ImageLocality"}] * 2}}}),
+            'plugins.score: Duplicate value: "ImageLocality"',
+        ),
         (configuration({"pluginConfig": [{"name": "ImageLocality"}]}), "ImageLocality takes no args here"),
         (configuration({"pluginConfig": fit_args(scoringStrategy={"type": "Other"})}), "Invalid enum value 'Other'"),
         (

@@ -67,7 +67,7 @@ def test_a_pod_that_fits_nowhere_is_told_why_and_placed_as_soon_as_it_fits() -> 
         figures = {figure.name.removeprefix("scheduler_"): figure.values for figure in cluster.scheduler.figures()}
         assert figures["schedule_attempts_total"]["default-scheduler", "scheduled"] == 3
         assert figures["schedule_attempts_total"]["default-scheduler", "unschedulable"] >= 1
-        assert figures["pending_pods"] == {("active",): 0, ("backoff",): 0, ("unschedulable",): 1}
+        assert figures["pending_pods"] == {("active",): 0, ("backoff",): 0, ("gated",): 0, ("unschedulable",): 1}
         freed = node_of(cluster, "big-1")
         await cluster.client.delete(Pod, "big-1", "default")
         await cluster.until(lambda: node_of(cluster, "late") == freed, within_s=1)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from knarr.api.authentication.v1 import TokenRequest
+from knarr.api.coordination import data_planes
 from knarr.api.coordination.v1 import Lease
 from knarr.api.core.v1 import Node, PersistentVolumeClaim, Pod, ServiceAccount
 from knarr.api.decode import decoder
@@ -180,6 +181,8 @@ class NodeRestriction:
             raise refusal(attributes, "node requested token bound to a pod scheduled on a different node")
 
     async def _lease(self, node: str, attributes: Attributes) -> None:
+        if attributes.namespace == data_planes.NAMESPACE and name_of(attributes) in data_planes.leases_of(node):
+            return
         if attributes.namespace != LEASES_NAMESPACE:
             raise refusal(attributes, f'can only access leases in the "{LEASES_NAMESPACE}" system namespace')
         if name_of(attributes) != node:

@@ -221,6 +221,7 @@ class VolumeBinding(Outside):
                 # What comes from the caches from here on shows the annotation, or its having been taken back.
             async with self._clock.timeout(BIND_S_MAX):
                 await self._all_bound(pod, decision, node_name)
+            self.unreserve(pod)  # the claims say by themselves now what they have
         except APIError as error:
             raise BindingRefused(f'running PreBind plugin "{NAME}": binding volumes: {error}') from error
         except TimeoutError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from ipaddress import ip_network
 from typing import Any, cast
 
 import msgspec
@@ -76,12 +77,12 @@ class Asking:
 class Door(Asking):
     """An API server of its own."""
 
-    def __init__(self, nodes: Any = None, service_cidr: str = "10.96.0.0/16") -> None:
+    def __init__(self, nodes: Any = None, service_cidrs: Sequence[str] = ("10.96.0.0/16",)) -> None:
         clock = SystemClock(seed=1)
         self.store = MemoryStore()
         self.clock = clock
         self.tokens = Tokens(self.store, clock, ec.generate_private_key(ec.SECP256R1()), ISSUER, [ISSUER])
-        settings = Settings(service_cidr=service_cidr)
+        settings = Settings(service_cidrs=service_cidrs)
         super().__init__(APIServer(self.store, built_in(), clock, settings, tokens=self.tokens, nodes=nodes))
         self.client = Client(InProcessTransport(self.server), self.server.registry, ADMINISTRATOR)
 
@@ -108,9 +109,9 @@ class Events:
 @asynccontextmanager
 async def open_door(nodes: Any = None, **settings: Any) -> AsyncIterator[Door]:
     door = Door(nodes, **settings)
-    cidr = door.server.settings.service_cidr
-    prefix = cidr.rpartition(".")[0]
-    await bootstrap(door.client, cidr, f"{prefix}.10", "127.0.0.1", 6443)
+    ranges = door.server.settings.service_cidrs
+    dns = [str(ip_network(each)[10]) for each in ranges]
+    await bootstrap(door.client, ranges, dns, "127.0.0.1", 6443)
     await door.done("POST", "/api/v1/namespaces/default/serviceaccounts", account("default"))
     yield door
     await door.store.close()

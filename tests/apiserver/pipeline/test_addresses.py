@@ -61,7 +61,7 @@ async def test_a_service_whose_address_object_was_deleted_can_go(door: Door) -> 
 
 
 async def test_a_ready_range_gives_addresses_when_the_first_is_full() -> None:
-    async with open_door(service_cidr="10.96.0.0/28") as door:
+    async with open_door(service_cidrs=["10.96.0.0/28"]) as door:
         for number in range(12):
             await door.done("POST", SERVICES, service(f"s{number}"))
         assert (await door("POST", SERVICES, service("more")))[0] == 500

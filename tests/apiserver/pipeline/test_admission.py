@@ -120,7 +120,7 @@ async def test_node_ports_are_given_chosen_kept_and_released(door: Door) -> None
 
 
 async def test_concurrent_services_never_share_an_address_and_use_up_the_range() -> None:
-    async with open_door(service_cidr="10.96.0.0/27") as door:
+    async with open_door(service_cidrs=["10.96.0.0/27"]) as door:
         free = 30 - len(await addresses(door))
         results = await asyncio.gather(*(door("POST", SERVICES, service(f"s{i}")) for i in range(free + 3)))
         made = [data["spec"]["clusterIP"] for status, data in results if status == 201]

@@ -270,7 +270,7 @@ async def test_the_store_and_what_is_made_at_the_start_have_checks_of_their_own(
     )
     finished()
     assert await health(door, "/livez") == (200, "ok")
-    await bootstrap(door.client, "10.96.0.0/16", "10.96.0.10", "127.0.0.1", 6443, door.server.health)
+    await bootstrap(door.client, ["10.96.0.0/16"], ["10.96.0.10"], "127.0.0.1", 6443, door.server.health)
     _, text = await health(door, "/healthz", verbose="")
     assert "[+]poststarthook/scheduling/bootstrap-system-priority-classes ok" in text
     assert await health(door, "/livez/etcd") == (200, "ok")

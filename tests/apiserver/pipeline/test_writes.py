@@ -204,6 +204,14 @@ async def test_a_binding_puts_a_pod_on_a_node_once(door: Door) -> None:
     assert (await door("POST", f"{PODS}/web/binding", binding))[0] == 409
 
 
+async def test_a_pod_that_is_bound_is_no_longer_nominated(door: Door) -> None:
+    made = await door.done("POST", PODS, pod("web"))
+    await door.done("PUT", f"{PODS}/web/status", made | {"status": {"nominatedNodeName": "n1"}})
+    await door("POST", f"{PODS}/web/binding", {"metadata": {"name": "web"}, "target": {"name": "n1"}})
+    bound = await door.done("GET", f"{PODS}/web")
+    assert (bound["spec"]["nodeName"], bound["status"].get("nominatedNodeName")) == ("n1", None)
+
+
 async def test_unknown_fields_warn_or_are_refused_as_asked(door: Door) -> None:
     body = config_map("a") | {"datta": {"x": "1"}}
     answer = await door.ask("POST", CONFIG_MAPS, body)

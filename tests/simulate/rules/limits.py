@@ -106,8 +106,6 @@ class Placement(Rule):
             return
         if change.old is not None and change.old.spec.node_name:
             return
-        if not self.past.certain:
-            return
         node = self.state.get(Node, change.new.spec.node_name)
         if node is None:
             return

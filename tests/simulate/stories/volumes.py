@@ -232,7 +232,7 @@ class KeeperStory(StatefulSetStory):
     async def play(self) -> None:
         self.retention = {key: self.chance.choice(("Retain", "Delete")) for key in ("whenScaled", "whenDeleted")}
         self.by_hand: set[int] = set()
-        """Ordinals whose pods a user has deleted: when the set shrinks just then, nobody notes that the claim goes too."""
+        """Ordinals whose pods a user has deleted: if the set shrinks just then, nobody notes that the claim goes too."""
         await super().play()
 
     async def create(self, kind: type[Any], written: dict[str, Any]) -> None:

@@ -1,0 +1,55 @@
+"""What a user has configured about load balancers, read into the loop and its provider."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+
+from knarr.client.client import Client
+from knarr.client.controller import Controller
+from knarr.client.informer import Informers
+from knarr.clock import Clock
+from knarr.config import Config, ConfigError
+from knarr.edge.loadbalancer import LoadBalancers
+from knarr.edge.providers.contract import Provider
+from knarr.edge.providers.local import Local, Pool, parse_pools
+
+KUBELET_PORT = 10250
+
+
+def load_balancers(
+    config: Config, client_of: Callable[[str], Client], informers: Informers, clock: Clock
+) -> list[Controller]:
+    """The loop; none where no load balancers are wanted. Raises ConfigError."""
+    provider = provider_of(config, informers)
+    if provider is None:
+        return []
+    return [LoadBalancers(client_of(LoadBalancers.name), informers, clock, provider, config.cluster_name)]
+
+
+def provider_of(config: Config, informers: Informers) -> Provider | None:
+    """The provider that is configured; a new one gets a line here. A cloud's is imported only where it is used."""
+    if config.load_balancer == "none":
+        return None
+    if config.load_balancer == "local":
+        return Local(informers, pools(config), {(config.listen_port, "TCP"), (KUBELET_PORT, "TCP")})
+    raise ConfigError([f"loadBalancer: there is no provider {config.load_balancer!r} yet"])
+
+
+def pools(config: Config) -> tuple[Pool, ...]:
+    """Raises ConfigError."""
+    try:
+        found = parse_pools(config.load_balancer_pools)
+    except ValueError as error:
+        raise ConfigError([f"loadBalancerPools: {error}"]) from None
+    for cidr in (*config.cluster_cidrs, *config.service_cidrs):
+        network = ipaddress.ip_network(cidr)
+        for pool in found:
+            if network.network_address in pool or pool.first in network:
+                raise ConfigError([f"loadBalancerPools: {pool} overlaps {cidr}, the range of pods or Services"])
+    return found
+
+
+def check(config: Config) -> None:
+    """Tell what is wrong before anything starts. Raises ConfigError."""
+    pools(config)

@@ -1,0 +1,176 @@
+"""One node's parts, as they run in `knarr up` and on machines that joined it. A new part of a node goes in here.
+
+    open       pod network and container runtime, which find again what still runs from last time
+    assemble   what works for the API's objects, given a client and informers: agent, service proxy (and how
+               far it has come), DNS
+    serve      the cluster's DNS, on its Service's address
+    close      all of it, with or without what it put into the kernel
+
+`NodeParts` is a node with real containers, `HollowParts` one on which nothing really runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from knarr.cli import machine, teardown
+from knarr.cli.life import Loop
+from knarr.cli.machine import NodeSettings
+from knarr.client.client import Client
+from knarr.client.informer import Informers
+from knarr.clock import Clock
+from knarr.config import Config
+from knarr.network.acknowledgement import Acknowledgement
+from knarr.network.dns.server import DnsServer, host_resolvers
+from knarr.network.proxy.service_proxy import ServiceProxy
+from knarr.node.agent import NodeAgent
+from knarr.node.backend import NodeBackend
+from knarr.node.config import NodeConfig
+from knarr.node.runtime.contract import Runtime
+from knarr.node.runtime.sim import SimRuntime
+
+DNS_PORT = 53
+
+
+class Parts(Protocol):
+    """What a process needs of a node."""
+
+    name: str
+    runtime: Runtime
+    backend: NodeBackend
+    """For who asks for logs and streams; after `assemble`."""
+
+    async def open(self) -> None: ...
+
+    def assemble(self, client: Client, informers: Informers) -> list[tuple[str, Loop]]:
+        """Answers what is to run, by name. `client` is the node's own; `informers` are their owner's to run."""
+
+    async def serve(self) -> None:
+        """After `assemble`."""
+
+    async def close(self, *, keep: bool) -> list[str]:
+        """When no loop runs any more. Without `keep` nothing stays in the kernel; answers what could not be removed."""
+
+
+class NodeParts:
+    """A node with real containers."""
+
+    def __init__(self, settings: NodeSettings, clock: Clock) -> None:
+        self.settings = settings
+        self.name = settings.name
+        self._clock = clock
+        self.network = machine.pod_network(settings, clock)
+        self._oci = machine.oci_runtime(settings, clock, self.network)
+        self.runtime: Runtime = self._oci
+        self._closing: list[Callable[[], Awaitable[None]]] = []
+        """What else is to be closed, in the order of opening."""
+
+    async def open(self) -> None:
+        await self.network.start()
+        await self.runtime.start()
+        await self.network.retain([sandbox.id for sandbox in await self.runtime.sandboxes()])
+
+    def assemble(self, client: Client, informers: Informers) -> list[tuple[str, Loop]]:
+        settings = self.settings
+        config = NodeConfig(
+            name=settings.name,
+            root=settings.data_path / "node",
+            log_root=settings.data_path / "logs",
+            internal_ip=settings.internal_ip,
+            pod_cidr=settings.pod_cidrs[0],
+            cluster_dns=settings.cluster_dns,
+            cluster_domain=settings.cluster_domain,
+        )
+        agent = NodeAgent(client, self._clock, self.runtime, config, informers, self.network)
+        self.backend = NodeBackend(agent, self.runtime)
+        proxy = ServiceProxy(
+            informers,
+            self._clock,
+            node_name=settings.name,
+            cluster_cidrs=settings.cluster_cidrs,
+            mode=settings.proxy_mode,
+            own_addresses=settings.cluster_dns,
+            table=settings.service_table,
+        )
+        # Its rules go, or stay, with everything else in the kernel.
+        self._closing.append(lambda: proxy.close(remove=False))
+        acknowledgement = Acknowledgement(client, informers, self._clock, proxy, node_name=settings.name)
+        self._dns = DnsServer(
+            informers,
+            self._clock,
+            listen=[(address, DNS_PORT) for address in settings.cluster_dns],
+            forward=host_resolvers(),
+            domain=settings.cluster_domain,
+        )
+        return [
+            (f"node {self.name}", agent.run),
+            ("service proxy", proxy.run),
+            (acknowledgement.name, acknowledgement.run),
+        ]
+
+    async def serve(self) -> None:
+        """The node takes the DNS Service's addresses as its own."""
+        for address in self.settings.cluster_dns:
+            await self.network.add_node_address(address)
+        await self._dns.start()
+        self._closing.append(self._dns.close)
+
+    async def close(self, *, keep: bool) -> list[str]:
+        while self._closing:
+            await self._closing.pop()()
+        left = [] if keep else await teardown.remove_all(self.settings, self._oci, self._clock)
+        await self._oci.close()
+        if keep:
+            await self.network.close(remove=False)
+            return left
+        return left + await teardown.remove_network(self.network)
+
+
+class HollowParts:
+    """A node on which nothing really runs, and that has no network."""
+
+    def __init__(self, config: NodeConfig, clock: Clock) -> None:
+        self.name = config.name
+        self._config = config
+        self._clock = clock
+        self.runtime: Runtime = SimRuntime(clock, config.pod_cidr)
+
+    async def open(self) -> None:
+        await self.runtime.start()
+
+    def assemble(self, client: Client, informers: Informers) -> list[tuple[str, Loop]]:
+        agent = NodeAgent(client, self._clock, self.runtime, self._config, informers)
+        self.backend = NodeBackend(agent, self.runtime)
+        return [(f"node {self.name}", agent.run)]
+
+    async def serve(self) -> None:
+        return
+
+    async def close(self, *, keep: bool) -> list[str]:
+        await self.runtime.close()
+        return []
+
+
+def parts_of(config: Config, clock: Clock) -> list[Parts]:
+    """The nodes of `knarr up`: one with real containers, or as many hollow ones as are wanted."""
+    if config.runtime == "oci":
+        return [NodeParts(machine.node_settings(config), clock)]
+    names = [f"{config.node_name}-{number}" for number in range(config.sim_nodes)]
+    return [
+        HollowParts(_hollow(config, config.node_name if config.sim_nodes == 1 else name, ranges[0]), clock)
+        for name, ranges in zip(names, config.node_ranges, strict=True)
+    ]
+
+
+def _hollow(config: Config, name: str, pod_cidr: str) -> NodeConfig:
+    return NodeConfig(
+        name=name,
+        root=config.data_path / "node",
+        log_root=config.data_path / "logs",
+        internal_ip=config.advertise_address,
+        pod_cidr=pod_cidr,
+        cluster_dns=tuple(config.cluster_dns_addresses),
+        cluster_domain=config.cluster_domain,
+        hollow=True,
+    )
