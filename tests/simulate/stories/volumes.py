@@ -232,7 +232,7 @@ class KeeperStory(StatefulSetStory):
     async def play(self) -> None:
         self.retention = {key: self.chance.choice(("Retain", "Delete")) for key in ("whenScaled", "whenDeleted")}
         self.by_hand: set[int] = set()
-        """Ordinals whose pods a user has deleted: if the set shrinks just then, nobody notes that the claim goes too."""
+        """Ordinals whose pods a user has deleted: if the set shrinks then, nobody notes that its claim goes too."""
         await super().play()
 
     async def create(self, kind: type[Any], written: dict[str, Any]) -> None:
@@ -254,7 +254,9 @@ class KeeperStory(StatefulSetStory):
         if not wanted <= claims.keys():
             yield f"{self.name} has claims for {sorted(claims)}, not for {sorted(wanted)}"
         gone = "whenScaled" if self.there else "whenDeleted"
-        if self.retention[gone] == "Delete" and claims.keys() - self.by_hand - wanted:
+        # A claim that came, and its pod did not before the set was made smaller, stays, as upstream.
+        sure = not (self.world.odds.uncertain or self.world.odds.refused)
+        if sure and self.retention[gone] == "Delete" and claims.keys() - self.by_hand - wanted:
             yield f"{self.name} keeps the claims of {sorted(claims.keys() - wanted)}, and {gone} is Delete"
         volumes = {each.spec.claim_ref.uid for each in self.world.state.all(PersistentVolume)}
         for ordinal, claim in claims.items():
