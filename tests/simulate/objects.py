@@ -112,6 +112,10 @@ def is_parallel(stateful_set: StatefulSet) -> bool:
     return stateful_set.spec.pod_management_policy == "Parallel"
 
 
+def is_on_delete(workload: Any) -> bool:
+    return bool(workload.spec.update_strategy) and workload.spec.update_strategy.type == "OnDelete"
+
+
 def _rolling(workload: Any) -> Any:
     return workload.spec.update_strategy.rolling_update if workload.spec.update_strategy else None
 

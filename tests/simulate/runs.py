@@ -200,7 +200,10 @@ class _Run:
 def _kinds(chance: random.Random, only: str) -> list[type[Story]]:
     kinds = chance.sample(STORIES, chance.choice((1, 1, 2)))
     if only:
-        return [kind for kind in dict.fromkeys(STORIES) if _name(kind) == only]
+        by_name = {_name(kind): kind for kind in STORIES}
+        if only not in by_name:
+            raise ValueError(f"no story {only}; there are {', '.join(sorted(by_name))}")
+        return [by_name[only]]
     alone = [kind for kind in kinds if kind.alone]
     return alone[:1] or kinds
 

@@ -11,11 +11,13 @@ away again. The bounds are worked out here anew, not by the product's own functi
 from __future__ import annotations
 
 from tests.simulate.rules.jobs import Counting
-from tests.simulate.rules.limits import Budgets, Placement, Quotas
+from tests.simulate.rules.limits import Budgets, Disruptions, Placement, Preemption, Quotas
+from tests.simulate.rules.nodes import Taints
 from tests.simulate.rules.owners import Adoption, Collection, Metadata
 from tests.simulate.rules.rule import Broken, Past, Rule
 from tests.simulate.rules.scaling import Rollbacks, Scaling
-from tests.simulate.rules.schedules import Schedules
+from tests.simulate.rules.schedules import Expiry, Schedules
+from tests.simulate.rules.services import Addresses, Endpoints
 from tests.simulate.rules.volumes import Retention, Volumes
 from tests.simulate.rules.workloads import Daemons, Ordinals, Replicas, Rollouts
 from tests.simulate.world import Change, State
@@ -35,11 +37,17 @@ RULES: tuple[type[Rule], ...] = (
     Scaling,
     Counting,
     Schedules,
+    Expiry,
     Budgets,
+    Endpoints,
+    Addresses,
+    Taints,
     Volumes,
     Retention,
     Quotas,
     Placement,
+    Preemption,
+    Disruptions,
 )
 
 

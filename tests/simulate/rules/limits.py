@@ -6,15 +6,9 @@ from knarr.api.apps.v1 import Deployment, StatefulSet
 from knarr.api.core.v1 import Node, Pod, ResourceQuota
 from knarr.api.policy.v1 import PodDisruptionBudget
 from knarr.api.quantity import parse_quantity
-from tests.simulate.objects import (
-    is_going,
-    is_ready,
-    is_terminal,
-    replicas_of,
-    request,
-    selects,
-)
-from tests.simulate.rules.rule import Broken, Past, Rule
+from knarr.simulate.clock import START_S
+from tests.simulate.objects import is_going, is_ready, is_terminal, node_name, replicas_of, request, selects
+from tests.simulate.rules.rule import Broken, Past, Rule, is_deletion
 from tests.simulate.world import Change, State
 
 
@@ -118,3 +112,37 @@ class Placement(Rule):
             asked, there = sum(request(pod, name) for pod in here), parse_quantity(node.status.allocatable[name])
             if asked > there:
                 raise Broken(f"{node.metadata.name}: {name} {float(asked):g} of {float(there):g}")
+
+
+class Preemption(Rule):
+    """The scheduler sends nobody away but for a pod that matters more, and that does not wait in patience."""
+
+    kinds = (Pod,)
+
+    def check(self, change: Change) -> None:
+        if change.part != "scheduler" or not is_deletion(change):
+            return
+        victim = change.old
+        if not any(self._may_preempt(pod, victim, change) for pod in self.state.all(Pod)):
+            raise Broken(f"{victim.metadata.name} was sent away, and nobody who waits matters more")
+
+    def _may_preempt(self, pod: Pod, victim: Pod, change: Change) -> bool:
+        matters = (pod.spec.priority or 0) > (victim.spec.priority or 0)
+        waits = any(not node_name(each) for each in self.past.known(pod, change.now_s))
+        return matters and waits and pod.spec.preemption_policy != "Never"
+
+
+class Disruptions(Rule):
+    """That a pod is said to go is taken back only after two minutes in which nobody has deleted it."""
+
+    kinds = (Pod,)
+
+    def check(self, change: Change) -> None:
+        old, new = change.old, change.new
+        if change.part != "stale-disruption-controller" or old is None or new is None:
+            return
+        for before in old.status.conditions:
+            if before.type == "DisruptionTarget" and before.status == "True":
+                age_s = START_S + change.now_s - before.last_transition_time.timestamp()
+                if age_s < 120:
+                    raise Broken(f"taken back after {age_s:.0f} s")

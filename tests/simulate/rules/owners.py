@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from knarr.api.apps.v1 import DaemonSet, Deployment, ReplicaSet, StatefulSet
+from knarr.api.apps.v1 import ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet
 from knarr.api.batch.v1 import Job
+from knarr.api.core.v1 import Pod
 from tests.simulate.objects import (
     is_going,
     is_pod_of_job,
@@ -14,6 +15,9 @@ from tests.simulate.objects import (
 )
 from tests.simulate.rules.rule import AT_ONCE_S, Broken, Past, Rule
 from tests.simulate.world import Change, State
+
+SELECTED = (Pod, ReplicaSet, ControllerRevision)
+"""What is adopted by labels."""
 
 
 class Metadata(Rule):
@@ -123,7 +127,12 @@ class Adoption(Rule):
             going_s = change.now_s - self.past.deleted_s(owner)
             if going_s > self.past.flight_s:
                 raise Broken(f"adopted by an owner that is on its way out for {going_s:.1f} s")
-        if owner is None or not getattr(owner.spec, "selector", None) or is_pod_of_job(new):
+        if (
+            owner is None
+            or change.kind not in SELECTED
+            or not getattr(owner.spec, "selector", None)
+            or is_pod_of_job(new)
+        ):
             return
         if not any(selects(version, new) for version in self.past.known(owner, change.now_s)):
             raise Broken(f"{owner.metadata.name} does not select it")

@@ -96,3 +96,8 @@ class Rule:
         uid = owner_uid(obj)
         found = self.state.by_uid.get(uid) if uid else None
         return found if isinstance(found, kind) else None
+
+
+def is_deletion(change: Change) -> bool:
+    """Somebody asked for it to go, or took it away at once."""
+    return change.old is not None and not is_going(change.old) and (change.new is None or is_going(change.new))

@@ -10,7 +10,7 @@ from typing import Any
 from knarr.api.batch.v1 import CronJob, Job
 from knarr.simulate.clock import START_S
 from tests.simulate.objects import is_going, job_end, owner_uid
-from tests.simulate.rules.rule import Broken, Past, Rule
+from tests.simulate.rules.rule import Broken, Past, Rule, is_deletion
 from tests.simulate.world import Change, State
 
 SCHEDULED = "batch.kubernetes.io/cronjob-scheduled-timestamp"
@@ -99,6 +99,24 @@ class Schedules(Rule):
         left = [each for each in siblings if job_end(each) == ended and not is_going(each)]
         if len(left) < least and all(each.spec.concurrency_policy != "Replace" for each in known):
             raise Broken(f"removed, though {least} are to be kept and {len(left)} are left")
+
+
+class Expiry(Rule):
+    """A Job that goes after its time has ended, and for so long."""
+
+    kinds = (Job,)
+
+    def check(self, change: Change) -> None:
+        if change.part != "ttl-after-finished-controller" or not is_deletion(change):
+            return
+        job = change.old
+        ttl_s = min(each.spec.ttl_seconds_after_finished or 0 for each in self.past.known(job, change.now_s))
+        ends = [each.last_transition_time for each in job.status.conditions if each.type in ("Complete", "Failed")]
+        if not ends:
+            raise Broken("deleted before it has ended")
+        age_s = START_S + change.now_s - ends[0].timestamp()
+        if age_s < ttl_s:
+            raise Broken(f"deleted {age_s:.1f} s after its end, not {ttl_s}")
 
 
 def scheduled_s(job: Any) -> float:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from knarr.api.apps.v1 import DaemonSet, Deployment, ReplicaSet, StatefulSet
-from knarr.api.core.v1 import Node, Pod
+from knarr.api.core.v1 import Node, Pod, ReplicationController
 from tests.simulate.objects import (
     available_for_s,
     bare_template,
     daemon_bounds,
     is_going,
+    is_on_delete,
     is_parallel,
     is_recreate,
     is_terminal,
@@ -109,14 +110,15 @@ class Rollouts(Rule):
 
 
 class Replicas(Rule):
-    """A ReplicaSet makes no pod more than it is told to, where it knows of those that it made."""
+    """A ReplicaSet or ReplicationController makes no pod more than it is to, where it knows of those that it made."""
 
     kinds = (Pod,)
 
     def check(self, change: Change) -> None:
-        if change.part != "replicaset-controller" or change.old is not None or not self.past.certain:
+        owning = {"replicaset-controller": ReplicaSet, "replication-controller": ReplicationController}
+        if change.part not in owning or change.old is not None or not self.past.certain:
             return
-        replica_set = self.owner_of(ReplicaSet, change.new)
+        replica_set = self.owner_of(owning[change.part], change.new)
         if replica_set is None:
             return
         pods = [pod for pod in self.pods_of(replica_set) if not is_going(pod) and not is_terminal(pod)]
@@ -170,6 +172,8 @@ class Ordinals(Rule):
 
     def _deleted(self, known: list[StatefulSet], pod: Pod, change: Change) -> None:
         ordinal = ordinal_of(pod)
+        if all(is_on_delete(each) and ordinal in ordinals(each) for each in known):
+            raise Broken("deleted, and its update strategy is OnDelete")
         others = [each for each in self.pods_of(known[0]) if each.metadata.uid != pod.metadata.uid]
         if any(is_parallel(each) and ordinal not in ordinals(each) for each in known):
             return  # all that are too many may go at once
@@ -236,6 +240,8 @@ class Daemons(Rule):
         here = node_of(change.old)
         if here not in nodes or sum(node_of(pod) == here for pod in pods):
             return  # it goes because it is one too many
+        if all(is_on_delete(each) for each in known):
+            raise Broken("deleted, and its update strategy is OnDelete")
         served = {node_of(pod) for pod in pods if self.past.was_available(pod, change.now_s)}
         lost = {
             node_of(pod)

@@ -6,14 +6,17 @@ does it; `wrong` tells what is not yet as declared: after the faults have stoppe
 
 from __future__ import annotations
 
-from tests.simulate.stories.jobs import JobStory
-from tests.simulate.stories.limits import BudgetStory, CrowdStory, QuotaStory
+from tests.simulate.stories.access import AggregationStory
+from tests.simulate.stories.jobs import EndingStory, JobStory
+from tests.simulate.stories.limits import BudgetStory, CrowdStory, PriorityStory, QuotaStory
+from tests.simulate.stories.nodes import NodeStory
 from tests.simulate.stories.owners import NamespaceStory, OwnersStory
 from tests.simulate.stories.scaling import AutoscalerStory, RollbackStory
 from tests.simulate.stories.schedules import CronJobStory
+from tests.simulate.stories.services import ServiceStory
 from tests.simulate.stories.story import Story
 from tests.simulate.stories.volumes import KeeperStory, VolumeStory
-from tests.simulate.stories.workloads import DaemonSetStory, DeploymentStory, StatefulSetStory
+from tests.simulate.stories.workloads import ControllerStory, DaemonSetStory, DeploymentStory, StatefulSetStory
 
 STORIES: tuple[type[Story], ...] = (
     DeploymentStory,
@@ -24,6 +27,12 @@ STORIES: tuple[type[Story], ...] = (
     JobStory,
     JobStory,
     CronJobStory,
+    EndingStory,
+    PriorityStory,
+    ControllerStory,
+    AggregationStory,
+    NodeStory,
+    ServiceStory,
     VolumeStory,
     KeeperStory,
     AutoscalerStory,

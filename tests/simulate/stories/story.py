@@ -91,6 +91,13 @@ class Story:
                 except APIError as error:
                     self.tell(f"the node could not say so: {error}")
 
+    async def replace_old(self, image: str) -> None:
+        """Pods are replaced only when they are deleted: those with another image, once all know which it is to be."""
+        await self.world.clock.sleep(ADOPTED_S)
+        for pod in self.own(Pod):
+            if pod.spec.containers[0].image != image:
+                await self.delete(Pod, name=pod.metadata.name or "")
+
     def tell(self, what: str) -> None:
         self.log.append(f"{self.world.clock.monotonic_s():8.3f} {self.name}: {what}")
 

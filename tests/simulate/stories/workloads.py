@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from knarr.api.apps.v1 import ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet
-from knarr.api.core.v1 import Node, Pod
+from knarr.api.core.v1 import Node, Pod, ReplicationController
 from tests.simulate.objects import is_going, node_name, owner_uid
 from tests.simulate.stories.story import ADOPTED_S, BAD, GOOD, KNOWN_S, POLICIES, Story
 
@@ -117,6 +117,42 @@ class DeploymentStory(Story):
             yield f"{self.name} keeps {len(sizes)} ReplicaSets"
 
 
+class ControllerStory(Story):
+    """A ReplicationController: scaled, troubled, deleted."""
+
+    kinds = (ReplicationController,)
+
+    async def play(self) -> None:
+        chance = self.chance
+        self.replicas, self.there = chance.randint(1, 4), True
+        spec = {"replicas": self.replicas, "selector": {"app": self.name}, "template": self.template("one")}
+        await self.create(ReplicationController, {"spec": spec | {"minReadySeconds": chance.choice((0, 2))}})
+        for _ in range(chance.randint(1, 4)):
+            await self.rest()
+            await chance.choice((self._scale, self._scale, self.trouble_a_pod, self._end))()
+            if not self.there:
+                return
+
+    async def _scale(self) -> None:
+        self.replicas = self.chance.randint(0, 5)
+        await self.patch(ReplicationController, {"spec": {"replicas": self.replicas}})
+
+    async def _end(self) -> None:
+        self.there = False
+        await self.delete(ReplicationController, self.chance.choice(POLICIES[:2]))
+
+    def wrong(self) -> Iterator[str]:
+        if not self.there:
+            yield from self.nothing_left(Pod)
+            return
+        controller = self.get(ReplicationController)
+        if self.images().total() != self.replicas or len(self.own(Pod)) != self.replicas:
+            yield f"{self.name} has {dict(self.images())} ({len(self.own(Pod))} pods), not {self.replicas}"
+        status = controller.status
+        if [status.replicas or 0, status.available_replicas or 0] != [self.replicas] * 2:
+            yield f"the status of {self.name} says {status.replicas}, {status.available_replicas}"
+
+
 class StatefulSetStory(Story):
     kinds = (StatefulSet,)
 
@@ -139,6 +175,9 @@ class StatefulSetStory(Story):
             "minReadySeconds": chance.choice((0, 0, 1)),
             "revisionHistoryLimit": chance.choice((0, 1, 10)),
         }
+        self.on_delete = chance.random() < 0.2
+        if self.on_delete:
+            spec["updateStrategy"] = {"type": "OnDelete"}
         self.spec = spec
         await self.create(StatefulSet, {"spec": spec})
         for _ in range(chance.randint(1, 4)):
@@ -147,6 +186,9 @@ class StatefulSetStory(Story):
             if not self.there:
                 return
         await self.rest()
+        if self.on_delete:
+            await self.replace_old(self.image)
+            return
         self.partition = 0
         await self.patch(StatefulSet, {"spec": {"updateStrategy": {"rollingUpdate": {"partition": 0}}}})
 
@@ -186,7 +228,7 @@ class StatefulSetStory(Story):
         counts = [status.replicas, status.ready_replicas, status.updated_replicas, status.available_replicas]
         if [count or 0 for count in counts] != [self.replicas] * 4:
             yield f"the status of {self.name} says {counts}"
-        if status.current_revision != status.update_revision:
+        if status.current_revision != status.update_revision and not self.on_delete:
             yield f"{self.name} is between two revisions"
 
 
@@ -207,12 +249,17 @@ class DaemonSetStory(Story):
             "minReadySeconds": chance.choice((0, 0, 2)),
             "revisionHistoryLimit": chance.choice((0, 1, 10)),
         }
+        self.on_delete = chance.random() < 0.2
+        if self.on_delete:
+            spec["updateStrategy"] = {"type": "OnDelete"}
         await self.create(DaemonSet, {"spec": spec})
         for _ in range(chance.randint(1, 3)):
             await self.rest()
             await chance.choice((self._roll, self._roll, self.trouble_a_pod, self._end))()
             if not self.there:
                 return
+        if self.on_delete:
+            await self.replace_old(self.image)
 
     async def _roll(self) -> None:
         self.image = self.chance.choice(GOOD if self.chance.random() < 0.8 else BAD)
