@@ -78,6 +78,9 @@ def play(seed: int, only: str = "", *, trace: bool = False) -> Outcome:
         run(main, seed)
     except Stalled as stalled:
         outcome.broken.append(f"stalled: {stalled}")
+    except Exception as error:
+        logging.getLogger("tests.simulate").exception("seed %d ended", seed)
+        outcome.broken.append(f"the run ended: {error!r}")
     finally:
         if collecting:
             gc.enable()

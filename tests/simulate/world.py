@@ -126,6 +126,7 @@ ALWAYS_OBSERVED: tuple[type[Any], ...] = (
     ReplicationController,
     ResourceQuota,
     Service,
+    ServiceAccount,
     StatefulSet,
 )
 OBSERVED = (
@@ -141,7 +142,7 @@ OBSERVED = (
     ServiceCIDR,
     StorageClass,
 )
-KINDS = (*ALWAYS_OBSERVED, Binding, Event, Lease, ServiceAccount)
+KINDS = (*ALWAYS_OBSERVED, Binding, Event, Lease)
 """What every cluster serves; the rest only where a story is about it, as the loops watch all that there is."""
 WORKERS = 3
 """Keys that a loop works on at once: few, as there are few."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from knarr.api.apps.v1 import Deployment
-from knarr.api.core.v1 import Namespace, Node, Pod, ResourceQuota
+from knarr.api.core.v1 import Namespace, Node, Pod, ResourceQuota, ServiceAccount
 from knarr.api.errors import APIError, NotFound
 from knarr.api.policy.v1 import Eviction, PodDisruptionBudget
 from knarr.api.quantity import parse_quantity
@@ -90,12 +90,21 @@ class QuotaStory(DeploymentStory):
         await self._create()
         for _ in range(chance.randint(1, 3)):
             await self.rest()
-            await chance.choice((self._scale, self._loose, self.trouble_a_pod))()
+            await chance.choice((self._scale, self._loose, self.trouble_a_pod, self._lose_account))()
         self.replicas = self.limit
         for pod in self.world.state.all(Pod, self.namespace):
             if not owner_uid(pod):
                 await self.delete(Pod, name=pod.metadata.name)
         await self.patch(Deployment, {"spec": {"replicas": self.replicas}})
+
+    async def _lose_account(self) -> None:
+        """Every namespace has one of this name; it comes again."""
+        await self.delete(ServiceAccount, name="default")
+
+    def wrong(self) -> Iterator[str]:
+        yield from super().wrong()
+        if self.world.state.get(ServiceAccount, f"{self.namespace}/default") is None:
+            yield f"{self.namespace} has no ServiceAccount"
 
     async def _loose(self) -> None:
         """Pods of nobody, all at once."""

@@ -258,7 +258,7 @@ class KeeperStory(StatefulSetStory):
         sure = not (self.world.odds.uncertain or self.world.odds.refused)
         if sure and self.retention[gone] == "Delete" and claims.keys() - self.by_hand - wanted:
             yield f"{self.name} keeps the claims of {sorted(claims.keys() - wanted)}, and {gone} is Delete"
-        volumes = {each.spec.claim_ref.uid for each in self.world.state.all(PersistentVolume)}
+        volumes = {each.spec.claim_ref.uid for each in self.world.state.all(PersistentVolume) if each.spec.claim_ref}
         for ordinal, claim in claims.items():
             if claim.status.phase == "Bound" and claim.metadata.uid not in volumes:
                 yield f"the claim of {ordinal} has no volume"
