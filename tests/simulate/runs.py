@@ -126,7 +126,7 @@ class _Run:
         outcome.stories = [_name(type(story)) for story in self.stories]
         self.chance = chance
         flight_s = 2.0 if odds.slow or odds.uncertain else 0.1
-        past = Past(slack_s, flight_s, certain=not odds.uncertain, prompt=not odds.late)
+        past = Past(slack_s, flight_s, not odds.uncertain, prompt=not odds.late, crashed_s=self.world.crashed_s)
         self.invariants = Invariants(self.world.state, past)
 
     async def play(self) -> None:

@@ -45,7 +45,8 @@ class Counting(Rule):
             self.succeeded[job_uid].setdefault(uid, change.now_s)
         elif phase(pod) == "Failed" or is_going(pod) or change.new is None:
             self.failed[job_uid].add(uid)
-        if change.new is None and is_terminal(pod) and not is_over(job) and not is_going(job):
+        counts = change.new is None and is_terminal(pod) and not is_over(job) and not is_going(job)
+        if counts and not job.spec.pod_failure_policy:  # which may say that a failure does not count
             counted = job.status.uncounted_terminated_pods if job.status else None
             listed = {*(counted.succeeded if counted else ()), *(counted.failed if counted else ())}
             tally = ((job.status.succeeded or 0) + (job.status.failed or 0) if job.status else 0) + len(listed)

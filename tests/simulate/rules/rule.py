@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,8 @@ class Past:
     certain: bool
     prompt: bool
     """Caches are never late."""
+    crashed_s: Mapping[str, float]
+    """When each part went down last: then it forgot what it had written itself, and its caches may not show yet."""
     versions: dict[str, deque[tuple[float, Any]]] = field(default_factory=lambda: defaultdict(deque))
     """By uid: when each version ended, and the version; the present one is not among them."""
     available_s: dict[str, float] = field(default_factory=dict)
@@ -40,8 +42,13 @@ class Past:
     gone_s: dict[str, float] = field(default_factory=dict)
     """By uid: when it was deleted for good."""
 
+    made_s: dict[str, float] = field(default_factory=dict)
+    """By uid: when it came."""
+
     def note(self, change: Change) -> None:
         old, new = change.old, change.new
+        if new is not None:
+            self.made_s.setdefault(new.metadata.uid, change.now_s)
         if old is not None:
             versions = self.versions[old.metadata.uid]
             versions.append((change.now_s, old))
@@ -67,8 +74,11 @@ class Past:
 
     def known_to_all(self, obj: Any, now_s: float) -> bool:
         """It was made so long ago that everybody has seen it."""
-        versions = self.versions.get(obj.metadata.uid or "")
-        return bool(versions) and versions[0][0] < now_s - self.slack_s
+        return self.made_s[obj.metadata.uid] < now_s - self.slack_s
+
+    def may_have_forgotten(self, part: str, obj: Any, now_s: float) -> bool:
+        """A part that went down after it had made this."""
+        return not self.known_to_all(obj, now_s) and self.crashed_s.get(part, -1.0) >= self.made_s[obj.metadata.uid]
 
     def deleted_s(self, obj: Any) -> float:
         """When it was asked to go."""

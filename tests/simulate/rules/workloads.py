@@ -60,7 +60,11 @@ class Rollouts(Rule):
                 raise Broken(f"{sibling.metadata.name} has the same template")
 
     def _surge(self, known: list[Deployment], siblings: list[ReplicaSet], new: ReplicaSet, change: Change) -> None:
-        total = sum(each.spec.replicas or 0 for each in siblings if each.spec)
+        total = sum(
+            each.spec.replicas or 0
+            for each in siblings
+            if each is new or not self.past.may_have_forgotten(change.part, each, change.now_s)
+        )
         most = max(replicas_of(each) + surge_and_unavailable(each)[0] for each in known)
         if total > most:
             raise Broken(f"{total} replicas wanted, at most {most}")
@@ -187,6 +191,8 @@ class Ordinals(Rule):
             and each.metadata.uid in self.ours
             # Of a Parallel set those that are too many go beside the others.
             and not (parallel and any(ordinal_of(each) not in ordinals(version) for version in known))
+            # One that went for its update is not waited for, when it has become too many, as the last is.
+            and not any({ordinal, ordinal_of(each)}.isdisjoint(ordinals(version)) for version in known)
         ]
         if len(out) >= allowed:
             raise Broken(f"deleted while {out} are still going, {allowed} at once")

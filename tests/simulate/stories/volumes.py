@@ -158,8 +158,9 @@ class VolumeStory(Story):
         volumes = {each.metadata.name: each for each in state.all(PersistentVolume)}
         for name, claim in claims.items():
             yield from self._wrong_claim(name, claim, volumes)
+        everybodys = {each.metadata.uid: each for each in state.all(PersistentVolumeClaim)}
         for name, volume in volumes.items():
-            yield from _wrong_volume(name, volume, claims)
+            yield from _wrong_volume(name, volume, everybodys)
         if self.world.folders.there != {name for name in volumes if name.startswith("pvc-")}:
             yield f"there are the folders {sorted(self.world.folders.there)}"
         for pod in self.own(Pod):
@@ -204,9 +205,8 @@ WAITS = "WaitForFirstConsumer"
 
 def _wrong_volume(name: str, volume: Any, claims: dict[str, Any]) -> Iterator[str]:
     reference = volume.spec.claim_ref
-    claim = claims.get(reference.name) if reference else None
-    lives = claim is not None and claim.metadata.uid == reference.uid
-    if lives and claim is not None and claim.spec.volume_name == name:
+    claim = claims.get(reference.uid) if reference else None
+    if claim is not None and claim.spec.volume_name == name:
         return
     if name.startswith("pvc-"):
         yield f"volume {name} is left"
