@@ -201,7 +201,7 @@ class _Run:
 
 
 def _kinds(chance: random.Random, only: str) -> list[type[Story]]:
-    kinds = chance.sample(STORIES, chance.choice((1, 1, 2)))
+    kinds = chance.sample(STORIES, chance.choice((1, 1, 1, 2)))
     if only:
         by_name = {_name(kind): kind for kind in STORIES}
         if only not in by_name:

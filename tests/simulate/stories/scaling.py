@@ -31,7 +31,7 @@ class AutoscalerStory(DeploymentStory):
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": self.name},
             "metrics": [chance.choice(_metrics(target, self.name))],
         } | self._bounds()
-        if chance.random() < 0.75:
+        if chance.random() < 0.9:
             spec["behavior"] = {"scaleUp": self._rules((0, 0, 6)), "scaleDown": self._rules((0, 10, 20))}
         await self.create(HorizontalPodAutoscaler, {"spec": spec})
         for _ in range(chance.randint(2, 5)):
