@@ -51,7 +51,7 @@ class Measured:
 
     def processor_s(self) -> float:
         """Processor time that its processes have used."""
-        return sum(_processor_s(pid) for pid in self.processes)
+        return sum(processor_s(pid) for pid in self.processes)
 
 
 @contextmanager
@@ -162,7 +162,7 @@ def _user(access: Access, authority: Path) -> Access:
     return replace(access, certificate_pem=pair.certificate_pem, key_pem=pair.key_pem)
 
 
-def _processor_s(pid: int) -> float:
+def processor_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -28,7 +28,9 @@ NODE_PREFIX_LENGTHS = {4: 24, 6: 64}
 SERVICE_PREFIX_LENGTHS = {4: (12, 28), 6: (64, 124)}
 """The largest and the smallest range of cluster IPs by family; IPv6 as KEP-1880 has it."""
 FAMILIES_MAX = 2
+DNS_PORT = 53
 EXAMPLE = {4: "10.96.0.0/16", 6: "fd00:96::/112"}
+DRAIN_TIMEOUT_S_MAX = 300
 OPTIONAL_ADMISSION_PLUGINS = ("OwnerReferencesPermissionEnforcement",)
 CONFIG_FILE_BYTES_MAX = 1 << 20
 
@@ -99,8 +101,27 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
         Meta(description="address of the cluster's DNS service, inside the service range; one, or one of each family"),
     ] = "10.96.0.10"
     cluster_domain: Annotated[str, Meta(description="domain that names in the cluster end in")] = "cluster.local"
+    dns_forward: Annotated[
+        str,
+        Meta(description="resolvers for names outside of the cluster, separated by commas; default: this machine's"),
+    ] = ""
+    dns_stub_domains: Annotated[
+        str,
+        Meta(description="domains with resolvers of their own: corp.example=10.0.0.53+10.0.0.54:5353,acme.test=…"),
+    ] = ""
     node_port_range: Annotated[str, Meta(description="ports for NodePort services, first-last")] = "30000-32767"
+    nodeport_addresses: Annotated[
+        str,
+        Meta(
+            description="where node ports are answered: primary (the node's own addresses) and ranges, separated by "
+            "commas; default: primary,127.0.0.0/8 with nftables, everywhere with iptables"
+        ),
+    ] = ""
     bridge_name: Annotated[str, Meta(description="network interface that joins the pods of this machine")] = "knarr0"
+    drain_timeout: Annotated[
+        int,
+        Meta(description="seconds that pods wait for data planes at most, before their end and into service; 0: none"),
+    ] = 10
     token_auth_file: Annotated[
         str, Meta(description='file of static tokens, lines of token,user,uid,"group1,group2"')
     ] = ""
@@ -127,6 +148,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     cluster_name: Annotated[str, Meta(description="name of the cluster, on what is made for it in a cloud")] = (
         "kubernetes"
     )
+    ingress_class: Annotated[
+        Literal["default", "named", "none"],
+        Meta(description="the IngressClass knarr: the default one, one to be named, or no Ingress served at all"),
+    ] = "default"
+    ingress_http_port: Annotated[int, Meta(description="port for Ingress over HTTP; 0: none")] = 80
+    ingress_https_port: Annotated[int, Meta(description="port for Ingress over HTTPS; 0: none")] = 443
+    ingress_metrics_port: Annotated[int, Meta(description="port on loopback for Envoy's metrics; 0: none")] = 0
     verbosity: Annotated[int, Meta(description="0 says what a user needs, 2 each step, 4 each request")] = 0
 
     @property
@@ -156,6 +184,27 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     @property
     def cluster_dns_addresses(self) -> list[str]:
         return _listed(self.cluster_dns)
+
+    @property
+    def node_port_addresses(self) -> list[str]:
+        """Where node ports are answered; empty for the mode's default."""
+        return _listed(self.nodeport_addresses)
+
+    @property
+    def dns_resolvers(self) -> list[tuple[str, int]]:
+        """Address and port of each resolver that is set; none means those of this machine."""
+        return [resolver(each) for each in _listed(self.dns_forward)]
+
+    @property
+    def dns_stub_resolvers(self) -> dict[str, list[tuple[str, int]]]:
+        """By domain. ValueError when that isn't what is set."""
+        found = {}
+        for each in _listed(self.dns_stub_domains):
+            domain, separator, resolvers = each.partition("=")
+            if not separator or not _is_dns_name(domain):
+                raise ValueError(f"must be domain=address, not {each!r}")
+            found[domain] = [resolver(address) for address in resolvers.split("+")]
+        return found
 
     @property
     def api_service_ip(self) -> str:
@@ -215,12 +264,18 @@ def problems_of(config: Config) -> Iterator[str]:
     if not _is_dns_name(config.cluster_domain):
         yield f"clusterDomain: must be a DNS-1123 name, not {config.cluster_domain!r}"
     yield from _range_problems(config)
+    yield from _resolver_problems(config)
     yield from _node_port_problems(config.node_port_range)
+    for each in config.node_port_addresses:
+        if each != "primary" and not _is_range(each):
+            yield f"nodeportAddresses: must be primary or ranges such as 192.168.0.0/16, not {each!r}"
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", config.bridge_name) or len(config.bridge_name) > INTERFACE_NAME_LENGTH_MAX:
         yield (
             f"bridgeName: must be an interface name of at most {INTERFACE_NAME_LENGTH_MAX} characters,"
             f" not {config.bridge_name!r}"
         )
+    if not 0 <= config.drain_timeout <= DRAIN_TIMEOUT_S_MAX:
+        yield f"drainTimeout: must be 0 to {DRAIN_TIMEOUT_S_MAX}, not {config.drain_timeout}"
     for name in config.admission_plugins:
         if name not in OPTIONAL_ADMISSION_PLUGINS:
             there = ", ".join(OPTIONAL_ADMISSION_PLUGINS)
@@ -231,8 +286,24 @@ def problems_of(config: Config) -> Iterator[str]:
         yield f"loadBalancerPools: only the local load balancer has pools, not {config.load_balancer}"
     if config.cloud_config and config.load_balancer in ("local", "none"):
         yield f"cloudConfig: only a load balancer of a cloud is set up by it, not {config.load_balancer}"
+    yield from _ingress_problems(config)
     if not 0 <= config.verbosity <= 10:
         yield f"verbosity: must be 0 to 10, not {config.verbosity}"
+
+
+def _ingress_problems(config: Config) -> Iterator[str]:
+    ports = {
+        "ingressHttpPort": config.ingress_http_port,
+        "ingressHttpsPort": config.ingress_https_port,
+        "ingressMetricsPort": config.ingress_metrics_port,
+    }
+    taken: dict[int, str] = {}
+    for name, port in ports.items():
+        if not 0 <= port <= 65535:
+            yield f"{name}: must be 0 to 65535, not {port}"
+        elif port and port in taken:
+            yield f"{name}: {port} is the port of {taken[port]} already"
+        taken[port] = name
 
 
 def _range_problems(config: Config) -> Iterator[str]:
@@ -284,6 +355,20 @@ def _dns_problems(listed: list[str], services: list[Network] | None) -> Iterator
             yield f"clusterDns: {address} is the range's own or the API server's address"
 
 
+def _resolver_problems(config: Config) -> Iterator[str]:
+    try:
+        _ = config.dns_resolvers
+    except ValueError as error:
+        yield f"dnsForward: {error}"
+    try:
+        stubs = config.dns_stub_resolvers
+    except ValueError as error:
+        yield f"dnsStubDomains: {error}"
+        return
+    if config.cluster_domain in stubs:
+        yield f"dnsStubDomains: {config.cluster_domain} is the cluster's own domain"
+
+
 def _node_port_problems(text: str) -> Iterator[str]:
     match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", text)
     if match is None:
@@ -292,6 +377,17 @@ def _node_port_problems(text: str) -> Iterator[str]:
     first, last = int(match[1]), int(match[2])
     if not NODE_PORTS_MIN <= first <= last <= NODE_PORTS_MAX:
         yield f"nodePortRange: ports must rise and lie in {NODE_PORTS_MIN} to {NODE_PORTS_MAX}, not {text}"
+
+
+def resolver(text: str) -> tuple[str, int]:
+    """Address and port of a DNS resolver, "10.0.0.53", "10.0.0.53:5353", "fd00::53" or "[fd00::53]:5353"."""
+    if _is_address(text):
+        return text, DNS_PORT
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    if not _is_address(host) or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ValueError(f"must be an IP address, with or without a port, not {text!r}")
+    return host, int(port)
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -371,6 +467,14 @@ def _listed(text: str) -> list[str]:
 def _is_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_range(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
     except ValueError:
         return False
     return True

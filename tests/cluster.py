@@ -31,6 +31,7 @@ from knarr.controllers import controllers
 from knarr.node.local_volumes import HollowFolders, LocalVolumes
 from knarr.scheduler import Scheduler
 from knarr.scheduler.configuration import Profile
+from knarr.scheduler.extenders import Extender
 from knarr.scheduler.framework import Aspect
 from knarr.scheduler.plugins import ALL
 from knarr.simulate.clock import VirtualClock, run
@@ -54,6 +55,7 @@ class Cluster:
         *,
         profiles: Sequence[Profile] = (Profile(),),
         plugins: Sequence[type[Aspect]] = ALL,
+        extenders: Sequence[Extender] = (),
         **hollow: Any,
     ) -> None:
         self.clock = clock
@@ -69,7 +71,7 @@ class Cluster:
         self.nodes = HollowNodes(self.client, self.informers, clock, nodes, **hollow)
         self.loops = controllers(self.client, self.informers, clock, root_ca="-----BEGIN CERTIFICATE-----\n")
         self.volumes = LocalVolumes(self.client, self.informers, clock, self.nodes.names, HollowFolders())
-        self.scheduler = Scheduler(self.client, self.informers, clock, profiles, plugins)
+        self.scheduler = Scheduler(self.client, self.informers, clock, profiles, plugins, extenders)
 
     async def run(self, scenario: Callable[[Cluster], Awaitable[T]]) -> T:
         """Run everything until the scenario is over."""

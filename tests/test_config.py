@@ -74,6 +74,38 @@ def test_ranges_that_do_not_go_together_are_refused(settings: dict[str, str], pr
     assert found
 
 
+def test_resolvers_are_addresses_with_or_without_a_port() -> None:
+    loaded = config.load(
+        None,
+        {
+            "dns_forward": "192.0.2.1, [fd00::1]:5353",
+            "dns_stub_domains": "corp.example=10.0.0.53+10.0.0.54:54,acme.test=fd00::2",
+        },
+    )
+    assert loaded.dns_resolvers == [("192.0.2.1", 53), ("fd00::1", 5353)]
+    assert loaded.dns_stub_resolvers == {
+        "corp.example": [("10.0.0.53", 53), ("10.0.0.54", 54)],
+        "acme.test": [("fd00::2", 53)],
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (
+            {"dns_forward": "dns.example"},
+            "dnsForward: must be an IP address, with or without a port, not 'dns.example'",
+        ),
+        ({"dns_forward": "10.0.0.1:0"}, "dnsForward: must be an IP address, with or without a port, not '10.0.0.1:0'"),
+        ({"dns_stub_domains": "corp.example"}, "dnsStubDomains: must be domain=address, not 'corp.example'"),
+        ({"dns_stub_domains": "a=b"}, "dnsStubDomains: must be an IP address, with or without a port, not 'b'"),
+        ({"dns_stub_domains": "cluster.local=10.0.0.1"}, "dnsStubDomains: cluster.local is the cluster's own domain"),
+    ],
+)
+def test_resolvers_that_can_not_be_asked_are_refused(settings: dict[str, str], problem: str) -> None:
+    assert problems(**settings) == [problem]
+
+
 def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
     file = tmp_path / "knarr.yaml"
     file.write_text("listen: 127.0.0.1:7000\nproxyMode: iptables\n")
@@ -132,6 +164,8 @@ def test_missing_file_is_named() -> None:
         ({"node_port_range": "0-10"}, "nodePortRange"),
         ({"bridge_name": "a-name-too-long-for-it"}, "bridgeName"),
         ({"bridge_name": "a b"}, "bridgeName"),
+        ({"drain_timeout": -1}, "drainTimeout"),
+        ({"drain_timeout": 301}, "drainTimeout"),
         ({"verbosity": 11}, "verbosity"),
         ({"sim_nodes": 0, "runtime": "sim"}, "simNodes"),
         ({"sim_nodes": 3}, "simNodes"),

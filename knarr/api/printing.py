@@ -51,16 +51,6 @@ def human_duration(seconds: float) -> str:
     return f"{years}y"
 
 
-def go_duration(seconds: float) -> str:
-    """As Go writes a time.Duration, to a millisecond: 15.003s, 1m0s."""
-    minutes, rest = divmod(round(seconds * 1000), 60_000)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{rest / 1000:g}s"
-    if hours:
-        return f"{hours}h{minutes}m{text}"
-    return f"{minutes}m{text}" if minutes else text
-
-
 def labels(found: Mapping[str, str]) -> str:
     """app=web,tier=front; <none>."""
     return ",".join(f"{key}={value}" for key, value in sorted(found.items())) or NONE

@@ -23,8 +23,9 @@ from knarr.api.errors import AlreadyExists, NotFound
 from knarr.api.flowcontrol.defaults import LEVELS, SCHEMAS
 from knarr.api.flowcontrol.v1 import FlowSchema, PriorityLevelConfiguration
 from knarr.api.meta.v1 import Condition, ObjectMeta
-from knarr.api.networking.addresses import CIDR_FINALIZER
-from knarr.api.networking.v1 import ServiceCIDR, ServiceCIDRSpec, ServiceCIDRStatus
+from knarr.api.networking.addresses import CIDR_FINALIZER, DEFAULT_CIDR
+from knarr.api.networking.ingresses import DEFAULT_INGRESS_CLASS, INGRESS_CONTROLLER
+from knarr.api.networking.v1 import IngressClass, IngressClassSpec, ServiceCIDR, ServiceCIDRSpec, ServiceCIDRStatus
 from knarr.api.scheduling.resources import DESCRIPTIONS, SYSTEM
 from knarr.api.scheduling.v1 import PriorityClass
 from knarr.api.storage.v1 import StorageClass
@@ -43,9 +44,12 @@ async def bootstrap(
     address: str,
     port: int,
     health: Health | None = None,
+    *,
+    ingress_class: str = "none",
 ) -> None:
     """Make what is missing, and let the `kubernetes` Service point at `address`:`port`. May be repeated.
 
+    `ingress_class` says what becomes of our own: the `default` one, one to be `named`, or `none`.
     Of `service_cidrs` and `cluster_dns` there is one, or one of each family of addresses.
     `health` tells what is not made yet, under upstream's names. What doesn't need each other is written at once: then
     the writes share their way to the disk.
@@ -57,7 +61,10 @@ async def bootstrap(
     service_range = health.hook("start-kubernetes-service-cidr-controller")
     namespaces = health.hook("start-system-namespaces-controller")
     if not await _is_there(client, Namespace, NAMESPACES[0]):
-        await local_class(client)  # Only at first: whoever doesn't want it removes it for good.
+        # Only at first: whoever doesn't want them removes them for good.
+        await local_class(client)
+        if ingress_class != "none":
+            await own_ingress_class(client, default=ingress_class == "default")
     await asyncio.gather(*(_ensure(client, Namespace(metadata=ObjectMeta(name=name))) for name in NAMESPACES))
     namespaces()
     await asyncio.gather(
@@ -101,6 +108,12 @@ async def local_class(client: Client) -> None:
     )
 
 
+async def own_ingress_class(client: Client, *, default: bool) -> None:
+    """The class of Ingress objects that knarr serves itself."""
+    metadata = ObjectMeta(name="knarr", annotations={DEFAULT_INGRESS_CLASS: "true"} if default else {})
+    await _ensure(client, IngressClass(metadata=metadata, spec=IngressClassSpec(controller=INGRESS_CONTROLLER)))
+
+
 async def _is_there(client: Client, kind: type[Namespace], name: str) -> bool:
     try:
         await client.get(kind, name)
@@ -113,9 +126,9 @@ async def _service_range(client: Client, service_cidrs: Sequence[str]) -> None:
     """The ranges of cluster IPs, as the object that others read (KEP-1880)."""
     wanted = ServiceCIDRSpec(cidrs=list(service_cidrs))
     try:
-        found = await client.get(ServiceCIDR, "kubernetes")
+        found = await client.get(ServiceCIDR, DEFAULT_CIDR)
     except NotFound:
-        metadata = ObjectMeta(name="kubernetes", finalizers=[CIDR_FINALIZER])
+        metadata = ObjectMeta(name=DEFAULT_CIDR, finalizers=[CIDR_FINALIZER])
         found = await client.create(ServiceCIDR(metadata=metadata, spec=wanted))
     else:
         before = found.spec.cidrs if found.spec else []
@@ -144,6 +157,7 @@ def _dns_service(cluster_dns: Sequence[str]) -> Service:
     ports = [
         ServicePort(name="dns", port=53, protocol="UDP", target_port=53),
         ServicePort(name="dns-tcp", port=53, protocol="TCP", target_port=53),
+        ServicePort(name="metrics", port=9153, protocol="TCP", target_port=9153),
     ]
     return Service(
         metadata=ObjectMeta(name="kube-dns", namespace="kube-system", labels=labels),
@@ -190,7 +204,8 @@ async def _ensure(
     | EndpointSlice
     | FlowSchema
     | PriorityLevelConfiguration
-    | StorageClass,
+    | StorageClass
+    | IngressClass,
     *,
     keep: bool = True,
 ) -> None:

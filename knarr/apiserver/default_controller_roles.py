@@ -238,6 +238,11 @@ CONTROLLER_ROLES: dict[str, tuple[PolicyRule, ...]] = {
         rule("get", "core", "pods/proxy"),
         EVENTS,
     ),
+    "ingress-controller": (  # knarr's own
+        rule(READ, "networking.k8s.io", "ingresses ingressclasses"),
+        rule("patch update", "networking.k8s.io", "ingresses/status"),
+        EVENTS,
+    ),
     "local-volume-provisioner": (  # knarr's own
         rule(f"create update delete {READ}", "core", "persistentvolumes"),
         rule(READ, "core", "persistentvolumeclaims nodes"),

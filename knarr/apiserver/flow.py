@@ -9,11 +9,11 @@ client likes take no place. Only requests from outside pass here: the parts of t
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable
 from types import TracebackType
 from typing import TypeVar
 
+from knarr.api.durations import duration_s
 from knarr.api.errors import APIError, BadRequest, Timeout, TooManyRequests
 from knarr.apiserver.action import Action
 from knarr.apiserver.metrics import Metrics
@@ -36,8 +36,6 @@ OWN_TIMER_BELOW_S = 10.0
 """A shorter limit is kept to the moment, by a timer of its own. One for each request cost a tenth of a GET."""
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 LASTING = frozenset({"attach", "exec", "log", "portforward", "proxy"})
-DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
-UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class Flow:
@@ -176,15 +174,6 @@ def time_limit_s(request: Request, path: ResourcePath | None) -> float | None:
     if seconds is None:
         raise BadRequest(f'invalid timeout specified in the request URL: "{asked}" is no duration such as 10s or 1m30s')
     return min(seconds, TIMEOUT_S) or TIMEOUT_S
-
-
-def duration_s(text: str) -> float | None:
-    """Seconds of a duration as Go writes it (1m30s); None when it is none."""
-    if text == "0":
-        return 0.0
-    if not re.fullmatch(rf"(?:{DURATION.pattern})+", text):
-        return None
-    return sum(float(amount) * UNITS_S[unit] for amount, unit in DURATION.findall(text))
 
 
 def timed_out() -> APIError:

@@ -5,20 +5,19 @@ https://kubernetes.io/docs/reference/instrumentation/metrics/ tells what each na
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
-from prometheus_client.core import Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.process_collector import ProcessCollector
-from prometheus_client.registry import Collector
 
 from knarr import KUBERNETES_VERSION
 from knarr.api.errors import qualified
 from knarr.apiserver.requests import ResourcePath, flag
 from knarr.client.transport import Answer, Request
-from knarr.figures import Distribution, Source
+from knarr.exposition import Sources
+from knarr.figures import Source
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -88,7 +87,7 @@ class Metrics:
         self.registry.register(ProcessCollector(registry=None))
         self.sources: list[Source] = []
         """Figures of other parts, asked when somebody reads."""
-        self.registry.register(_Sources(self.sources))
+        self.registry.register(Sources(self.sources))
         self._counter = lru_cache(maxsize=SERIES_MAX)(lambda series, code: self._requests.labels(*series, code))
         self._histogram = lru_cache(maxsize=SERIES_MAX)(lambda series: self._durations.labels(*series))
 
@@ -116,31 +115,6 @@ class Metrics:
             self._objects.labels(*labels).set(count)
             self._storage_objects.labels(qualified(*labels)).set(count)
         return Answer(200, {"content-type": CONTENT_TYPE_LATEST}, generate_latest(self.registry))
-
-
-class _Sources(Collector):
-    """Figures of the parts, in the form of Prometheus."""
-
-    def __init__(self, sources: list[Source]) -> None:
-        self._sources = sources
-
-    def collect(self) -> Iterator[Metric]:
-        for figure in (each for source in self._sources for each in source()):
-            name, kind = figure.name, str(figure.kind)
-            if kind == "counter" and not name.endswith("_total"):
-                kind = "unknown"  # upstream's older names: the library would put _total behind them
-            metric = Metric(name.removesuffix("_total"), figure.text, kind)
-            for values, value in figure.values.items():
-                labels = dict(zip(figure.labels, values, strict=True))
-                if isinstance(value, Distribution):
-                    buckets = value.buckets()
-                    for bound, count in buckets:
-                        metric.add_sample(f"{figure.name}_bucket", {**labels, "le": bound}, count)
-                    metric.add_sample(f"{figure.name}_count", labels, buckets[-1][1])
-                    metric.add_sample(f"{figure.name}_sum", labels, value.total)
-                else:
-                    metric.add_sample(figure.name, labels, value)
-            yield metric
 
 
 def series_of(request: Request, path: ResourcePath | None) -> Series:

@@ -14,10 +14,10 @@ import msgspec
 
 from knarr.api.core.v1 import Node, Pod
 from knarr.api.decode import decoder
+from knarr.api.durations import go_duration
 from knarr.api.errors import NotFound, ServiceUnavailable
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.metrics.v1beta1 import ContainerMetrics, NodeMetrics, PodMetrics
-from knarr.api.printing import go_duration
 from knarr.api.resources import Registry
 from knarr.apiserver.calls import Call
 from knarr.apiserver.selection import Selection

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from knarr.cli.machine import NodeSettings
 from knarr.client.client import Client
 from knarr.client.controller import Controller
 from knarr.client.informer import Informers
@@ -13,6 +15,9 @@ from knarr.config import Config, ConfigError
 from knarr.edge.loadbalancer import LoadBalancers
 from knarr.edge.providers.contract import Provider
 from knarr.edge.providers.local import Local, Pool, parse_pools
+
+if TYPE_CHECKING:
+    from knarr.edge.announcer import Announcer
 
 KUBELET_PORT = 10250
 
@@ -34,6 +39,22 @@ def provider_of(config: Config, informers: Informers) -> Provider | None:
     if config.load_balancer == "local":
         return Local(informers, pools(config), {(config.listen_port, "TCP"), (KUBELET_PORT, "TCP")})
     raise ConfigError([f"loadBalancer: there is no provider {config.load_balancer!r} yet"])
+
+
+def announcer(settings: NodeSettings, client: Client, informers: Informers, clock: Clock) -> Announcer | None:
+    """The node's; none where there are no pools."""
+    if not settings.load_balancer_pools:
+        return None
+    from knarr.edge.announcer import Announcer
+
+    return Announcer(
+        client,
+        informers,
+        clock,
+        node_name=settings.name,
+        pools=parse_pools(settings.load_balancer_pools),
+        record=settings.balancer_record,
+    )
 
 
 def pools(config: Config) -> tuple[Pool, ...]:

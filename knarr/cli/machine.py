@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -22,12 +23,16 @@ if TYPE_CHECKING:
     from knarr.node.runtime.oci import OciRuntime
 
 
+_ANYWHERE = {4: "192.0.2.1", 6: "2001:db8::1"}
+"""Addresses for documentation (RFC 5737, RFC 3849): beyond every default route."""
+
+
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One node with real containers on this machine."""
 
     name: str
     data_dir: str
-    internal_ip: str
+    internal_ips: tuple[str, ...]
     pod_cidrs: tuple[str, ...]
     """The ranges of this node's pods."""
     cluster_cidrs: tuple[str, ...]
@@ -35,17 +40,43 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     service_cidrs: tuple[str, ...]
     cluster_dns: tuple[str, ...]
     cluster_domain: str
+    dns_forward: tuple[tuple[str, int], ...] = ()
+    """Resolvers for names outside of the cluster; none means this machine's."""
+    dns_stub_domains: dict[str, list[tuple[str, int]]] = {}
     proxy_mode: Literal["nftables", "iptables"]
     bridge_name: str
+    nodeport_addresses: tuple[str, ...] = ()
+    """Where node ports are answered; empty for the default."""
+    load_balancer_pools: str = ""
+    drain_timeout: int = 10
+    """How long a pod's end waits for data planes at most, in seconds."""
 
     @property
     def data_path(self) -> Path:
         return Path(self.data_dir)
 
     @property
+    def balancer_record(self) -> Path:
+        """Which load balancers' addresses this machine answers for."""
+        return self.data_path / "network" / "load-balancer-addresses.json"
+
+    @property
+    def policy_table(self) -> str:
+        """Name of the nftables table of network policies."""
+        return f"{self.bridge_name}-policies"
+
+    @property
     def service_table(self) -> str:
         """Name of the nftables table of service rules; the pod network's own is named like the bridge."""
         return f"{self.bridge_name}-services"
+
+    @property
+    def answering(self) -> tuple[str, ...] | None:
+        """Where node ports are answered. With nftables also at 127.0.0.1, unlike upstream's: a cluster on a laptop is
+        used from there. None is the mode's default."""
+        if not self.nodeport_addresses and self.proxy_mode == "nftables":
+            return ("primary", "127.0.0.0/8")
+        return self.nodeport_addresses or None
 
 
 def resolved(config: Config) -> Config:
@@ -68,9 +99,20 @@ def route_address(config: Config) -> str | None:
     connecting a datagram socket only asks the kernel for the route. (The addresses are for documentation: RFC 5737,
     RFC 3849.)"""
     try:
-        return address_towards("2001:db8::1" if ":" in config.service_cidrs[0] else "192.0.2.1")
+        return address_towards(_ANYWHERE[6 if ":" in config.service_cidrs[0] else 4])
     except OSError:
         return None
+
+
+def internal_ips(first: str, cluster_cidrs: Iterable[str]) -> tuple[str, ...]:
+    """`first`, and where pods have addresses of both families, the machine's other one, if there is a way out."""
+    other = _ANYWHERE[4 if ":" in first else 6]
+    if not any((":" in cidr) == (":" in other) for cidr in cluster_cidrs):
+        return (first,)
+    try:
+        return (first, address_towards(other))
+    except OSError:
+        return (first,)
 
 
 def address_towards(host: str) -> str:
@@ -99,14 +141,19 @@ def node_settings(config: Config) -> NodeSettings:
     return NodeSettings(
         name=config.node_name,
         data_dir=config.data_dir,
-        internal_ip=config.advertise_address,
+        internal_ips=internal_ips(config.advertise_address, config.cluster_cidrs),
         pod_cidrs=tuple(config.node_ranges[0]),
         cluster_cidrs=tuple(config.cluster_cidrs),
         service_cidrs=tuple(config.service_cidrs),
         cluster_dns=tuple(config.cluster_dns_addresses),
         cluster_domain=config.cluster_domain,
+        dns_forward=tuple(config.dns_resolvers),
+        dns_stub_domains=config.dns_stub_resolvers,
         proxy_mode=config.proxy_mode,
         bridge_name=config.bridge_name,
+        nodeport_addresses=tuple(config.node_port_addresses),
+        load_balancer_pools=config.load_balancer_pools,
+        drain_timeout=config.drain_timeout,
     )
 
 

@@ -106,7 +106,9 @@ def _problems(flags: NodeFlags) -> list[str]:
         found.append(f"--port: must be 1 to 65535, not {flags.port}")
     if flags.node_ip:
         try:
-            ipaddress.ip_address(flags.node_ip)
+            versions = [ipaddress.ip_address(each).version for each in flags.node_ip.split(",")]
+            if len(set(versions)) < len(versions):
+                found.append(f"--node-ip: must be one address, or one of each family, not {flags.node_ip!r}")
         except ValueError:
-            found.append(f"--node-ip: must be an IP address, not {flags.node_ip!r}")
+            found.append(f"--node-ip: must be an IP address, or one of each family, not {flags.node_ip!r}")
     return found

@@ -12,9 +12,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from knarr.cli import machine, teardown
+from knarr.cli.balancing import announcer
 from knarr.cli.life import Loop
 from knarr.cli.machine import NodeSettings
 from knarr.client.client import Client
@@ -22,13 +23,19 @@ from knarr.client.informer import Informers
 from knarr.clock import Clock
 from knarr.config import Config
 from knarr.network.acknowledgement import Acknowledgement
+from knarr.network.dns.pages import dns_pages
 from knarr.network.dns.server import DnsServer, host_resolvers
+from knarr.network.node_routes import NodeRoutes
+from knarr.network.policy.enforcer import PolicyEnforcer
 from knarr.network.proxy.service_proxy import ServiceProxy
 from knarr.node.agent import NodeAgent
 from knarr.node.backend import NodeBackend
 from knarr.node.config import NodeConfig
 from knarr.node.runtime.contract import Runtime
 from knarr.node.runtime.sim import SimRuntime
+
+if TYPE_CHECKING:
+    from knarr.edge.announcer import Announcer
 
 DNS_PORT = 53
 
@@ -63,6 +70,7 @@ class NodeParts:
         self.network = machine.pod_network(settings, clock)
         self._oci = machine.oci_runtime(settings, clock, self.network)
         self.runtime: Runtime = self._oci
+        self._announcer: Announcer | None = None
         self._closing: list[Callable[[], Awaitable[None]]] = []
         """What else is to be closed, in the order of opening."""
 
@@ -77,10 +85,11 @@ class NodeParts:
             name=settings.name,
             root=settings.data_path / "node",
             log_root=settings.data_path / "logs",
-            internal_ip=settings.internal_ip,
-            pod_cidr=settings.pod_cidrs[0],
+            internal_ips=settings.internal_ips,
+            pod_cidrs=settings.pod_cidrs,
             cluster_dns=settings.cluster_dns,
             cluster_domain=settings.cluster_domain,
+            drain_s_max=settings.drain_timeout,
         )
         agent = NodeAgent(client, self._clock, self.runtime, config, informers, self.network)
         self.backend = NodeBackend(agent, self.runtime)
@@ -89,10 +98,20 @@ class NodeParts:
             self._clock,
             node_name=settings.name,
             cluster_cidrs=settings.cluster_cidrs,
+            service_cidrs=settings.service_cidrs,
+            node_port_addresses=settings.answering,
             mode=settings.proxy_mode,
             own_addresses=settings.cluster_dns,
             table=settings.service_table,
         )
+        policies = PolicyEnforcer(
+            informers,
+            self._clock,
+            node_name=settings.name,
+            dns_addresses=settings.cluster_dns,
+            table=settings.policy_table,
+        )
+        routes = NodeRoutes(informers, self._clock, settings.name, self.network)
         # Its rules go, or stay, with everything else in the kernel.
         self._closing.append(lambda: proxy.close(remove=False))
         acknowledgement = Acknowledgement(client, informers, self._clock, proxy, node_name=settings.name)
@@ -100,23 +119,31 @@ class NodeParts:
             informers,
             self._clock,
             listen=[(address, DNS_PORT) for address in settings.cluster_dns],
-            forward=host_resolvers(),
+            forward=settings.dns_forward or host_resolvers(),
+            stub_domains=settings.dns_stub_domains,
             domain=settings.cluster_domain,
         )
-        return [
+        loops: list[tuple[str, Loop]] = [
             (f"node {self.name}", agent.run),
+            ("routes", routes.run),
             ("service proxy", proxy.run),
+            (policies.name, policies.run),
             (acknowledgement.name, acknowledgement.run),
         ]
+        self._announcer = announcer(settings, client, informers, self._clock)
+        return [*loops, (self._announcer.name, self._announcer.run)] if self._announcer else loops
 
     async def serve(self) -> None:
         """The node takes the DNS Service's addresses as its own."""
         for address in self.settings.cluster_dns:
             await self.network.add_node_address(address)
-        await self._dns.start()
-        self._closing.append(self._dns.close)
+        for part in (self._dns, dns_pages(self._dns, self.settings.cluster_dns)):
+            await part.start()
+            self._closing.append(part.close)
 
     async def close(self, *, keep: bool) -> list[str]:
+        if self._announcer:
+            await self._announcer.close(remove=not keep)
         while self._closing:
             await self._closing.pop()()
         left = [] if keep else await teardown.remove_all(self.settings, self._oci, self._clock)
@@ -134,7 +161,7 @@ class HollowParts:
         self.name = config.name
         self._config = config
         self._clock = clock
-        self.runtime: Runtime = SimRuntime(clock, config.pod_cidr)
+        self.runtime: Runtime = SimRuntime(clock, config.pod_cidrs[0])
 
     async def open(self) -> None:
         await self.runtime.start()
@@ -158,19 +185,20 @@ def parts_of(config: Config, clock: Clock) -> list[Parts]:
         return [NodeParts(machine.node_settings(config), clock)]
     names = [f"{config.node_name}-{number}" for number in range(config.sim_nodes)]
     return [
-        HollowParts(_hollow(config, config.node_name if config.sim_nodes == 1 else name, ranges[0]), clock)
+        HollowParts(_hollow(config, config.node_name if config.sim_nodes == 1 else name, tuple(ranges)), clock)
         for name, ranges in zip(names, config.node_ranges, strict=True)
     ]
 
 
-def _hollow(config: Config, name: str, pod_cidr: str) -> NodeConfig:
+def _hollow(config: Config, name: str, pod_cidrs: tuple[str, ...]) -> NodeConfig:
     return NodeConfig(
         name=name,
         root=config.data_path / "node",
         log_root=config.data_path / "logs",
-        internal_ip=config.advertise_address,
-        pod_cidr=pod_cidr,
+        internal_ips=(config.advertise_address,),
+        pod_cidrs=pod_cidrs,
         cluster_dns=tuple(config.cluster_dns_addresses),
         cluster_domain=config.cluster_domain,
         hollow=True,
+        drain_s_max=config.drain_timeout,
     )

@@ -157,16 +157,19 @@ class NodeProcess(Life):
 
     def _settings(self, cluster: ClusterSettings, pod_cidrs: tuple[str, ...]) -> NodeSettings:
         flags = self.flags
-        host = urlsplit(flags.server).hostname or ""
+        said = tuple(flags.node_ip.split(",")) if flags.node_ip else ()
+        first = said[0] if said else machine.address_towards(urlsplit(flags.server).hostname or "")
+        addresses = said if len(said) == 2 else machine.internal_ips(first, cluster.cluster_cidrs)
         return NodeSettings(
             name=flags.name,
             data_dir=flags.data_dir,
-            internal_ip=flags.node_ip or machine.address_towards(host),
+            internal_ips=addresses,
             pod_cidrs=pod_cidrs,
             cluster_cidrs=cluster.cluster_cidrs,
             service_cidrs=cluster.service_cidrs,
             cluster_dns=cluster.cluster_dns,
             cluster_domain=cluster.cluster_domain,
+            load_balancer_pools=cluster.load_balancer_pools,
             proxy_mode=machine.usable_proxy_mode(flags.proxy_mode),
             bridge_name=flags.bridge_name,
         )

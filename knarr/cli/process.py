@@ -36,6 +36,8 @@ from knarr.apiserver.server import APIServer, InProcessTransport, Settings
 from knarr.cli import kubeconfig, machine, teardown
 from knarr.cli.access import access_settings
 from knarr.cli.balancing import load_balancers
+from knarr.cli.ingress import ACCOUNT as INGRESS_ACCOUNT
+from knarr.cli.ingress import ingress
 from knarr.cli.life import Life, Loop, node_is_ready, seen, write_logs
 from knarr.cli.lock import DataFolderLock
 from knarr.cli.node_parts import Parts, parts_of
@@ -120,6 +122,7 @@ class Process(Life):
                 config.advertise_address,
                 port,
                 self.server.health,
+                ingress_class=config.ingress_class,
             )
 
     def _client(self, name: str, *groups: str) -> Client:
@@ -170,6 +173,10 @@ class Process(Life):
         names = [each.name for each in nodes]
         volumes = LocalVolumes(self._account(LOCAL_VOLUMES_ACCOUNT), informers, clock, names, folders)
         loops.append((volumes.name, volumes.run))
+        if edge := ingress(config, self._account(INGRESS_ACCOUNT), self._client, informers, clock):
+            loops.append((edge.name, edge.run))
+            self.server.metrics.sources.append(edge.figures)
+            self._closing.append((edge.name, edge.close))
         self.server.nodes = Nodes({each.name: each.backend for each in nodes})
         loops.append(("cluster info", self._tell_joining))
         loops.append(("informers", informers.run))
@@ -183,6 +190,7 @@ class Process(Life):
             service_cidrs=tuple(config.service_cidrs),
             cluster_dns=tuple(config.cluster_dns_addresses),
             cluster_domain=config.cluster_domain,
+            load_balancer_pools=config.load_balancer_pools,
         )
         server = f"https://{joined_address(config.advertise_address, urlsplit(self.address).port or 443)}"
         client = self._client("system:apiserver", "system:masters")

@@ -15,6 +15,7 @@ import msgspec
 from knarr.cli import machine
 from knarr.cli.machine import NodeSettings
 from knarr.clock import Clock, SystemClock
+from knarr.edge import lan
 from knarr.network.commands import CommandFailed
 from knarr.network.podnet import PodNetwork
 from knarr.node.runtime.contract import ContainerState, RuntimeFailure
@@ -65,6 +66,7 @@ async def teardown(node: NodeSettings) -> list[str]:
     except (OSError, CommandFailed, RuntimeFailure) as error:
         return [f"the node's parts could not be taken up: {error}"]
     left = await remove_all(node, runtime, clock)
+    left += await asyncio.to_thread(lan.remove_all, node.balancer_record)
     await runtime.close()
     return left + await remove_network(network)
 
@@ -102,7 +104,8 @@ async def remove_volumes(node: NodeSettings) -> list[str]:
 
 
 async def remove_rules(node: NodeSettings, clock: Clock) -> list[str]:
-    """The service rules, of the mode that is configured."""
+    """The service rules, of the mode that is configured, and those of network policies."""
+    from knarr.network.policy.enforcer import remove_policies
     from knarr.network.proxy.iptables import Iptables
     from knarr.network.proxy.nftables import Nftables
 
@@ -112,11 +115,16 @@ async def remove_rules(node: NodeSettings, clock: Clock) -> list[str]:
         if node.proxy_mode == "nftables"
         else Iptables(clock, cluster_cidrs=ranges)
     )
-    try:
-        await mode.remove()
-    except CommandFailed as error:
-        return [f"service rules: {error}"]
-    return []
+    left = []
+    for what, removal in (
+        ("service rules", mode.remove()),
+        ("network policies", remove_policies(clock, node.policy_table)),
+    ):
+        try:
+            await removal
+        except CommandFailed as error:
+            left.append(f"{what}: {error}")
+    return left
 
 
 async def remove_network(network: PodNetwork) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from knarr.api.core.pod_state import is_ready
+from knarr.api.core.service_selection import has_pods, selects
 from knarr.api.core.v1 import EndpointAddress, EndpointPort, Endpoints, EndpointSubset, Pod, Service
 from knarr.api.errors import NotFound
 from knarr.api.meta.v1 import ObjectMeta
@@ -17,11 +18,9 @@ from knarr.client.informer import key_of
 from knarr.controllers.service_pods import (
     HEADLESS,
     counts,
-    has_pods,
     hostname_for,
     is_headless,
     reference_to,
-    selects,
     services_woken,
     target_port,
 )

@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from msgspec import Struct, field
 
 from knarr.api.core.pod_state import is_ready
+from knarr.api.core.service_selection import has_pods, selects
 from knarr.api.core.v1 import Node, Pod, Service
 from knarr.api.discovery.v1 import Endpoint, EndpointConditions, EndpointPort, EndpointSlice
 from knarr.api.errors import NotFound
@@ -25,11 +26,9 @@ from knarr.controllers.ownership import is_going
 from knarr.controllers.service_pods import (
     HEADLESS,
     counts,
-    has_pods,
     hostname_for,
     is_headless,
     reference_to,
-    selects,
     services_woken,
     target_port,
 )

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from heapq import nsmallest
 from typing import Any
 
-from knarr.api.core.pod_state import is_active, phase, ready_condition
+from knarr.api.core.pod_state import is_active, is_entering, phase, ready_condition
 from knarr.api.core.v1 import Pod, PodTemplateSpec
 from knarr.api.meta.owners import owner_reference
 from knarr.api.meta.v1 import ObjectMeta
@@ -21,9 +21,12 @@ DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 
 def available_in_s(pod: Pod, min_ready_s: int, now_s: float) -> float | None:
-    """Seconds until a pod has been ready for `min_ready_s`: 0 when it is available, None when it isn't even ready."""
+    """Seconds until a pod has been ready for `min_ready_s`: 0 when it is available, None when it isn't even ready.
+
+    Ours beyond upstream's: one that a Service selects must be in the rules of every data plane, too (docs/drain.md).
+    """
     condition = ready_condition(pod)
-    if condition is None or condition.status != "True":
+    if condition is None or condition.status != "True" or is_entering(pod):
         return None
     if not min_ready_s:
         return 0.0

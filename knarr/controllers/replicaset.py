@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from knarr.api.apps.v1 import ReplicaSet, ReplicaSetCondition, ReplicaSetStatus
-from knarr.api.core.pod_state import is_active, is_ready, is_terminal
+from knarr.api.core.pod_state import is_active, is_entering, is_ready, is_terminal
 from knarr.api.core.v1 import Pod
 from knarr.api.errors import APIError, NotFound
 from knarr.api.meta.owners import controller_of, selector_for
@@ -78,7 +78,8 @@ class ReplicaSets(Controller):
 
         self.queue.hold(key, HOLD_PER_POD_S * (len(ready) + len(unready)))
         terminating = self.pods.count("state", f"{uid} terminating")
-        status = self.status(replica_set, Seen(ready, unready, terminating, failure))
+        entering = self.pods.count("state", f"{uid} entering")
+        status = self.status(replica_set, Seen(ready, unready, terminating, failure, entering))
         if status != replica_set.status:
             await self.client.update_status(replace(replica_set, status=status))
         if failure and not is_namespace_terminating(failure.error):
@@ -129,14 +130,19 @@ class ReplicaSets(Controller):
         return find
 
 
-def state_index(pod: Pod) -> tuple[str] | tuple[()]:
-    """Index of owned pods by how they are, so that a look at thousands doesn't ask each of them."""
+def state_index(pod: Pod) -> tuple[str, ...]:
+    """Index of owned pods by how they are, so that a look at thousands doesn't ask each of them.
+
+    Those that are ready, but on their way into service, are also `entering`.
+    """
     owner = controller_of(pod)
     if owner is None or is_terminal(pod):
         return ()
     if pod.metadata.deletion_timestamp is not None:
         return (f"{owner.uid} terminating",)
-    return (f"{owner.uid} {'ready' if is_ready(pod) else 'unready'}",)
+    if not is_ready(pod):
+        return (f"{owner.uid} unready",)
+    return (f"{owner.uid} ready", f"{owner.uid} entering") if is_entering(pod) else (f"{owner.uid} ready",)
 
 
 class Failure(Struct, frozen=True):
@@ -153,6 +159,8 @@ class Seen(Struct, frozen=True):
     unready: Sequence[Pod]
     terminating: int = 0
     failure: Failure | None = None
+    entering: int = 0
+    """Of the ready ones, how many are not in service yet."""
 
 
 def plan(replica_set: Any, active: Sequence[Pod], related: Callable[[], Iterable[Pod]], now_s: float) -> Step:
@@ -167,19 +175,20 @@ def plan(replica_set: Any, active: Sequence[Pod], related: Callable[[], Iterable
 
 def status_of(replica_set: ReplicaSet, seen: Seen, now_s: float) -> ReplicaSetStatus:
     """The status that these active pods make. Without a change it equals the old one."""
-    counts = counts_of(replica_set, seen.ready, seen.unready, now_s)
+    counts = counts_of(replica_set, seen, now_s)
     conditions = conditions_of(replica_set, ReplicaSetCondition, seen.failure, now_s)
     return ReplicaSetStatus(**counts, terminating_replicas=seen.terminating, conditions=conditions)
 
 
-def counts_of(replica_set: Any, ready: Sequence[Pod], unready: Sequence[Pod], now_s: float) -> dict[str, Any]:
+def counts_of(replica_set: Any, seen: Seen, now_s: float) -> dict[str, Any]:
     """The numbers of a status."""
-    template = replica_set.spec.template
+    ready, unready, template = seen.ready, seen.unready, replica_set.spec.template
     labels = template.metadata.labels if template and template.metadata else {}
     min_ready_s = replica_set.spec.min_ready_seconds or 0
-    available = (
-        len(ready) if not min_ready_s else sum(of_pods.available_in_s(pod, min_ready_s, now_s) == 0 for pod in ready)
-    )
+    if min_ready_s:
+        available = sum(of_pods.available_in_s(pod, min_ready_s, now_s) == 0 for pod in ready)
+    else:
+        available = max(0, len(ready) - seen.entering)
     return {
         "replicas": len(ready) + len(unready),
         "fully_labeled_replicas": _fully_labeled(ready, labels) + _fully_labeled(unready, labels) or None,

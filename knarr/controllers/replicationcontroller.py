@@ -26,6 +26,4 @@ class ReplicationControllers(ReplicaSets):
     def status(self, replica_set: Any, seen: Seen) -> Any:
         now_s = self.clock.time_s()
         conditions = conditions_of(replica_set, ReplicationControllerCondition, seen.failure, now_s)
-        return ReplicationControllerStatus(
-            **counts_of(replica_set, seen.ready, seen.unready, now_s), conditions=conditions
-        )
+        return ReplicationControllerStatus(**counts_of(replica_set, seen, now_s), conditions=conditions)

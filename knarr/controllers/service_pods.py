@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from knarr.api.core.pod_state import is_ready, is_terminal
+from knarr.api.core.service_selection import has_pods, selects
 from knarr.api.core.v1 import ObjectReference, Pod, Service, ServicePort
 from knarr.client.informer import Informer, key_of
 
 HEADLESS = "service.kubernetes.io/headless"
 
 
-def has_pods(service: Service) -> bool:
-    """Services without a selector are filled by somebody else; an ExternalName is only a name."""
-    return service.spec is not None and bool(service.spec.selector) and service.spec.type != "ExternalName"
-
-
 def is_headless(service: Service) -> bool:
     return service.spec is not None and service.spec.cluster_ip in (None, "", "None")
-
-
-def selects(service: Service, labels: Mapping[str, str]) -> bool:
-    return service.spec is not None and service.spec.selector.items() <= labels.items()
 
 
 def services_woken(services: Informer[Service], old: Pod | None, new: Pod | None) -> Iterable[str]:

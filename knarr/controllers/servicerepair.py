@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from typing import TypeVar
 
 from knarr.api.core.v1 import Service
+from knarr.api.core.validate_addresses import canonical
 from knarr.api.errors import AlreadyExists, NotFound
 from knarr.api.networking.addresses import MANAGER, MANAGER_LABEL, address_of
 from knarr.api.networking.v1 import IPAddress
@@ -99,7 +100,7 @@ class ServiceRepair(Controller):
 
 def cluster_ips(service: Service) -> list[str]:
     """Addresses that it holds."""
-    return [each for each in service.spec.cluster_ips if each not in ("", "None")] if service.spec else []
+    return [canonical(each) for each in service.spec.cluster_ips if each not in ("", "None")] if service.spec else []
 
 
 def parent_key(address: IPAddress) -> str:

@@ -37,6 +37,8 @@ SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
 _ROUTE_UNICAST, _ROUTE_UNREACHABLE = 1, 7
 _NEXT_HOP_ONLINK = 4
 _NEIGHBOUR_PERMANENT = 0x80
+_ADDRESS_NODAD = 0x02
+_FOREVER = 0xFFFFFFFF
 _CLONE_NEWNET = 0x40000000
 
 _RECEIVE_BYTES = 1 << 20
@@ -223,18 +225,42 @@ def add_address(netlink: Netlink, index: int, address: str, *, scope: int = SCOP
     netlink.request(_NEW_ADDRESS, _CREATE | _REPLACE, _address_body(index, address, scope))
 
 
+def lend_address(netlink: Netlink, index: int, address: str, valid_s: int | None) -> None:
+    """As `add_address`, for an address that is never chosen as a source, and that the kernel takes away by itself
+    unless it is lent anew within `valid_s` seconds (None: never). It is usable at once: no other is asked whether it
+    has the address (IFA_F_NODAD)."""
+    lifetimes = struct.pack("=IIII", 0, _FOREVER if valid_s is None else valid_s, 0, 0)  # preferred, valid
+    body = _address_body(index, address, SCOPE_HOST if ":" not in address else SCOPE_UNIVERSE)
+    netlink.request(_NEW_ADDRESS, _CREATE | _REPLACE, body + attribute(6, lifetimes))
+
+
+def interface_addresses(netlink: Netlink) -> list[tuple[int, str]]:
+    """The addresses of all interfaces of the namespace: index of the interface, and address with prefix length."""
+    found = []
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for body in netlink.dump(_GET_ADDRESS, struct.pack("=BBBBI", family, 0, 0, 0, 0)):
+            answered, prefix_length, _, _, index = struct.unpack_from("=BBBBI", body)
+            values = dict(attributes(body[8:]))
+            value = values.get(2) or values.get(1)
+            if answered == family and value is not None:
+                found.append((index, f"{socket.inet_ntop(family, value)}/{prefix_length}"))
+    return found
+
+
 def delete_address(netlink: Netlink, index: int, address: str) -> bool:
     """Take an address away; False when it wasn't there."""
     return _unless_absent(lambda: netlink.request(_DELETE_ADDRESS, 0, _address_body(index, address, 0)))
 
 
 def local_addresses(netlink: Netlink) -> set[str]:
-    """The IPv4 addresses of all interfaces of the namespace."""
+    """The addresses of all interfaces of the namespace, of both families."""
     found = set()
-    for body in netlink.dump(_GET_ADDRESS, struct.pack("=BBBBI", socket.AF_INET, 0, 0, 0, 0)):
-        value = dict(attributes(body[8:])).get(2)
-        if value is not None and len(value) == 4:
-            found.add(socket.inet_ntoa(value))
+    for body in netlink.dump(_GET_ADDRESS, struct.pack("=BBBBI", socket.AF_UNSPEC, 0, 0, 0, 0)):
+        family, values = body[0], dict(attributes(body[8:]))
+        # Of a link with two ends, IFA_LOCAL is ours and IFA_ADDRESS the other's; IPv6 has the latter only.
+        value = values.get(2, values.get(1))
+        if value is not None and family in (socket.AF_INET, socket.AF_INET6):
+            found.add(socket.inet_ntop(family, value))
     return found
 
 
@@ -245,10 +271,11 @@ def add_route(
     *,
     gateway: str | None = None,
     source: str | None = None,
+    protocol: int = _PROTOCOL_STATIC,
 ) -> None:
     """A route through an interface; `gateway` need not be on a known network (onlink)."""
     scope = SCOPE_UNIVERSE if gateway else SCOPE_LINK
-    body = _route_header(destination, _ROUTE_UNICAST, scope, _NEXT_HOP_ONLINK if gateway else 0)
+    body = _route_header(destination, _ROUTE_UNICAST, scope, _NEXT_HOP_ONLINK if gateway else 0, protocol)
     body += attribute(4, struct.pack("=I", index))
     if gateway:
         body += attribute(5, ipaddress.ip_address(gateway).packed)
@@ -262,11 +289,14 @@ def add_unreachable_route(netlink: Netlink, destination: str) -> None:
     netlink.request(_NEW_ROUTE, _CREATE | _REPLACE, _route_header(destination, _ROUTE_UNREACHABLE, SCOPE_UNIVERSE, 0))
 
 
-def delete_route(netlink: Netlink, destination: str, *, unreachable: bool = False) -> bool:
+def delete_route(
+    netlink: Netlink, destination: str, *, unreachable: bool = False, protocol: int = _PROTOCOL_STATIC
+) -> bool:
     """Remove a route; False when there is none."""
     kind = _ROUTE_UNREACHABLE if unreachable else 0
     scope = SCOPE_UNIVERSE if unreachable else 255
-    return _unless_absent(lambda: netlink.request(_DELETE_ROUTE, 0, _route_header(destination, kind, scope, 0)))
+    header = _route_header(destination, kind, scope, 0, protocol)
+    return _unless_absent(lambda: netlink.request(_DELETE_ROUTE, 0, header))
 
 
 def default_route_interface(netlink: Netlink) -> int | None:
@@ -288,6 +318,14 @@ def add_neighbour(netlink: Netlink, index: int, address: str, hardware_address: 
     body = struct.pack("=BBHiHBB", family, 0, 0, index, _NEIGHBOUR_PERMANENT, 0, 0)
     body += attribute(1, ip.packed) + attribute(2, hardware_address)
     netlink.request(_NEW_NEIGHBOUR, _CREATE | _REPLACE, body)
+
+
+def write_setting(name: str, value: str) -> None:
+    """A /proc/sys/net setting of the network namespace that the calling thread is in."""
+    with open(f"/proc/sys/net/{name}", "r+") as setting:
+        if setting.read().strip() != value:
+            setting.seek(0)
+            setting.write(value)
 
 
 def _unless_absent(change: Callable[[], None]) -> bool:
@@ -320,13 +358,14 @@ def _link(body: bytes) -> Link:
 
 
 def _address_body(index: int, address: str, scope: int) -> bytes:
+    """IFA_F_NODAD: the address is ours alone, version 6 need not ask others for it, and wait meanwhile."""
     interface = ipaddress.ip_interface(address)
     family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
-    header = struct.pack("=BBBBI", family, interface.network.prefixlen, 0, scope, index)
+    header = struct.pack("=BBBBI", family, interface.network.prefixlen, _ADDRESS_NODAD, scope, index)
     return header + attribute(2, interface.ip.packed) + attribute(1, interface.ip.packed)
 
 
-def _route_header(destination: str, kind: int, scope: int, flags: int) -> bytes:
+def _route_header(destination: str, kind: int, scope: int, flags: int, protocol: int = _PROTOCOL_STATIC) -> bytes:
     network = ipaddress.ip_network(destination)
     family = socket.AF_INET if network.version == 4 else socket.AF_INET6
     header = struct.pack(
@@ -336,7 +375,7 @@ def _route_header(destination: str, kind: int, scope: int, flags: int) -> bytes:
         0,
         0,
         _TABLE_MAIN,
-        _PROTOCOL_STATIC,
+        protocol,
         scope,
         kind,
         flags,
@@ -362,10 +401,14 @@ class TrackedConnection(Struct, frozen=True):
     raw_original: bytes
     """The tuple as the kernel wrote it; deleting asks for the same."""
 
+    @property
+    def family(self) -> int:
+        return socket.AF_INET6 if ":" in self.original_destination else socket.AF_INET
 
-def tracked_connections(netlink: Netlink, protocol: int) -> Iterator[TrackedConnection]:
-    """IPv4 connections of one protocol."""
-    header = struct.pack("=BBH", socket.AF_INET, 0, 0)
+
+def tracked_connections(netlink: Netlink, protocol: int, family: int = socket.AF_INET) -> Iterator[TrackedConnection]:
+    """Connections of one protocol and address family."""
+    header = struct.pack("=BBH", family, 0, 0)
     for body in netlink.dump(_CONNTRACK_GET, header):
         connection = _tracked(body[4:])
         if connection is not None and connection.protocol == protocol:
@@ -374,10 +417,9 @@ def tracked_connections(netlink: Netlink, protocol: int) -> Iterator[TrackedConn
 
 def delete_tracked(netlink: Netlink, connections: Sequence[TrackedConnection]) -> int:
     """Make the kernel forget connections; answers how many were still there."""
-    header = struct.pack("=BBH", socket.AF_INET, 0, 0)
     deleted = 0
     for connection in connections:
-        body = header + nested(_TUPLE_ORIGINAL, connection.raw_original)
+        body = struct.pack("=BBH", connection.family, 0, 0) + nested(_TUPLE_ORIGINAL, connection.raw_original)
         deleted += _unless_absent(lambda body=body: netlink.request(_CONNTRACK_DELETE, 0, body))  # type: ignore[misc]
     return deleted
 
@@ -395,9 +437,12 @@ def _tuple(data: bytes) -> tuple[str, str, int, int, int]:
     """Source, destination, protocol, source port, destination port."""
     parts = dict(attributes(data))
     addresses, ports = dict(attributes(parts.get(1, b""))), dict(attributes(parts.get(2, b"")))
+    # CTA_IP_V4_SRC and _DST, or CTA_IP_V6_SRC and _DST.
+    family, source, destination = (socket.AF_INET6, 3, 4) if 3 in addresses else (socket.AF_INET, 1, 2)
+    nothing = bytes(16 if family == socket.AF_INET6 else 4)
     return (
-        socket.inet_ntoa(addresses.get(1, bytes(4))),
-        socket.inet_ntoa(addresses.get(2, bytes(4))),
+        socket.inet_ntop(family, addresses.get(source, nothing)),
+        socket.inet_ntop(family, addresses.get(destination, nothing)),
         ports.get(1, b"\0")[0],
         int.from_bytes(ports.get(2, b""), "big"),
         int.from_bytes(ports.get(3, b""), "big"),

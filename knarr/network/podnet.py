@@ -7,7 +7,8 @@ and pods can't spoof at the link layer. Neighbour entries are permanent on both 
 
 An *anchor* interface (a bridge without ports, named like `knarr0`) holds the pods' gateway address and, for
 `knarr.network.dns`, the cluster DNS address; `ip link del` of it and the pods' own interfaces is all that there
-is to clean up, besides one nft table that masquerades what leaves the cluster and maps hostPorts.
+is to clean up, besides the nft tables that masquerade what leaves the cluster and map hostPorts (`pod_rules`).
+Pods have an address of each family that the node has a range of.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from knarr.clock import Clock
 from knarr.network import netlink as kernel
+from knarr.network import peer_routes, pod_rules
 from knarr.network.addresses import AddressPool
 from knarr.network.commands import CommandFailed, run_command
+from knarr.network.pod_rules import Family
 from knarr.node.runtime.contract import PortMapping
 
 log = logging.getLogger(__name__)
@@ -63,17 +67,20 @@ class PodNetwork:
         if len(interface) > INTERFACE_NAME_CHARACTERS_MAX:
             raise ValueError(f"interface name {interface!r} is longer than {INTERFACE_NAME_CHARACTERS_MAX}")
         self._pod_cidrs = tuple(pod_cidrs)
-        self._cluster_cidrs = tuple(cluster_cidrs)
-        self._service_cidrs = tuple(service_cidrs)
+        self.cluster_cidrs = tuple(cluster_cidrs)
+        self.service_cidrs = tuple(service_cidrs)
         self._interface = interface
         self._table = interface
+        self._families = pod_rules.families(pod_cidrs)
+        self.tunnel_interface = f"kv{hashlib.sha256(interface.encode()).hexdigest()[:12]}"
+        """To nodes that are not in the same network (see node_routes)."""
         self._mtu_bytes = mtu_bytes or ETHERNET_MTU_BYTES
         self._find_mtu = mtu_bytes is None
         self._namespace = network_namespace
         self._state_directory = state_directory
         self._clock = clock
         self._pool: AddressPool | None = None
-        self._host_ports: dict[str, tuple[str, tuple[PortMapping, ...]]] = {}
+        self._host_ports: dict[str, tuple[tuple[str, ...], tuple[PortMapping, ...]]] = {}
         self._rules_lock = asyncio.Lock()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pod-network")
         self._netlink: kernel.Netlink | None = None
@@ -108,13 +115,13 @@ class PodNetwork:
         for sandbox_id in {*leftover, *(self._host_ports.keys() - kept)}:
             await self.detach(sandbox_id)
 
-    async def map_ports(self, sandbox_id: str, address: str, mappings: Sequence[PortMapping]) -> None:
+    async def map_ports(self, sandbox_id: str, addresses: Sequence[str], mappings: Sequence[PortMapping]) -> None:
         """hostPort: have ports of the node lead to a pod. CommandFailed when the kernel refuses."""
         if not mappings:
             return
         async with self._rules_lock:
             before = self._host_ports.get(sandbox_id)
-            self._host_ports[sandbox_id] = (address, tuple(mappings))
+            self._host_ports[sandbox_id] = (tuple(addresses), tuple(mappings))
             try:
                 await self._apply_rules()
             except CommandFailed:
@@ -158,6 +165,10 @@ class PodNetwork:
     async def _in_worker(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
+    async def with_netlink(self, work: Callable[[kernel.Netlink], T]) -> T:
+        """Have something done in the node's network namespace, between what the pod network does there."""
+        return await self._in_worker(lambda: work(self._opened()))
+
     def _open(self) -> None:
         if self._namespace:
             kernel.enter(self._namespace)
@@ -189,12 +200,13 @@ class PodNetwork:
         for cidr in self._pod_cidrs:
             # A pod that is gone is answered for at once, instead of by whoever the default route leads to.
             kernel.add_unreachable_route(netlink, cidr)
-        for cidr in self._service_cidrs:
+        for cidr in self.service_cidrs:
             # Without a default route the node could not even send the packet that the service rules redirect.
-            kernel.add_route(netlink, cidr, anchor.index, source=self.gateways[0])
+            source = next((each for each in self.gateways if (":" in each) == (":" in cidr)), None)
+            kernel.add_route(netlink, cidr, anchor.index, source=source)
         _write_setting("ipv4/ip_forward", "1")
-        if any(":" in cidr for cidr in self._pod_cidrs):
-            _write_setting("ipv6/conf/all/forwarding", "1")
+        if pod_rules.IPV6 in self._families:
+            _forward_version_6([link.name for link in kernel.links(netlink)])
         if self._find_mtu:
             index = kernel.default_route_interface(netlink)
             uplink = next((link for link in kernel.links(netlink) if link.index == index), None)
@@ -275,115 +287,69 @@ class PodNetwork:
         for sandbox_id in pool.holders():
             kernel.delete_link(netlink, self.interface_of(sandbox_id))
             pool.free(sandbox_id)
+        peer_routes.remove(netlink, self.tunnel_interface, self.cluster_cidrs)
         for cidr in self._pod_cidrs:
             kernel.delete_route(netlink, cidr, unreachable=True)
         kernel.delete_link(netlink, self._interface)
 
-    # Rules: one nft table, written whole each time (it is small: a line for each hostPort).
+    # Rules: an nft table for each family, written whole each time (they are small: a line for each hostPort).
 
     async def _apply_rules(self) -> None:
         await run_command(self._clock, "nft", "-f", "-", stdin=self.rules(), network_namespace=self._namespace)
 
     def rules(self) -> str:
-        """The table's whole text, as one transaction that replaces it."""
-        pods, cluster = _only_ipv4(self._pod_cidrs), _only_ipv4(self._cluster_cidrs)
-        services = _only_ipv4(self._service_cidrs)
-        any_address: list[str] = []
-        one_address: list[str] = []
-        hairpin: set[str] = set()
-        for address, mappings in self._host_ports.values():
-            hairpin.add(f"{address} . {address}")
-            for mapping in mappings:
-                target = f"{address} . {mapping.container_port}"
-                port = f"{mapping.protocol.lower()} . {mapping.host_port}"
-                if mapping.host_ip in ("", "0.0.0.0"):
-                    any_address.append(f"{port} : {target}")
-                else:
-                    one_address.append(f"{mapping.host_ip} . {port} : {target}")
-        table = f"ip {self._table}"
-        return f"""
-add table {table}
-delete table {table}
-table {table} {{
-  comment "knarr: pod network"
-  map host-ports {{
-    type inet_proto . inet_service : ipv4_addr . inet_service
-    {_elements(any_address)}
-  }}
-  map host-address-ports {{
-    type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
-    {_elements(one_address)}
-  }}
-  set hairpin {{
-    type ipv4_addr . ipv4_addr
-    {_elements(sorted(hairpin))}
-  }}
-  chain host-ports-redirect {{
-    dnat ip to ip daddr . meta l4proto . th dport map @host-address-ports
-    dnat ip to meta l4proto . th dport map @host-ports
-  }}
-  chain prerouting {{
-    type nat hook prerouting priority dstnat + 5; policy accept;
-    meta l4proto {{ tcp, udp, sctp }} fib daddr type local jump host-ports-redirect
-  }}
-  chain output {{
-    type nat hook output priority -95; policy accept;
-    meta l4proto {{ tcp, udp, sctp }} fib daddr type local jump host-ports-redirect
-  }}
-  chain postrouting {{
-    type nat hook postrouting priority srcnat + 5; policy accept;
-    ct status dnat oifname "kn*" ip saddr 127.0.0.0/8 masquerade
-    ct status dnat ip saddr . ip daddr @hairpin masquerade
-    ip saddr {{ {", ".join(pods)} }} ip daddr != {{ {", ".join([*cluster, *services, "224.0.0.0/4"])} }} \
-oifname != "kn*" masquerade
-  }}
-  chain input {{
-    type filter hook input priority filter; policy accept;
-    iifname "kn*" ip daddr 127.0.0.0/8 ct status & dnat == 0 ct state != {{ established, related }} drop
-  }}
-}}
-"""
+        """The tables' whole text, as one transaction that replaces them."""
+        ranges = pod_rules.Ranges(self._pod_cidrs, self.cluster_cidrs, self.service_cidrs)
+        tables = [
+            pod_rules.table(family, self._table, ranges, self._host_ports, self.tunnel_interface)
+            for family in self._families
+        ]
+        return "".join(tables)
 
     async def _delete_table(self) -> None:
-        text = f"add table ip {self._table}\ndelete table ip {self._table}\n"
+        names = [f"{family.name} {self._table}" for family in self._families]
+        text = "".join(f"add table {name}\ndelete table {name}\n" for name in names)
         await run_command(self._clock, "nft", "-f", "-", stdin=text, network_namespace=self._namespace)
 
     # Docker and many firewalls set the FORWARD policy to DROP; no other table can overrule that, so say there
     # (and only there) that pods may talk.
 
     async def _open_forward_policy(self) -> None:
+        for family in self._families:
+            if await self._is_forwarding_refused(family):
+                await self._change_forward_policy(family, "-I")
+
+    async def _is_forwarding_refused(self, family: Family) -> bool:
         try:
             chain = await run_command(
                 self._clock,
                 "nft",
                 "list",
                 "chain",
-                "ip",
+                family.name,
                 "filter",
                 "FORWARD",
                 network_namespace=self._namespace,
             )
         except CommandFailed:
-            return  # no such chain: nothing is refused
-        if "policy drop" in chain and self._forward_comment not in chain:
-            await self._change_forward_policy("-I")
+            return False  # no such chain: nothing is refused
+        return "policy drop" in chain and self._forward_comment not in chain
 
     async def _close_forward_policy(self) -> None:
-        try:
-            await self._change_forward_policy("-D")
-        except CommandFailed:
-            return  # there were none
+        for family in self._families:
+            with suppress(CommandFailed):  # there were none
+                await self._change_forward_policy(family, "-D")
 
-    async def _change_forward_policy(self, change: str) -> None:
+    async def _change_forward_policy(self, family: Family, change: str) -> None:
         lines = [
             f"{change} FORWARD {side} {cidr} -m comment --comment {self._forward_comment} -j ACCEPT"
-            for cidr in _only_ipv4(self._pod_cidrs)
+            for cidr in family.only(self._pod_cidrs)
             for side in ("-s", "-d")
         ]
         text = "\n".join(["*filter", *lines, "COMMIT", ""])
         await run_command(
             self._clock,
-            "iptables-restore",
+            family.command,
             "--noflush",
             "-w",
             "5",
@@ -400,16 +366,16 @@ oifname != "kn*" masquerade
     def _load_host_ports(self) -> None:
         record = self._state_directory / "host-ports.json"
         if record.exists():
-            for sandbox_id, (address, mappings) in json.loads(record.read_text()).items():
-                self._host_ports[sandbox_id] = (address, tuple(PortMapping(*each) for each in mappings))
+            for sandbox_id, (addresses, mappings) in json.loads(record.read_text()).items():
+                self._host_ports[sandbox_id] = (tuple(addresses), tuple(PortMapping(*each) for each in mappings))
 
     def _save_host_ports(self) -> None:
         record = {
             sandbox_id: (
-                address,
+                addresses,
                 [(each.protocol, each.container_port, each.host_port, each.host_ip) for each in mappings],
             )
-            for sandbox_id, (address, mappings) in self._host_ports.items()
+            for sandbox_id, (addresses, mappings) in self._host_ports.items()
         }
         self._state_directory.mkdir(parents=True, exist_ok=True)
         written = self._state_directory / "host-ports.new"
@@ -425,17 +391,18 @@ def _host_prefix(address: str) -> int:
     return 32 if ":" not in address else 128
 
 
-def _only_ipv4(cidrs: Sequence[str]) -> list[str]:
-    return [cidr for cidr in cidrs if ":" not in cidr]
-
-
-def _elements(elements: Sequence[str]) -> str:
-    return f"elements = {{ {', '.join(elements)} }}" if elements else ""
-
-
 def _hardware_address(name: str, side: str) -> bytes:
     """A locally administered unicast address, the same for the same interface: reproducible, never changing."""
     return b"\x0a" + hashlib.sha256(f"{name}/{side}".encode()).digest()[:5]
+
+
+def _forward_version_6(interfaces: Iterable[str]) -> None:
+    """A machine that forwards ignores router advertisements, unless told otherwise: it would lose its own route out."""
+    for name in interfaces:
+        setting = Path(f"/proc/sys/net/ipv6/conf/{name}/accept_ra")
+        if setting.exists() and setting.read_text().strip() == "1":
+            _write_setting(f"ipv6/conf/{name}/accept_ra", "2")
+    _write_setting("ipv6/conf/all/forwarding", "1")
 
 
 def _write_setting(name: str, value: str) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from functools import partial
 
 from knarr.api.core.pod_amounts import pod_requests
 from knarr.api.core.v1 import Pod, Service
@@ -34,6 +35,7 @@ from knarr.node.pulls import Pulls
 from knarr.node.references import References
 from knarr.node.runtime.contract import Runtime, RuntimeFailure
 from knarr.node.tokens import Tokens
+from knarr.node.traffic import Traffic
 from knarr.node.volumes import HollowVolumes, HostVolumes, Volumes
 
 log = logging.getLogger(__name__)
@@ -68,6 +70,7 @@ class NodeAgent:
         self._informers = informers or Informers(client, clock)
         self._pods: Informer[Pod] = Informer(client, Pod, clock, field_selector=f"spec.nodeName={config.name}")
         self._services = self._informers.of(Service)
+        self._workers: dict[str, PodWorker] = {}
         self._object = NodeObject(client, clock, runtime, config)
         self.measurements = Measurements(runtime, clock, hollow=config.hollow)
         self._events = EventRecorder(client, clock, "kubelet", config.name)
@@ -88,11 +91,11 @@ class NodeAgent:
             handlers,
             self._services_of,
             host_ports,
+            self._traffic(informers),
             allocatable=self._object.capacity,
             memory_bytes=whole(self._object.capacity.get("memory", 1)),
             requested=self._requested,
         )
-        self._workers: dict[str, PodWorker] = {}
         self._owners: dict[str, str] = {}
         """The pod of each container that has been seen."""
         self._group: asyncio.TaskGroup | None = None
@@ -113,6 +116,8 @@ class NodeAgent:
                 await watching.wait()
                 group.create_task(self._pods.run(), name="informer Pod of this node")
                 await asyncio.gather(self._pods.synced.wait(), self._services.synced.wait())
+                if self._node.traffic is not None:
+                    await self._node.traffic.synced()
                 self._pods.add_handler(self._pod_changed)
                 await self._remove_orphans()
                 group.create_task(self._watch_exits(), name="exits")
@@ -250,6 +255,18 @@ class NodeAgent:
         return sum(milli(each.get("cpu", 0)) for each in requests), sum(
             whole(each.get("memory", 0)) for each in requests
         )
+
+    def _traffic(self, informers: Informers | None) -> Traffic | None:
+        """Where the process follows EndpointSlices, the agent looks on; of its own accord it doesn't."""
+        if informers is None or self.config.drain_s_max <= 0:
+            return None
+        of_namespace = partial(self._services.by_index, "namespace")
+        return Traffic(informers, self._clock, of_namespace, self._wake, self.config.drain_s_max)
+
+    def _wake(self, uid: str) -> None:
+        worker = self._workers.get(uid)
+        if worker is not None:
+            worker.wake()
 
     # -- what pods read
 

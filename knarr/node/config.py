@@ -19,8 +19,10 @@ class NodeConfig(Struct, frozen=True):
     """Folder for volumes and the pods' own files, below <root>/pods/<uid>."""
     log_root: Path
     """Folder for container logs, <log_root>/<namespace>_<name>_<uid>/<container>/<restart count>.log."""
-    internal_ip: str
-    pod_cidr: str = ""
+    internal_ips: tuple[str, ...]
+    """At which others reach it: one, or one of each family."""
+    pod_cidrs: tuple[str, ...] = ()
+    """Of its pods; likewise."""
     cluster_dns: tuple[str, ...] = ()
     cluster_domain: str = "cluster.local"
     resolv_conf: str = "/etc/resolv.conf"
@@ -31,6 +33,8 @@ class NodeConfig(Struct, frozen=True):
     capacity: Mapping[str, str] = field(default_factory=dict)
     """In place of what the machine has (cpu, memory, ephemeral-storage, …)."""
     hollow: bool = False
+    drain_s_max: float = 10.0
+    """How long a pod's end, or its way into service, waits for data planes; 0: not at all, as upstream."""
 
     def pod_folder(self, uid: str) -> Path:
         return self.root / "pods" / uid

@@ -33,7 +33,7 @@ class Surroundings(Struct, frozen=True):
     services: Sequence[Service] = ()
     """Those of the pod's namespace, and the API server's own."""
     pod_ips: Sequence[str] = ()
-    host_ip: str = ""
+    host_ips: Sequence[str] = ()
     allocatable: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -144,7 +144,7 @@ def _value(
 def _referred(pod: Pod, container: Container, source: EnvVarSource, around: Surroundings) -> str | None:
     namespace = pod.metadata.namespace
     if source.field_ref is not None:
-        return field_value(pod, source.field_ref.field_path, pod_ips=around.pod_ips, host_ip=around.host_ip)
+        return field_value(pod, source.field_ref.field_path, pod_ips=around.pod_ips, host_ips=around.host_ips)
     if source.resource_field_ref is not None:
         return resource_value(pod, source.resource_field_ref, container, around.allocatable)
     if source.config_map_key_ref is not None:

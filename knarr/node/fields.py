@@ -21,7 +21,7 @@ class UnknownField(ValueError):
     """The pod has no such field."""
 
 
-def field_value(pod: Pod, path: str, *, pod_ips: Sequence[str], host_ip: str) -> str:
+def field_value(pod: Pod, path: str, *, pod_ips: Sequence[str], host_ips: Sequence[str]) -> str:
     """The value of a fieldRef. UnknownField when there is no such field."""
     metadata, spec = pod.metadata, pod.spec
     assert spec
@@ -36,8 +36,8 @@ def field_value(pod: Pod, path: str, *, pod_ips: Sequence[str], host_ip: str) ->
         "spec.nodeName": spec.node_name,
         "spec.serviceAccountName": spec.service_account_name,
         "spec.restartPolicy": spec.restart_policy,
-        "status.hostIP": host_ip,
-        "status.hostIPs": host_ip,
+        "status.hostIP": host_ips[0] if host_ips else "",
+        "status.hostIPs": ",".join(host_ips),
         "status.podIP": pod_ips[0] if pod_ips else "",
         "status.podIPs": ",".join(pod_ips),
     }

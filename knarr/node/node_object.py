@@ -103,8 +103,9 @@ class NodeObject:
         metadata = self.node.metadata
         missing = {key: value for key, value in wanted.metadata.labels.items() if metadata.labels.get(key) != value}
         patch: dict[str, Any] = {"metadata": {"labels": missing}} if missing else {}
-        if self._config.pod_cidr and not (self.node.spec and self.node.spec.pod_cidr):
-            patch["spec"] = {"podCIDR": self._config.pod_cidr, "podCIDRs": [self._config.pod_cidr]}
+        ranges = self._config.pod_cidrs
+        if ranges and not (self.node.spec and self.node.spec.pod_cidr):
+            patch["spec"] = {"podCIDR": ranges[0], "podCIDRs": list(ranges)}
         if patch:
             self.node = await self._client.patch(Node, self._config.name, patch)
 
@@ -119,7 +120,8 @@ class NodeObject:
             "beta.kubernetes.io/arch": arch,
             **config.labels,
         }
-        spec = NodeSpec(pod_cidr=config.pod_cidr or None, pod_cidrs=[config.pod_cidr] if config.pod_cidr else [])
+        ranges = list(config.pod_cidrs)
+        spec = NodeSpec(pod_cidr=ranges[0] if ranges else None, pod_cidrs=ranges)
         return Node(metadata=ObjectMeta(name=config.name, labels=labels), spec=spec, status=status)
 
     async def _report(self) -> None:
@@ -162,7 +164,7 @@ class NodeObject:
             capacity=self.capacity,
             allocatable=self.capacity,
             addresses=[
-                NodeAddress(type="InternalIP", address=config.internal_ip),
+                *(NodeAddress(type="InternalIP", address=each) for each in config.internal_ips),
                 NodeAddress(type="Hostname", address=config.name),
             ],
             conditions=conditions,

@@ -19,6 +19,7 @@ from knarr.node.pulls import Pulls
 from knarr.node.references import References
 from knarr.node.runtime.contract import PortMapping, Runtime
 from knarr.node.tokens import Tokens
+from knarr.node.traffic import Traffic
 from knarr.node.volumes import Volumes
 
 SANDBOX_STARTS_MAX = 4
@@ -29,7 +30,7 @@ CONTAINER_STARTS_MAX = 4
 class HostPorts(Protocol):
     """Has ports of the node lead to pods (hostPort); the pod network does."""
 
-    async def map_ports(self, sandbox_id: str, address: str, mappings: Sequence[PortMapping]) -> None: ...
+    async def map_ports(self, sandbox_id: str, addresses: Sequence[str], mappings: Sequence[PortMapping]) -> None: ...
 
     async def unmap_ports(self, sandbox_id: str) -> None: ...
 
@@ -50,6 +51,8 @@ class NodeServices(Struct):
     services: Callable[[str], list[Service]]
     """The Services of a namespace, and the API server's own."""
     host_ports: HostPorts | None = None
+    traffic: Traffic | None = None
+    """What leads connections to the pods; None where nobody is waited for."""
     sandbox_starts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SANDBOX_STARTS_MAX))
     container_starts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONTAINER_STARTS_MAX))
     allocatable: Mapping[str, Any] = field(default_factory=dict)
@@ -65,6 +68,6 @@ class NodeServices(Struct):
             secret=lambda name: self.references.secret(namespace, name),
             services=self.services(namespace),
             pod_ips=pod_ips,
-            host_ip=self.config.internal_ip,
+            host_ips=self.config.internal_ips,
             allocatable=self.allocatable,
         )

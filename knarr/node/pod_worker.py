@@ -23,6 +23,7 @@ from knarr.node.back_off import BackOff, shown
 from knarr.node.containers import sandbox_config
 from knarr.node.environment import ConfigurationError
 from knarr.node.ephemeral import all_containers, field_path
+from knarr.node.in_service import InService
 from knarr.node.node_services import NodeServices
 from knarr.node.plan import Plan, Seen, done, plan, restarts
 from knarr.node.pod_health import PodHealth
@@ -35,7 +36,7 @@ from knarr.node.runtime.contract import ContainerState, Resources, RuntimeFailur
 from knarr.node.starting import start_container
 from knarr.node.status import OWN_CONDITIONS, Ending, Observed, Waiting, pod_status
 from knarr.node.status_writer import StatusWriter
-from knarr.node.stopping import Stopping
+from knarr.node.stopping import GRACE_MIN_S, Stopping
 from knarr.node.volume_failure import VolumeFailure
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class PodWorker:
         """The last run of each container that has ended: outlives its sandbox."""
         self._messages: dict[str, str] = {}
         self._health = PodHealth(node, self._before, self._spawn, self._changed.set, self._tell)
+        self._service = InService(node.traffic, pod, self._tell)
         self._waiting: dict[str, Waiting] = {}
         self._back_offs: dict[str, BackOff] = {}
         self._not_before_s: dict[str, float] = {}
@@ -190,6 +192,7 @@ class PodWorker:
             self._node.references.release(self.uid)
             self._node.tokens.forget(self.uid)
             self._node.pulls.forget(self.uid)
+            self._service.close()
 
     async def _work(self) -> None:
         while not self._removed.is_set():
@@ -197,8 +200,7 @@ class PodWorker:
             await self._look()
             for onlooker in self._onlookers:
                 onlooker.set()
-            again_s = self._step()
-            self._publish_status()
+            again_s = _sooner(self._step(), self._publish_status())
             with suppress(TimeoutError):
                 async with self._clock.timeout(again_s):
                     await self._changed.wait()
@@ -248,14 +250,12 @@ class PodWorker:
         spec, now_s = self._spec, self._clock.time_s()
         deadline_s = self._check_deadline(now_s)
         if self._is_to_end():
-            self._end()
-            return None
+            return self._end()
         resize_s = self._resize(now_s)
         seen = self._seen()
         steps = plan(spec, seen, has_sandbox=self._sandbox is not None and self._published, now_s=now_s)
         if steps.over:
-            self._end()
-            return None
+            return self._end()
         self._refresh_volumes(now_s)
         if steps.sandbox:
             self._make(now_s)
@@ -397,7 +397,7 @@ class PodWorker:
         if ports is None or not mappings or not sandbox.ips:
             return
         try:
-            await ports.map_ports(sandbox.id, sandbox.ips[0], mappings)
+            await ports.map_ports(sandbox.id, sandbox.ips, mappings)
         except Exception as error:
             await self._node.runtime.remove_sandbox(sandbox.id)
             raise RuntimeFailure("FailedCreatePodSandBox", f"failed to map host ports: {error}") from error
@@ -578,16 +578,29 @@ class PodWorker:
             or self._ended
         )
 
-    def _end(self) -> None:
-        """End all containers and the sandbox; when the pod is deleted, remove everything."""
+    def _end(self) -> float | None:
+        """End all containers and the sandbox; when the pod is deleted, remove everything.
+
+        Answers in how many seconds to look again, while new connections may still come to it.
+        """
         grace_s = self._grace_s()
         if not self._ended and (self._end_grace_s is None or grace_s < self._end_grace_s):
             begun = self._end_grace_s is not None
+            if not begun and self._serves() and (wait_s := self._service.leave(self.pod, grace_s)):
+                return wait_s
             self._end_grace_s = grace_s
-            self._spawn(self._shorten(grace_s) if begun else self._end_all(grace_s))
+            left_s = max(grace_s - self._service.spent_s(), min(grace_s, GRACE_MIN_S))
+            self._spawn(self._shorten(grace_s) if begun else self._end_all(left_s))
         deleted = self._gone or self.pod.metadata.deletion_timestamp is not None
         if self._ended and deleted and self._removing is None:
             self._removing = self._spawn(self._remove())
+        return None
+
+    def _serves(self) -> bool:
+        """Whether it is to end by being deleted, with anything that runs: only then it matters who still comes."""
+        deleted = self.pod.metadata.deletion_timestamp is not None and not self._gone and self._ending is None
+        running = any(runs[-1].state is ContainerState.RUNNING for runs in self._runs.values())
+        return deleted and running and not self._is_terminal()
 
     async def _end_all(self, grace_s: float) -> None:
         try:
@@ -666,11 +679,12 @@ class PodWorker:
 
     # -- status
 
-    def _publish_status(self) -> None:
+    def _publish_status(self) -> float | None:
+        """Answers in how many seconds to look again, if the pod is on its way into service."""
         if self._gone:
-            return
+            return None
         if self._is_terminal() and not self._runs and self._ended:
-            return  # it was over before this agent came; there is nothing to add
+            return None  # it was over before this agent came; there is nothing to add
         spec = self._spec
         observed = {container.name: self._observe(container) for container in all_containers(spec)}
         terminal = self._is_terminal()
@@ -680,7 +694,7 @@ class PodWorker:
             base,
             observed,
             ips=self._ips(),
-            host_ip=self._node.config.internal_ip,
+            host_ips=self._node.config.internal_ips,
             has_sandbox=self._sandbox is not None,
             over=self._ended,
             ending=self._ending,
@@ -689,9 +703,13 @@ class PodWorker:
         )
         if terminal:
             status.phase, status.reason, status.message = base.phase, base.reason, base.message
+        again_s = self._service.enter(self.pod, self._ips(), ready=_is_ready(status))
+        if self._service.condition is not None:
+            status.conditions = [*status.conditions, self._service.condition]
         self._status = status
         quiet = not self._runs and not self._waiting and not self._is_to_end()
         self._writer.write(status, urgent=not quiet)
+        return again_s
 
     def _observe(self, container: Container) -> Observed:
         name = container.name
@@ -746,7 +764,7 @@ class PodWorker:
 
     def _ips(self) -> tuple[str, ...]:
         if self._spec.host_network:
-            return (self._node.config.internal_ip,)
+            return self._node.config.internal_ips
         return self._sandbox.ips if self._sandbox is not None else ()
 
     def _address(self) -> str:
@@ -763,5 +781,13 @@ class PodWorker:
         return f"{self.pod.metadata.namespace}/{self.pod.metadata.name}"
 
 
+def _is_ready(status: PodStatus) -> bool:
+    return any(each.type == "Ready" and each.status == "True" for each in status.conditions)
+
+
 def _has_exited(run: contract.Container) -> bool:
     return run.state is ContainerState.EXITED
+
+
+def _sooner(one_s: float | None, other_s: float | None) -> float | None:
+    return min((each for each in (one_s, other_s) if each is not None), default=None)

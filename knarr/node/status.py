@@ -11,6 +11,7 @@ from datetime import datetime
 from msgspec import Struct, field
 
 from knarr.api import types
+from knarr.api.core.pod_state import IN_SERVICE
 from knarr.api.core.v1 import (
     Container,
     ContainerState,
@@ -35,7 +36,7 @@ from knarr.node.runtime import contract
 
 CONTAINER_SCHEME = "knarr://"
 READY_TO_START = "PodReadyToStartContainers"
-OWN_CONDITIONS = (READY_TO_START, "Initialized", "Ready", "ContainersReady", "PodScheduled", *RESIZING)
+OWN_CONDITIONS = (READY_TO_START, "Initialized", "Ready", "ContainersReady", "PodScheduled", IN_SERVICE, *RESIZING)
 """Those that the node writes; all others belong to others."""
 
 
@@ -76,7 +77,7 @@ def pod_status(
     observed: Mapping[str, Observed],
     *,
     ips: Sequence[str],
-    host_ip: str,
+    host_ips: Sequence[str],
     has_sandbox: bool,
     over: bool,
     ending: Ending | None,
@@ -91,7 +92,7 @@ def pod_status(
     mains = [_container_status(spec, container, observed[container.name]) for container in spec.containers]
     phase = pod_phase(spec, inits, mains, over=over, ended=ending is not None)
     conditions = _conditions(pod, before, phase, inits, mains, has_sandbox=has_sandbox, now_s=now_s, resizing=resizing)
-    addresses = [host_ip] if spec.host_network else list(ips)
+    addresses = list(host_ips) if spec.host_network else list(ips)
     if not addresses and before.pod_ips:
         addresses = [each.ip for each in before.pod_ips]  # a pod that is over keeps telling which one it had
     return PodStatus(
@@ -100,8 +101,8 @@ def pod_status(
         container_statuses=mains,
         init_container_statuses=inits,
         ephemeral_container_statuses=added,
-        host_ip=host_ip or None,
-        host_ips=[HostIP(ip=host_ip)] if host_ip else [],
+        host_ip=host_ips[0] if host_ips else None,
+        host_ips=[HostIP(ip=each) for each in host_ips],
         pod_ip=addresses[0] if addresses else None,
         pod_ips=[PodIP(ip=ip) for ip in addresses],
         qos_class=qos_class(spec),

@@ -303,7 +303,7 @@ def _downward_files(
     files = {}
     for item in items:
         if item.field_ref is not None:
-            value = field_value(pod, item.field_ref.field_path, pod_ips=around.pod_ips, host_ip=around.host_ip)
+            value = field_value(pod, item.field_ref.field_path, pod_ips=around.pod_ips, host_ips=around.host_ips)
         else:
             assert item.resource_field_ref is not None
             container = container_named(pod, item.resource_field_ref.container_name or "")

@@ -23,6 +23,7 @@ from knarr.api.errors import APIError, NotFound
 from knarr.client.client import Client
 from knarr.clock import Clock
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
+from knarr.scheduler.extenders import ExtenderFailed, bound_by
 from knarr.scheduler.framework import BindingRefused, Rejected, Wait
 from knarr.scheduler.permits import HeldPod, HeldPods
 from knarr.scheduler.profile import Framework
@@ -130,18 +131,20 @@ class Bindings:
 
     async def _bind_now(self, course: Course) -> None:
         pod, name = course.pod, ""
+        extenders = course.framework.extenders
         try:
-            for plugin in course.framework.at["bind"]:
-                name = plugin.name
-                if await plugin.bind(pod, course.node_name):
-                    break
-            else:
-                raise BindingRefused("no bind plugin has bound it")
+            if not extenders or not await bound_by(extenders, pod.pod, course.node_name):
+                for plugin in course.framework.at["bind"]:
+                    name = plugin.name
+                    if await plugin.bind(pod, course.node_name):
+                        break
+                else:
+                    raise BindingRefused("no bind plugin has bound it")
         except NotFound:
             await self._gone(course)
-        except (APIError, BindingRefused) as error:
+        except (APIError, BindingRefused, ExtenderFailed) as error:
             log.warning("%s: binding to %s failed: %s", pod.key, course.node_name, error)
-            message = f'running Bind plugin "{name}": {error}'
+            message = f'running Bind plugin "{name}": {error}' if name else str(error)
             self._beside(self._find_out(course, message), course)
         else:
             self._bound(course)

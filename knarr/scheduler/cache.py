@@ -29,7 +29,7 @@ CHANGES_MAX = 20_000
 class PodInfo:
     """A pod and what it asks, computed once."""
 
-    __slots__ = ("cpu", "key", "kind", "memory", "pod", "ports", "priority", "requests")
+    __slots__ = ("cpu", "key", "kind", "memory", "pod", "ports", "priority", "requests", "signature")
 
     def __init__(self, pod: Pod) -> None:
         assert pod.spec is not None
@@ -39,6 +39,8 @@ class PodInfo:
         self.cpu, self.memory = pod_weight(pod.spec)
         self.ports = host_ports(pod.spec)
         self.priority = pod.spec.priority or 0
+        self.signature: bytes | None = None
+        """What it asks, in one piece; made when it is needed first."""
         metadata = pod.metadata
         ending = metadata.deletion_timestamp is not None
         self.kind = Kind(metadata.namespace or "", tuple(sorted(metadata.labels.items())), ending)
@@ -340,12 +342,14 @@ class Cache:
         self._nominated[pod.key] = node_name
         self._expected.setdefault(node_name, {})[pod.key] = pod
 
-    def withdraw(self, key: str) -> None:
-        node_name = self._nominated.pop(key, None)
-        if node_name is not None:
+    def withdraw(self, key: str) -> str:
+        """It is not expected any more; the node where it was."""
+        node_name = self._nominated.pop(key, "")
+        if node_name:
             self._expected[node_name].pop(key)
             if not self._expected[node_name]:
                 del self._expected[node_name]
+        return node_name
 
     def nominated_node(self, key: str) -> str:
         return self._nominated.get(key, "")

@@ -8,7 +8,7 @@ not every node is looked at: upstream's share of nodes, in turn, is enough to fi
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
 from operator import add, itemgetter
 from random import Random
@@ -98,6 +98,35 @@ class Choice:
 
     def node_for(self, pod: PodInfo) -> NodeInfo:
         """The best node. Raises Unschedulable."""
+        nodes, found = self._cache.nodes, self._found(pod)
+        return nodes[found[0] if len(found) == 1 else self._best(pod, self._class_of(pod), found)]
+
+    def feasible(self, pod: PodInfo) -> list[NodeInfo]:
+        """Enough nodes that will do, for others to choose from. Raises Unschedulable."""
+        return [self._cache.nodes[place] for place in self._found(pod)]
+
+    def best_of(self, pod: PodInfo, nodes: Sequence[NodeInfo], liked: Mapping[str, float]) -> NodeInfo | None:
+        """The best of nodes that would do a moment ago, when some of them are liked by others too."""
+        places = [node.place for node in nodes if node.place >= 0 and self.fits(pod, node)]
+        if not places:
+            return None
+        pod_class = self._class_of(pod)
+        pod_class.refresh(self._cache)
+        pod_class.judge([place for place in places if place in pod_class.stale], self._cache.nodes)
+        extra = [liked.get(self._cache.nodes[place].name, 0) for place in places]
+        return self._cache.nodes[places[0] if len(places) == 1 else self._best(pod, pod_class, places, extra)]
+
+    @property
+    def nodes(self) -> int:
+        return len(self._cache.nodes)
+
+    def refusals(self, pod: PodInfo, others: Mapping[str, Refusal]) -> list[tuple[NodeInfo, Refusal]]:
+        """Why nodes will not do, as far as that is known."""
+        found = ((node, self._refusal(pod, node) or others.get(node.name)) for node in self._cache.nodes)
+        return [(node, refusal) for node, refusal in found if refusal is not None]
+
+    def _found(self, pod: PodInfo) -> list[int]:
+        """Places of nodes that will do. Raises Unschedulable."""
         nodes = self._cache.nodes
         checks = self._checks(pod)
         for _, prepared in checks:
@@ -109,11 +138,15 @@ class Choice:
         places = self._feasible(pod, pod_class, checks, barriers)
         if not places:
             raise Unschedulable(self._refusals(pod, pod_class, checks, barriers), len(nodes))
-        return nodes[places[0] if len(places) == 1 else self._best(pod, pod_class, places)]
+        return places
 
     def fits(self, pod: PodInfo, node: NodeInfo) -> bool:
         """Whether one node would do."""
-        return self._refusal(pod, node) is None and self._refused_for_others(pod, node) is None
+        return self.refusal_on(pod, node) is None
+
+    def refusal_on(self, pod: PodInfo, node: NodeInfo) -> Refusal | None:
+        """Why one node would not do."""
+        return self._refusal(pod, node) or self._refused_for_others(pod, node)
 
     def _feasible(self, pod: PodInfo, pod_class: PodClass, checks: Checks, barriers: Sequence[Barrier]) -> list[int]:
         """Places of enough nodes that will do, from where the last search ended."""
@@ -190,9 +223,13 @@ class Choice:
         with self._cache.along_with(node, expected):
             return self._refusal(pod, node)
 
-    def _best(self, pod: PodInfo, pod_class: PodClass, places: Sequence[int]) -> int:
+    def _best(
+        self, pod: PodInfo, pod_class: PodClass, places: Sequence[int], extra: Sequence[float] | None = None
+    ) -> int:
         pick: Pick = itemgetter(*places)
         totals = pick(pod_class.scores)
+        if extra is not None:
+            totals = list(map(add, totals, extra))
         for row, (plugin, prepared) in zip(pod_class.compared, pod_class.comparers, strict=True):
             totals = _with_compared(totals, plugin, prepared, pick(row))
         for spanning in self._spanning:
@@ -203,7 +240,7 @@ class Choice:
         return self._random.choice(list(compress(places, map(best.__eq__, totals))))
 
     def _class_of(self, pod: PodInfo) -> PodClass:
-        signature = _signature(pod)
+        signature = signature_of(pod)
         pod_class = self._classes.get(signature)
         if pod_class is not None:
             self._classes.move_to_end(signature)
@@ -242,8 +279,14 @@ def _enough(nodes: int, percent: int) -> int:
     return max(NODES_MIN, nodes * percent // 100)
 
 
-def _signature(pod: PodInfo) -> bytes:
+def signature_of(pod: PodInfo) -> bytes:
     """All that local plugins look at."""
+    if pod.signature is None:
+        pod.signature = _signature(pod)
+    return pod.signature
+
+
+def _signature(pod: PodInfo) -> bytes:
     spec = pod.pod.spec
     assert spec is not None
     images = [container.image for container in (*spec.containers, *spec.init_containers)]

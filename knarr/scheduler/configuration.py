@@ -25,6 +25,7 @@ import msgspec
 
 from knarr.api.core.v1 import TopologySpreadConstraint
 from knarr.scheduler.framework import POINTS, PREEMPTION, SCORE_MAX, Aspect, extends
+from knarr.scheduler.http_extender import ExtenderConfig, extender_problems
 from knarr.scheduler.plugins import ALL
 from knarr.scheduler.plugins.resources_fit import Strategy
 
@@ -63,6 +64,8 @@ class Profile(msgspec.Struct, frozen=True):
     hard_affinity_weight: int = 1
     default_constraints: Sequence[TopologySpreadConstraint] | None = None
     """In place of the built-in ones."""
+    extenders: Sequence[ExtenderConfig] = ()
+    """The same for all profiles."""
 
 
 class SchedulerConfigError(Exception):
@@ -152,6 +155,7 @@ class _Configuration(_Strict):
     api_version: str
     kind: str
     percentage_of_nodes_to_score: int = 0
+    extenders: list[ExtenderConfig] = []
     profiles: list[_Profile] = msgspec.field(default_factory=lambda: [_Profile()])
 
 
@@ -217,6 +221,7 @@ def _problems(found: _Configuration) -> Iterator[str]:
         yield f"profiles: must have 1 to {PROFILES_MAX} items"
     if not 0 <= found.percentage_of_nodes_to_score <= 100:
         yield "percentageOfNodesToScore: not in valid range [0-100]"
+    yield from extender_problems(found.extenders)
     names = [profile.scheduler_name for profile in found.profiles]
     for number, profile in enumerate(found.profiles):
         place = f"profiles[{number}]"
@@ -315,10 +320,11 @@ def _profile(written: _Profile, whole: _Configuration, args: Mapping[str, Any], 
             {each.name: each.weight for each in strategy.resources} or default.fit.resources,
             tuple((point.utilization, point.score * (SCORE_MAX // SHAPE_SCORE_MAX)) for point in shape),
         ),
-        ignored=frozenset(fit.ignored_resources),
+        ignored=frozenset((*fit.ignored_resources, *(name for each in whole.extenders for name in each.ignored))),
         ignored_groups=frozenset(fit.ignored_resource_groups),
         hard_affinity_weight=args["InterPodAffinity"].hard_pod_affinity_weight,
         default_constraints=tuple(spread.default_constraints) if spread.defaulting_type == "List" else None,
+        extenders=tuple(whole.extenders),
     )
 
 

@@ -14,6 +14,9 @@ keeps for it what others must not take, `permit` lets it go on, refuses it or ha
 what it needs, `bind` writes that it is there, and `after_binding` hears of it. Whatever goes wrong on the way, all that
 was reserved is let go again (`unreserve`).
 
+A pod that fits nowhere is tried again when something happens that may help it: each plugin says what that is for those
+that it refused (`helped_by`, `hint`).
+
 An *outside* plugin is a step that also decides by other objects than nodes and pods, such as volumes. It is asked anew
 for each pod that is concerned.
 
@@ -32,10 +35,13 @@ from knarr.client.client import Client
 from knarr.client.informer import Informer, Informers
 from knarr.clock import Clock
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
+from knarr.scheduler.happenings import Happening, Hint, What
 
 SCORE_MAX = 100
 PERMIT_MAX_S = 900.0
 """A pod waits at most so long for a permit, whatever a plugin asks."""
+EXTENDER = "Extender"
+"""In place of a plugin's name, where an extender refused (see knarr.scheduler.extenders)."""
 PREEMPTION = "DefaultPreemption"
 """The one plugin of postFilter; see knarr.scheduler.preemption."""
 POINTS: Mapping[str, str] = {
@@ -124,19 +130,12 @@ class Permits(Protocol):
     def all(self) -> Sequence[Held]: ...
 
 
-class Helped(Protocol):
-    """Told that pods which a plugin refused may fit now: those that use a claim (namespace/name), or all (None)."""
-
-    def __call__(self, plugin: str, claim: str | None, *, sure: bool) -> None: ...
-
-
 class Connections(Struct, frozen=True):
     """The world outside of nodes and pods."""
 
     client: Client
     informers: Informers
     clock: Clock
-    helped: Helped
     permits: Permits
 
 
@@ -147,9 +146,15 @@ class Aspect:
     filters: bool = True
     weight: int = 0
     """Of its score; 0 when it doesn't score."""
+    helped_by: ClassVar[Mapping[type[Any], What]] = {}
+    """What, by kind, can make room for a pod that it refused."""
 
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
+
+    def hint(self, pod: PodInfo, happening: Happening) -> Hint:
+        """Whether something of `helped_by` may help a pod that it refused."""
+        return Hint.QUEUE
 
     def prepare_score(self, pod: PodInfo) -> Any:
         """What scoring will need; None when all nodes are equal to it."""
@@ -172,6 +177,13 @@ class Plugin(Aspect):
 
     def filter(self, prepared: Any, node: NodeInfo) -> Refusal | None:
         return None
+
+    def hint(self, pod: PodInfo, happening: Happening) -> Hint:
+        """The node that it is about would do now, as far as this goes. The same for all pods that ask for the same."""
+        if happening.node is None or happening.node.node is None:
+            return Hint.SKIP
+        prepared = self.prepare(pod)
+        return Hint.SKIP if prepared is not None and self.filter(prepared, happening.node) else Hint.QUEUE
 
     def score(self, prepared: Any, node: NodeInfo) -> float:
         return 0
@@ -254,10 +266,12 @@ def extends(kind: type[Aspect], point: str) -> bool:
 class Unschedulable(Exception):
     """No node will do. The messages are upstream's, word for word."""
 
-    def __init__(self, refusals: Sequence[tuple[NodeInfo, Refusal]], nodes: int, *, whole: bool = False) -> None:
-        """`whole`: the pod itself was refused, no node was looked at."""
+    def __init__(
+        self, refusals: Sequence[tuple[NodeInfo, Refusal]], nodes: int, *, whole: bool = False, also: str = ""
+    ) -> None:
+        """`whole`: the pod itself was refused, no node was looked at. `also` has refused without saying why."""
         self._whole = refusals[0][1].reasons[0] if whole and refusals else ""
-        self.plugins = frozenset(refusal.plugin for _, refusal in refusals)
+        self.plugins = frozenset((*(refusal.plugin for _, refusal in refusals), *filter(None, (also,))))
         self.curable = [node for node, refusal in refusals if refusal.curable]
         """Nodes where it would help if pods went."""
         self._nodes = nodes

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping
 
-from knarr.api.printing import go_duration
+from knarr.api.durations import go_duration
 from knarr.clock import Clock
 from knarr.scheduler.cache import PodInfo
 from knarr.scheduler.framework import PERMIT_MAX_S, Rejected, Wait
@@ -23,6 +23,7 @@ class HeldPod:
         self.node_name = node_name
         self.rejected: Rejected | None = None
         self.answered = asyncio.Event()
+        self.asked = frozenset(waits)
         self.missed = False
         """Something happened meanwhile that could help it if it is rejected."""
         timeouts_s = {plugin: min(wait.timeout_s, PERMIT_MAX_S) for plugin, wait in waits.items()}

@@ -69,10 +69,10 @@ class Preemption:
         self._choice = choice
         self._random = random
 
-    def candidate(self, pod: PodInfo, nodes: Sequence[NodeInfo], budgets: Budgets) -> Candidate | None:
-        """The node of these that costs least; None when no pods that may go would be enough."""
+    def candidates(self, pod: PodInfo, nodes: Sequence[NodeInfo], budgets: Budgets) -> list[Candidate]:
+        """Enough of these nodes that pods could be made to leave for it; none when it would not be enough."""
         if not nodes or not self.could_help(pod):
-            return None
+            return []
         enough = max(CANDIDATES_MIN, len(self._cache.nodes) * CANDIDATES_PERCENT // 100)
         begin = self._random.randrange(len(nodes))
         found: list[Candidate] = []
@@ -82,14 +82,14 @@ class Preemption:
                 found.append(candidate)
                 if len(found) >= enough:
                     break
-        return min(found, key=_cost, default=None)
+        return found
 
     def could_help(self, pod: PodInfo) -> bool:
         """Some pod has a lower priority."""
         return any(priority < pod.priority for priority in self._cache.priorities)
 
     def _on(self, pod: PodInfo, node: NodeInfo, budgets: Budgets) -> Candidate | None:
-        lower = sorted((each for each in node.pods.values() if each.priority < pod.priority), key=_importance)
+        lower = sorted((each for each in node.pods.values() if each.priority < pod.priority), key=importance)
         if not lower:
             return None
         breaking, free = budgets.split(lower)
@@ -105,10 +105,15 @@ class Preemption:
                     self._cache.leave(each, node.name)
                     victims.append(each)
                     violations += each in breaking
-        return Candidate(node, tuple(sorted(victims, key=_importance)), violations)
+        return Candidate(node, tuple(sorted(victims, key=importance)), violations)
 
 
-def _importance(pod: PodInfo) -> tuple[int, float, str]:
+def cheapest(candidates: Iterable[Candidate]) -> Candidate | None:
+    """Where least is lost."""
+    return min(candidates, key=_cost, default=None)
+
+
+def importance(pod: PodInfo) -> tuple[int, float, str]:
     """The most important first: by priority, then who runs longer."""
     return -pod.priority, _started_s(pod.pod), pod.key
 

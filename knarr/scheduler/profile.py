@@ -11,17 +11,20 @@ from knarr.clock import Clock
 from knarr.figures import Distribution, exponential
 from knarr.scheduler.cache import Cache
 from knarr.scheduler.choice import Choice
-from knarr.scheduler.configuration import Profile
-from knarr.scheduler.framework import POINTS, PREEMPTION, Aspect, Outside, Spanning, Step
-from knarr.scheduler.plugins import ALL
+from knarr.scheduler.configuration import DEFAULT_NAME, Profile
+from knarr.scheduler.extenders import Extender
+from knarr.scheduler.framework import POINTS, PREEMPTION, Aspect, Outside, Step
 from knarr.scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from knarr.scheduler.plugins.resources_fit import ResourcesFit
 from knarr.scheduler.plugins.topology_spread import TopologySpread
 from knarr.scheduler.preemption import Preemption
 
 ATTEMPT_BOUNDS_S = exponential(0.001, 2, 15)
-SPANNING = frozenset(plugin.name for plugin in ALL if issubclass(plugin, Spanning))
-"""Plugins whose answer for one node depends on what happens on others."""
+
+
+def profile_of(pod: Pod) -> str:
+    """The name of the profile that a pod wants."""
+    return (pod.spec.scheduler_name if pod.spec else None) or DEFAULT_NAME
 
 
 class Framework:
@@ -35,11 +38,13 @@ class Framework:
         steps: Mapping[str, Step],
         events: EventRecorder,
         clock: Clock,
+        extenders: Sequence[Extender],
         *,
         group_of: Callable[[Pod], Selector | None],
         labels_of: Callable[[str], Mapping[str, str]],
     ) -> None:
         self.events = events
+        self.extenders = extenders
         self.attempts = {result: Distribution(ATTEMPT_BOUNDS_S) for result in ("error", "scheduled", "unschedulable")}
         """How long the choices took, by how they ended."""
         self.affinity = InterPodAffinity(cache)
@@ -66,6 +71,8 @@ class Framework:
         ]
         ranks = {name: rank for rank, name in enumerate(profile.points["filter"])}
         plugins |= {each.name: each for each in looking if isinstance(each, Outside)}
+        self.plugins: Mapping[str, Aspect] = {**steps, **plugins}
+        """All that can refuse a pod, by name."""
         ordered = sorted(plugins.values(), key=lambda plugin: ranks.get(plugin.name, len(ranks)))
         self.choice = Choice(cache, ordered, clock.random, profile.nodes_percent)
         self.preemption = (

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from msgspec import Struct
@@ -48,6 +49,8 @@ class SchedulingQueue:
         self._gate = gate
         self._waiting: dict[str, Waiting] = {}
         self._parked: dict[str, Waiting] = {}
+        self._refused: defaultdict[str, dict[str, Waiting]] = defaultdict(dict)
+        """The parked ones by the plugins that refused them."""
         self._active: list[tuple[tuple[Any, int], str]] = []
         self._timers = WorkQueue(clock)
         self._added = asyncio.Event()
@@ -62,7 +65,7 @@ class SchedulingQueue:
 
     def remove(self, key: str) -> None:
         self._waiting.pop(key, None)
-        self._parked.pop(key, None)
+        self._unpark(key)
 
     def get(self, key: str) -> Waiting | None:
         return self._waiting.get(key)
@@ -84,13 +87,18 @@ class SchedulingQueue:
             return
         waiting.failures += 1
         waiting.failed_s = self._clock.monotonic_s()
-        waiting.parked = True
-        self._parked[waiting.pod.key] = waiting
-        waiting.plugins = plugins
+        self._park(waiting, plugins)
         self._timers.add_after(waiting.pod.key, PARKED_MAX_S if plugins else self._backoff_s(waiting))
 
-    def parked(self) -> Iterator[Waiting]:
-        return iter(list(self._parked.values()))
+    def refused_by(self, plugins: Iterable[str]) -> list[Waiting]:
+        """Those parked that one of these plugins refused."""
+        found = [refused for plugin in plugins if (refused := self._refused.get(plugin))]
+        if len(found) == 1:
+            return list(found[0].values())
+        together: dict[str, Waiting] = {}
+        for refused in found:
+            together |= refused
+        return list(together.values())
 
     def wake(self, waiting: Waiting, *, sure: bool) -> None:
         """Something happened that helps it; unless that is `sure`, its backoff is waited for."""
@@ -125,14 +133,25 @@ class SchedulingQueue:
 
     def _activate(self, waiting: Waiting) -> None:
         gate = self._gate(waiting.pod)
-        waiting.parked = waiting.gated = bool(gate)
+        self._unpark(waiting.pod.key)
+        waiting.gated = bool(gate)
         if gate:
-            waiting.plugins = frozenset((gate,))
-            self._parked[waiting.pod.key] = waiting
+            self._park(waiting, frozenset((gate,)))
             return
-        self._parked.pop(waiting.pod.key, None)
+        waiting.parked = False
         heapq.heappush(self._active, (waiting.order, waiting.pod.key))
         self._added.set()
+
+    def _park(self, waiting: Waiting, plugins: frozenset[str]) -> None:
+        waiting.parked, waiting.plugins = True, plugins
+        self._parked[waiting.pod.key] = waiting
+        for plugin in plugins:
+            self._refused[plugin][waiting.pod.key] = waiting
+
+    def _unpark(self, key: str) -> None:
+        waiting = self._parked.pop(key, None)
+        for plugin in waiting.plugins if waiting else ():
+            self._refused[plugin].pop(key, None)
 
     def _backoff_s(self, waiting: Waiting) -> float:
         return min(BACKOFF_MIN_S * 2.0 ** min(waiting.failures - 1, 10), BACKOFF_MAX_S)

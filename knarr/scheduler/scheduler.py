@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
@@ -23,7 +24,6 @@ from knarr.api.core.v1 import (
     ReplicationController,
     Service,
 )
-from knarr.api.core.volume_matching import claims_of
 from knarr.api.errors import APIError, NotFound
 from knarr.api.meta.owners import controller_of, selector_for
 from knarr.api.policy.v1 import PodDisruptionBudget
@@ -34,16 +34,18 @@ from knarr.client.informer import Informer, Informers, key_of
 from knarr.clock import Clock, utc
 from knarr.figures import Figure
 from knarr.scheduler.binding import Bindings, Course, Write
-from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
-from knarr.scheduler.configuration import DEFAULT_NAME, Profile
+from knarr.scheduler.cache import Cache, PodInfo
+from knarr.scheduler.configuration import Profile
+from knarr.scheduler.extenders import Extender, ExtenderFailed, narrowed, node_for
 from knarr.scheduler.framework import Aspect, Connections, Step, Unschedulable
+from knarr.scheduler.happenings import Happening, What, difference, node_difference
+from knarr.scheduler.http_extender import HTTPExtender
 from knarr.scheduler.permits import HeldPods
 from knarr.scheduler.plugins import ALL
-from knarr.scheduler.plugins.inter_pod_affinity import InterPodAffinity
-from knarr.scheduler.plugins.topology_spread import TopologySpread
-from knarr.scheduler.preemption import Budgets, Candidate
-from knarr.scheduler.profile import SPANNING, Framework
+from knarr.scheduler.preemption import Budgets, Candidate, cheapest
+from knarr.scheduler.profile import Framework, profile_of
 from knarr.scheduler.queue import SchedulingQueue, Waiting
+from knarr.scheduler.waking import NO_NODES, Waking
 
 WRITERS = 64
 """Bindings and refusals written at once: enough to share the store's commits."""
@@ -63,14 +65,16 @@ class Scheduler:
         clock: Clock,
         profiles: Sequence[Profile] = (Profile(),),
         plugins: Sequence[type[Aspect]] = ALL,
+        extenders: Sequence[Extender] = (),
     ) -> None:
         self._client = replace(client, field_manager="kube-scheduler")
         self._clock = clock
         self._cache = Cache()
         steps = {plugin.name: plugin(self._cache) for plugin in plugins if issubclass(plugin, Step)}
         self._permits = HeldPods(clock)
-        to = Connections(self._client, informers, clock, self._helped, self._permits)
+        to = Connections(self._client, informers, clock, self._permits)
         self._connected: list[Informer[Any]] = [each for step in steps.values() for each in step.connect(to)]
+        self._extenders = [*map(HTTPExtender, profiles[0].extenders), *extenders]
         self._frameworks = {
             profile.name: Framework(
                 profile,
@@ -79,6 +83,7 @@ class Scheduler:
                 steps,
                 EventRecorder(client, clock, profile.name),
                 clock,
+                self._extenders,
                 group_of=self._group_of,
                 labels_of=self._labels_of,
             )
@@ -87,6 +92,7 @@ class Scheduler:
         (sort,) = next(iter(self._frameworks.values())).at["queueSort"]
         self._queue = SchedulingQueue(clock, sort.order, self._gate)
         self._bindings = Bindings(self._client, clock, self._cache, self._queue, self._permits, self._not_bound)
+        self._waking = Waking(self._queue, self._frameworks, self._permits)
         self._preemptions = 0
         self._writes: asyncio.Queue[Write] = asyncio.Queue(WRITES_MAX)
         self._nodes = informers.of(Node)
@@ -100,6 +106,8 @@ class Scheduler:
         self._namespaces.add_handler(self._namespace_changed)
         self._nodes.add_handler(self._node_changed)
         self._pods.add_handler(self._pod_changed)
+        for kind in self._waking.kinds:
+            informers.of(kind).add_handler(partial(self._other_changed, kind))
 
     async def run(self) -> None:
         caches: tuple[Informer[Any], ...] = (
@@ -123,13 +131,23 @@ class Scheduler:
             for number in range(WRITERS):
                 group.create_task(self._write(), name=f"scheduler writer {number}")
             group.create_task(self._schedule(), name="scheduler")
+            if self._extenders:
+                group.create_task(self._close_extenders(), name="scheduler extenders")
+
+    async def _close_extenders(self) -> None:
+        """When the scheduler ends."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for extender in self._extenders:
+                await extender.close()
 
     async def _schedule(self) -> None:
         while True:
             waiting = await self._queue.take()
             began_s = self._clock.monotonic_s()
             try:
-                write = self._place(waiting)
+                write = await self._place(waiting)
                 self._count(waiting, "unschedulable" if waiting.parked else "scheduled", began_s)
             except Exception:
                 log.exception("%s: scheduling failed", waiting.pod.key)
@@ -163,21 +181,31 @@ class Scheduler:
         text = "Attempts to make room for a pod by ending others."
         yield Figure("counter", "scheduler_preemption_attempts_total", text, (), {(): self._preemptions})
 
-    def _place(self, waiting: Waiting) -> Write:
-        """Decide about one pod; what is to be written comes back."""
-        pod = waiting.pod
+    async def _place(self, waiting: Waiting) -> Write:
+        """Decide about one pod; what is to be written comes back. Waits for nothing but extenders."""
+        pod, framework = waiting.pod, self._framework(waiting.pod)
+        extenders = [each for each in framework.extenders if each.is_interested(pod.pod)]
         try:
-            node = self._framework(pod).choice.node_for(pod)
+            if extenders:
+                node = await node_for(framework.choice, pod, extenders)
+            else:
+                node = framework.choice.node_for(pod)
         except Unschedulable as refusal:
-            self._queue.park(waiting, refusal.plugins or frozenset({"nodes"}))
-            return self._make_room(waiting, refusal)
-        self._cache.withdraw(pod.key)
-        write = self._bindings.begin(waiting, node, self._framework(pod))
+            self._queue.park(waiting, refusal.plugins or frozenset({NO_NODES}))
+            return await self._make_room(waiting, refusal, extenders)
+        except ExtenderFailed as error:
+            return self._failed(waiting, str(error))
+        if extenders and self._queue.get(pod.key) is not waiting:
+            return _nothing  # gone or changed while extenders were asked
+        expected_on = self._cache.withdraw(pod.key)
+        write = self._bindings.begin(waiting, node, framework)
         if not waiting.parked:
-            self._came(pod)
+            self._waking.happened(Happening(Pod, What.PLACED, new=pod, node=node))
+        if expected_on != node.name:
+            self._left(pod, expected_on)
         return write
 
-    def _make_room(self, waiting: Waiting, refusal: Unschedulable) -> Write:
+    async def _make_room(self, waiting: Waiting, refusal: Unschedulable, extenders: Sequence[Extender]) -> Write:
         """Let others give way to a pod that fits nowhere, if that would help; what is to be written comes back."""
         pod = waiting.pod
         spec, message = pod.pod.spec, refusal.message()
@@ -192,15 +220,27 @@ class Scheduler:
             message = refusal.message_with("not eligible due to a terminating pod on the nominated node.")
             return lambda: self._refuse(waiting, message)
         self._preemptions += 1
-        candidate = preemption.candidate(pod, refusal.curable, Budgets(self._budgets.all()))
+        candidates: Sequence[Candidate] = preemption.candidates(pod, refusal.curable, Budgets(self._budgets.all()))
+        try:
+            candidates = await narrowed(pod, candidates, extenders)
+        except ExtenderFailed as error:
+            return self._failed(waiting, str(error))
+        candidate = cheapest(candidates)
+        if self._queue.get(pod.key) is not waiting:
+            return _nothing
         if candidate is None:
-            self._cache.withdraw(pod.key)
+            self._left(pod, self._cache.withdraw(pod.key))
             return lambda: self._refuse(waiting, message, nominated="")
         outranked = self._cache.outranked(candidate.node.name, pod)
         for each in outranked:
             self._cache.withdraw(each.key)
         self._cache.nominate(pod, candidate.node.name)
         return lambda: self._preempt(waiting, candidate, outranked, refusal.message_with(""))
+
+    def _failed(self, waiting: Waiting, message: str) -> Write:
+        """Whether it fits is not known; it is tried again after its backoff."""
+        self._queue.park(waiting)
+        return lambda: self._refuse(waiting, message, reason="SchedulerError")
 
     def _is_making_room(self, pod: PodInfo, node_name: str) -> bool:
         """Pods of lower priority are on their way out of the node."""
@@ -221,8 +261,9 @@ class Scheduler:
     def _not_bound(self, course: Course, plugin: str | None, message: str) -> Write:
         """The choice came to nothing: others may have the node, and the pod is placed anew."""
         waiting = course.waiting
-        self._freed(course.node_name)
-        self._queue.park(waiting, frozenset() if plugin is None else frozenset((plugin,)))
+        self._left(course.pod, course.node_name)
+        missed = course.held is not None and course.held.missed
+        self._queue.park(waiting, frozenset() if plugin is None or missed else frozenset((plugin,)))
         if not message or self._queue.get(waiting.pod.key) is not waiting:
             return _nothing
         if plugin is None:
@@ -245,7 +286,7 @@ class Scheduler:
             type="DisruptionTarget",
             status="True",
             reason="PreemptionByScheduler",
-            message=f"{_name_of(pod)}: preempting to accommodate a higher priority pod",
+            message=f"{profile_of(pod)}: preempting to accommodate a higher priority pod",
             observed_generation=victim.metadata.generation,
             last_transition_time=utc(self._clock.time_s()),
         )
@@ -297,20 +338,25 @@ class Scheduler:
             waiting.message = ""
 
     def _framework(self, pod: PodInfo) -> Framework:
-        return self._frameworks[_name_of(pod.pod)]
+        return self._frameworks[profile_of(pod.pod)]
 
     def _events_of(self, pod: Pod) -> EventRecorder:
-        return self._frameworks[_name_of(pod)].events
+        return self._frameworks[profile_of(pod)].events
 
     # What the caches tell
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
         if new is None:
             self._cache.node_gone((old.metadata.name if old else None) or "")
+            self._waking.happened(Happening(Node, What.GONE, old))
             return
         changed = self._cache.node_changed(new)
-        if changed is not None:
-            self._help(changed)
+        what = node_difference(old, new)
+        if changed is not None and what:
+            self._waking.happened(Happening(Node, what, old, new, changed))
+
+    def _other_changed(self, kind: type[Any], old: Any, new: Any) -> None:
+        self._waking.happened(Happening(kind, difference(old, new), old, new))
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         pod = new or old
@@ -319,28 +365,44 @@ class Scheduler:
         if old is not None and new is not None and old.metadata.uid != new.metadata.uid:
             self._drop(key, old.metadata.uid)
         if new is None:
-            self._drop(key, pod.metadata.uid)
-            self._freed(self._cache.pod_gone(key))
+            expected_on = self._drop(key, pod.metadata.uid)
+            self._left(PodInfo(pod), self._cache.pod_gone(key) or expected_on)
         elif is_terminal(new) or (new.spec and new.spec.node_name):
-            self._drop(key, pod.metadata.uid)
+            node_name = (new.spec.node_name if new.spec else None) or ""
+            expected_on = self._drop(key, pod.metadata.uid)
             known = self._cache.is_known(key)
             if self._cache.pod_changed(new):
-                self._freed((new.spec.node_name if new.spec else None) or "")
-            if not known:
-                self._came(PodInfo(new))
-        elif _name_of(new) not in self._frameworks or not _is_to_be_scheduled(new):
-            self._drop(key, pod.metadata.uid)
+                self._changed_there(old, new, node_name)
+            elif expected_on and expected_on != node_name:
+                self._left(PodInfo(new), expected_on)
+            if not known and self._cache.is_known(key):
+                node = self._cache.get(node_name)
+                self._waking.happened(Happening(Pod, What.PLACED, new=PodInfo(new), node=node))
+        elif profile_of(new) not in self._frameworks or not _is_to_be_scheduled(new):
+            self._left(PodInfo(pod), self._drop(key, pod.metadata.uid))
         elif not self._cache.is_assumed(key) or (old and old.metadata.uid != new.metadata.uid):
             self._cache.pod_changed(new)
             self._consider(key, new)
 
-    def _drop(self, key: str, uid: str | None) -> None:
-        """It needs no node, or no more."""
+    def _changed_there(self, old: Pod | None, new: Pod, node_name: str) -> None:
+        """A pod takes up less of its node, or others see something else of it."""
+        what = What.LEFT if is_terminal(new) else What.SHRUNK | What.LABELS
+        before, after = PodInfo(old or new), PodInfo(new)
+        self._waking.happened(Happening(Pod, what, before, after, self._cache.get(node_name)))
+
+    def _left(self, pod: PodInfo, node_name: str) -> None:
+        """It is not on a node any more, or is not expected there any more."""
+        if node_name:
+            self._waking.happened(Happening(Pod, What.LEFT, pod, None, self._cache.get(node_name)))
+
+    def _drop(self, key: str, uid: str | None) -> str:
+        """It needs no node, or no more; the node where it was expected."""
         self._queue.remove(key)
-        self._cache.withdraw(key)
+        expected_on = self._cache.withdraw(key)
         held = self._permits.get(uid or "")
         if held is not None:
             held.reject("", "removed")
+        return expected_on
 
     def _gate(self, pod: PodInfo) -> str:
         """The plugin that doesn't let it be tried yet."""
@@ -356,35 +418,10 @@ class Scheduler:
         if waiting is not None and _asks_the_same(waiting.pod.pod, pod):
             waiting.pod.pod = pod
             return
-        self._queue.add(PodInfo(pod))
-
-    def _freed(self, node_name: str | None) -> None:
-        node = self._cache.get(node_name) if node_name else None
-        if node is not None:
-            self._help(node)
-
-    def _help(self, node: NodeInfo) -> None:
-        """A node has changed, or has more room: try the pods again that it would help."""
-        for waiting in self._queue.parked():
-            if self._framework(waiting.pod).choice.fits(waiting.pod, node):
-                self._queue.wake(waiting, sure=True)
-            elif SPANNING & waiting.plugins:
-                self._queue.wake(waiting, sure=False)
-
-    def _came(self, pod: PodInfo) -> None:
-        """A pod has a node: those that want to be near it, or spread with it, may fit now."""
-        for waiting in self._queue.parked():
-            framework = self._framework(waiting.pod)
-            if InterPodAffinity.name in waiting.plugins and framework.affinity.is_drawn_by(waiting.pod, pod):
-                self._queue.wake(waiting, sure=True)
-            elif TopologySpread.name in waiting.plugins and framework.spread.is_helped_by(waiting.pod, pod):
-                self._queue.wake(waiting, sure=False)
-
-    def _helped(self, plugin: str, claim: str | None, *, sure: bool) -> None:
-        """What a plugin decides by has changed: try the pods again that it refused."""
-        for waiting in self._queue.parked():
-            if plugin in waiting.plugins and (claim is None or claim in claims_of(waiting.pod.pod)):
-                self._queue.wake(waiting, sure=sure)
+        info = PodInfo(pod)
+        self._queue.add(info)
+        if waiting is None:
+            self._waking.happened(Happening(Pod, What.ADDED, new=info))
 
     def _namespace_changed(self, old: Namespace | None, new: Namespace | None) -> None:
         if old is None or new is None or old.metadata.labels != new.metadata.labels:
@@ -416,11 +453,6 @@ class Scheduler:
         informers: dict[str, Informer[Any]] = {"ReplicaSet": self._replica_sets, "StatefulSet": self._stateful_sets}
         workload = informers[kind].get(key) if kind in informers else None
         return selector_for(workload.spec.selector) if workload and workload.spec else None
-
-
-def _name_of(pod: Pod) -> str:
-    """The profile that it wants."""
-    return (pod.spec.scheduler_name if pod.spec else None) or DEFAULT_NAME
 
 
 def _is_to_be_scheduled(pod: Pod) -> bool:

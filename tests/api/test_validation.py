@@ -489,7 +489,7 @@ def test_the_selector_of_a_workload_is_immutable(kind: str) -> None:
     ("spec", "wanted"),
     [
         ({}, ["ports: Required value"]),
-        ({"clusterIP": "None"}, []),
+        ({"clusterIP": "None", "clusterIPs": ["None"]}, []),
         ({"ports": [{"port": 80}, {"port": 81}]}, ["ports[0].name: Required value", "ports[1].name: Required value"]),
         (
             {"ports": [{"port": 0}]},
@@ -515,7 +515,7 @@ def test_the_selector_of_a_workload_is_immutable(kind: str) -> None:
             ],
         ),
         (
-            {"type": "NodePort", "clusterIP": "None", "ports": [{"port": 80}]},
+            {"type": "NodePort", "clusterIP": "None", "clusterIPs": ["None"], "ports": [{"port": 80}]},
             ["clusterIPs[0]: Invalid value: \"None\": may not be set to 'None' for NodePort services"],
         ),
         ({"type": "ExternalName"}, ["externalName: Required value"]),
@@ -536,7 +536,7 @@ def test_the_selector_of_a_workload_is_immutable(kind: str) -> None:
         (
             {"type": "LoadBalancer", "ports": [{"port": 80}], "loadBalancerSourceRanges": ["10.0.0.0"]},
             [
-                'loadBalancerSourceRanges[0]: Invalid value: "10.0.0.0": must be a valid CIDR value, (e.g. 10.9.8.0/24 '
+                'LoadBalancerSourceRanges[0]: Invalid value: "10.0.0.0": must be a valid CIDR value, (e.g. 10.9.8.0/24 '
                 "or 2001:db8::/64)"
             ],
         ),

@@ -23,7 +23,8 @@ class Feed:
     def __init__(self) -> None:
         self.revision = 1
         self._objects: dict[str, dict[str, Any]] = {}
-        self._watchers: dict[str, list[asyncio.Queue[bytes]]] = {}
+        self._watchers: dict[str, list[tuple[asyncio.Queue[bytes], str]]] = {}
+        """With the name that a field selector asks for."""
         self.client = Client(self, REGISTRY)
 
     def put(self, obj: Any) -> int:
@@ -45,31 +46,35 @@ class Feed:
         else:
             objects[key] = data
         line = json.dumps({"type": event, "object": data}).encode() + b"\n"
-        for queue in self._watchers.get(path, []):
-            queue.put_nowait(line)
+        for queue, name in self._watchers.get(path, []):
+            if name in ("", obj.metadata.name):
+                queue.put_nowait(line)
         return self.revision
 
     async def send(self, request: Request) -> Answer:
         if request.method != "GET":
             raise APIError("this server only lists and watches")
+        name = request.query.get("fieldSelector", "").removeprefix("metadata.name=")
+        shown = [
+            each for each in self._objects.get(request.path, {}).values() if name in ("", each["metadata"]["name"])
+        ]
         if request.query.get("watch"):
             queue: asyncio.Queue[bytes] = asyncio.Queue()
             since = int(request.query["resourceVersion"])
-            for data in self._objects.get(request.path, {}).values():
+            for data in shown:
                 if int(data["metadata"]["resourceVersion"]) > since:
                     queue.put_nowait(json.dumps({"type": "MODIFIED", "object": data}).encode() + b"\n")
-            self._watchers.setdefault(request.path, []).append(queue)
-            return Answer(200, {}, stream=self._stream(request.path, queue))
-        items = list(self._objects.get(request.path, {}).values())
-        body = {"items": items, "metadata": {"resourceVersion": str(self.revision)}}
+            self._watchers.setdefault(request.path, []).append((queue, name))
+            return Answer(200, {}, stream=self._stream(request.path, (queue, name)))
+        body = {"items": shown, "metadata": {"resourceVersion": str(self.revision)}}
         return Answer(200, {}, json.dumps(body).encode())
 
-    async def _stream(self, path: str, queue: asyncio.Queue[bytes]) -> AsyncIterator[bytes]:
+    async def _stream(self, path: str, watcher: tuple[asyncio.Queue[bytes], str]) -> AsyncIterator[bytes]:
         try:
             while True:
-                yield await queue.get()
+                yield await watcher[0].get()
         finally:
-            self._watchers[path].remove(queue)
+            self._watchers[path].remove(watcher)
 
     async def close(self) -> None:
         return None

@@ -1,4 +1,7 @@
-"""Network namespaces for tests with real traffic: a node, pods on it, and a client outside of the cluster.
+"""Network namespaces for tests with real traffic.
+
+`Lab` is a node with its pod network, pods on it, and a client outside of the cluster. `Machines` are several nodes with
+both address families, pods, and a client, all on one LAN, without a pod network of ours: for what works between nodes.
 
 Sockets are made inside a namespace and used from the test's own event loop, so a pod's server and its clients need no
 process. Everything lives in namespaces of the test's own: nothing of the machine's network is touched.
@@ -24,9 +27,11 @@ CLUSTER_CIDR = "10.244.0.0/16"
 SERVICE_CIDR = "10.96.0.0/16"
 NODE_ADDRESS = "192.168.77.1"
 CLIENT_ADDRESS = "192.168.77.2"
+LAN = ("192.168.78.", "fd78::")
 EXTERNAL_ADDRESS = "203.0.113.7"
 """Routed to the node by the client: for external IPs and load balancer IPs."""
 REPLY_TIMEOUT_S = 10.0
+IPV4 = socket.AF_INET
 DROPPED_TIMEOUT_S = 0.3
 """How long no answer means that packets are dropped; a SYN is repeated after 1 s at the earliest."""
 
@@ -35,19 +40,15 @@ def run(command: str) -> str:
     return subprocess.run(command.split(), check=True, capture_output=True, text=True).stdout
 
 
-class Lab:
-    """A node with its pod network, and a client."""
+def family_of(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
-    def __init__(self, state_directory: Path) -> None:
+
+class Namespaces:
+    """Network namespaces, and sockets inside them."""
+
+    def __init__(self) -> None:
         self.prefix = f"kn{uuid.uuid4().hex[:8]}"
-        self.network = PodNetwork(
-            pod_cidrs=[POD_CIDR],
-            cluster_cidrs=[CLUSTER_CIDR],
-            service_cidrs=[SERVICE_CIDR],
-            state_directory=state_directory,
-            clock=SystemClock(),
-            network_namespace=self.path("node"),
-        )
         self.clock = SystemClock()
         self._namespaces: list[str] = []
         self._servers: list[asyncio.AbstractServer] = []
@@ -65,19 +66,6 @@ class Lab:
         """Run a command in a namespace and answer what it printed."""
         return run(f"ip netns exec {self.prefix}-{name} {command}")
 
-    async def start(self) -> None:
-        self.add_namespace("node")
-        self.add_namespace("client")
-        run(f"ip -n {self.prefix}-node link set lo up")
-        run(f"ip -n {self.prefix}-node link add up0 type veth peer name eth0 netns {self.prefix}-client")
-        run(f"ip -n {self.prefix}-node addr add {NODE_ADDRESS}/24 dev up0")
-        run(f"ip -n {self.prefix}-node link set up0 up")
-        run(f"ip -n {self.prefix}-client addr add {CLIENT_ADDRESS}/24 dev eth0")
-        run(f"ip -n {self.prefix}-client link set eth0 up")
-        run(f"ip -n {self.prefix}-client route add {EXTERNAL_ADDRESS}/32 via {NODE_ADDRESS}")
-        run(f"ip -n {self.prefix}-node route add default via {CLIENT_ADDRESS}")
-        await self.network.start()
-
     async def close(self) -> None:
         for server in self._servers:
             server.close()
@@ -85,18 +73,15 @@ class Lab:
             if each.fileno() >= 0:
                 asyncio.get_running_loop().remove_reader(each)
             each.close()
-        await self.network.close(remove=True)
         for name in self._namespaces:
             run(f"ip netns del {self.prefix}-{name}")
 
-    async def add_pod(self, name: str) -> str:
-        """A pod's namespace, attached; answers its address."""
-        return (await self.network.attach(name, self.add_namespace(name)))[0]
-
-    def socket(self, name: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+    def socket(
+        self, name: str, kind: socket.SocketKind = socket.SOCK_STREAM, family: int = socket.AF_INET
+    ) -> socket.socket:
         """A socket that lives in a namespace."""
         with kernel.entered(self.path(name)):
-            made = socket.socket(socket.AF_INET, kind)
+            made = socket.socket(family, kind)
         made.setblocking(False)
         self._sockets.append(made)
         return made
@@ -114,15 +99,18 @@ class Lab:
             finally:
                 writer.close()
 
-        listener = self.socket(name)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("0.0.0.0", port))
-        self._servers.append(await asyncio.start_server(answer, sock=listener, backlog=512))
+        for family, everywhere in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+            listener = self.socket(name, family=family)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind((everywhere, port))
+            self._servers.append(await asyncio.start_server(answer, sock=listener, backlog=512))
 
-    def serve_udp(self, name: str, port: int = 5300) -> None:
+    def serve_udp(self, name: str, port: int = 5300, family: int = IPV4) -> None:
         """In a namespace, answer every datagram with the name."""
-        made = self.socket(name, socket.SOCK_DGRAM)
-        made.bind(("0.0.0.0", port))
+        made = self.socket(name, socket.SOCK_DGRAM, family)
+        made.bind(("0.0.0.0" if family == socket.AF_INET else "::", port))
 
         def answer() -> None:
             _, peer = made.recvfrom(2048)
@@ -132,7 +120,7 @@ class Lab:
 
     async def connect(self, name: str, address: str, port: int) -> Connection:
         """A TCP connection from a namespace."""
-        made = self.socket(name)
+        made = self.socket(name, family=family_of(address))
         async with asyncio.timeout(REPLY_TIMEOUT_S):
             await asyncio.get_running_loop().sock_connect(made, (address, port))
         return Connection(made)
@@ -147,7 +135,7 @@ class Lab:
 
     async def is_dropped(self, name: str, address: str, port: int) -> bool:
         """Whether connection requests vanish."""
-        made = self.socket(name)
+        made = self.socket(name, family=family_of(address))
         try:
             async with asyncio.timeout(DROPPED_TIMEOUT_S):
                 await asyncio.get_running_loop().sock_connect(made, (address, port))
@@ -156,6 +144,130 @@ class Lab:
         finally:
             made.close()
         return False
+
+
+class Lab(Namespaces):
+    """A node with its pod network, and a client."""
+
+    def __init__(self, state_directory: Path) -> None:
+        super().__init__()
+        self.network = PodNetwork(
+            pod_cidrs=[POD_CIDR],
+            cluster_cidrs=[CLUSTER_CIDR],
+            service_cidrs=[SERVICE_CIDR],
+            state_directory=state_directory,
+            clock=SystemClock(),
+            network_namespace=self.path("node"),
+        )
+
+    async def start(self) -> None:
+        self.add_namespace("node")
+        self.add_namespace("client")
+        run(f"ip -n {self.prefix}-node link set lo up")
+        run(f"ip -n {self.prefix}-node link add up0 type veth peer name eth0 netns {self.prefix}-client")
+        run(f"ip -n {self.prefix}-node addr add {NODE_ADDRESS}/24 dev up0")
+        run(f"ip -n {self.prefix}-node link set up0 up")
+        run(f"ip -n {self.prefix}-client addr add {CLIENT_ADDRESS}/24 dev eth0")
+        run(f"ip -n {self.prefix}-client link set eth0 up")
+        run(f"ip -n {self.prefix}-client route add {EXTERNAL_ADDRESS}/32 via {NODE_ADDRESS}")
+        run(f"ip -n {self.prefix}-node route add default via {CLIENT_ADDRESS}")
+        await self.network.start()
+
+    async def close(self) -> None:
+        await self.network.close(remove=True)
+        await super().close()
+
+    async def add_pod(self, name: str) -> str:
+        """A pod's namespace, attached; answers its address."""
+        return (await self.network.attach(name, self.add_namespace(name)))[0]
+
+
+class Machines(Namespaces):
+    """Nodes, pods and a client on one LAN. The nodes lead to each other's pods."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pods: dict[str, tuple[str, str]] = {}
+        """By name: addresses of both families."""
+        self.node_of: dict[str, str] = {}
+
+    def start(self, *nodes: str) -> None:
+        self.add_namespace("lan")
+        self._ip("lan", "link add lan0 type bridge", "link set lan0 up")
+        for number, node in enumerate((*nodes, "client"), start=1):
+            self.add_namespace(node)
+            self.inside(node, "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+            self._ip("lan", f"link add p{number} type veth peer name eth0 netns {self.prefix}-{node}")
+            self._ip("lan", f"link set p{number} master lan0 up")
+            self._ip(
+                node,
+                "link set lo up",
+                "link set eth0 up",
+                *(
+                    f"addr add {each} dev eth0 nodad" if ":" in each else f"addr add {each} dev eth0"
+                    for each in (
+                        f"{LAN[0]}{number}/24",
+                        f"{LAN[1]}{number}/64",
+                    )
+                ),
+            )
+        self.addresses = {
+            name: (f"{LAN[0]}{number}", f"{LAN[1]}{number}") for number, name in enumerate((*nodes, "client"), start=1)
+        }
+        for number, node in enumerate(nodes, start=1):
+            others = [each for each in nodes if each != node]
+            for other in others:
+                v4, v6 = self.addresses[node]
+                self._ip(other, f"route add 10.244.{number}.0/24 via {v4}", f"route add fd44:{number}::/64 via {v6}")
+            # Cluster IPs need a route to be sent at all; the rules change their destination.
+            v4, v6 = self.addresses["client"]
+            self._ip(node, f"route add default via {v4}", f"route add default via {v6}")
+
+    def add_pod(self, name: str, node: str) -> None:
+        number = 2 + len(self.pods)
+        net = int(self.addresses[node][0].rpartition(".")[2])
+        v4, v6 = f"10.244.{net}.{number}", f"fd44:{net}::{number}"
+        self.add_namespace(name)
+        self._ip(name, "link set lo up", f"link add eth0 type veth peer name v{number} netns {self.prefix}-{node}")
+        self._ip(
+            name,
+            "link set eth0 up",
+            f"addr add {v4}/32 dev eth0",
+            f"addr add {v6}/128 dev eth0 nodad",
+        )
+        self._ip(
+            node,
+            f"link set v{number} up",
+            f"addr add 169.254.1.1/32 dev v{number}",
+            f"addr add fe80::1/64 dev v{number} nodad",
+            f"route add {v4}/32 dev v{number}",
+            f"route add {v6}/128 dev v{number}",
+        )
+        self._ip(
+            name,
+            "route add 169.254.1.1/32 dev eth0",
+            "route add default via 169.254.1.1",
+            "route add default via fe80::1 dev eth0",
+        )
+        self.pods[name] = (v4, v6)
+        self.node_of[name] = node
+
+    def route(self, destination: str, node: str) -> None:
+        """The client sends packets to an address to a node."""
+        self._ip("client", f"route replace {destination} via {self.addresses[node][':' in destination]}")
+
+    def _ip(self, name: str, *commands: str) -> None:
+        """ip(8) commands; those about IPv6 come last."""
+        for family in ("-4", "-6"):
+            chosen = [each for each in commands if (":" in each) == (family == "-6")]
+            if chosen:
+                subprocess.run(
+                    ["ip", family, "-n", f"{self.prefix}-{name}", "-batch", "-"],
+                    input="\n".join(chosen),
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                )
 
 
 class Connection:

@@ -90,7 +90,7 @@ async def test_host_ports_lead_to_the_pod_from_everywhere(lab: Lab) -> None:
     address = await lab.add_pod("pod")
     await lab.add_pod("other")
     await lab.serve("pod")
-    await lab.network.map_ports("pod", address, [PortMapping("TCP", 8080, 8888)])
+    await lab.network.map_ports("pod", [address], [PortMapping("TCP", 8080, 8888)])
     for namespace, target in [
         ("client", NODE_ADDRESS),
         ("node", NODE_ADDRESS),
@@ -108,7 +108,7 @@ async def test_host_ports_lead_to_the_pod_from_everywhere(lab: Lab) -> None:
 async def test_a_host_port_with_an_address_is_only_there(lab: Lab) -> None:
     address = await lab.add_pod("pod")
     await lab.serve("pod")
-    await lab.network.map_ports("pod", address, [PortMapping("TCP", 8080, 8888, "127.0.0.1")])
+    await lab.network.map_ports("pod", [address], [PortMapping("TCP", 8080, 8888, "127.0.0.1")])
     assert (await lab.ask("node", "127.0.0.1", 8888))[0] == "pod"
     with pytest.raises(ConnectionRefusedError):
         await lab.ask("client", NODE_ADDRESS, 8888)
@@ -139,7 +139,7 @@ async def test_a_restarted_network_goes_on_with_its_pods(lab: Lab, tmp_path: Pat
     address = await lab.add_pod("pod")
     await lab.add_pod("forgotten")
     await lab.serve("pod")
-    await lab.network.map_ports("pod", address, [PortMapping("TCP", 8080, 8888)])
+    await lab.network.map_ports("pod", [address], [PortMapping("TCP", 8080, 8888)])
     await lab.network.close(remove=False)
     lab.network = PodNetwork(
         pod_cidrs=["10.244.0.0/24"],
@@ -177,7 +177,7 @@ async def test_close_leaves_nothing_behind(lab: Lab) -> None:
     )
     await lab.network.start()
     address = await lab.add_pod("pod")
-    await lab.network.map_ports("pod", address, [PortMapping("UDP", 53, 5353)])
+    await lab.network.map_ports("pod", [address], [PortMapping("UDP", 53, 5353)])
     await lab.network.add_node_address("10.96.0.10")
     await lab.network.close(remove=True)
     after = (lab.inside("node", "ip -o addr"), lab.inside("node", "ip route"), lab.inside("node", "nft list ruleset"))

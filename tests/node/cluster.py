@@ -18,7 +18,7 @@ from knarr.api.registry import built_in
 from knarr.apiserver.authenticate import Tokens
 from knarr.apiserver.server import APIServer, InProcessTransport
 from knarr.client.client import Client
-from knarr.client.informer import Informer
+from knarr.client.informer import Informer, Informers
 from knarr.client.transport import Answer, Request, User
 from knarr.clock import Clock
 from knarr.node.agent import NodeAgent
@@ -67,6 +67,8 @@ class NodeCluster:
         self.runtime = runtime
         self.config = config
         self.ports = ports
+        self.informers: Informers | None = None
+        """Of the agent's process, for agents that look on when EndpointSlices change."""
         store = MemoryStore()
         key = ec.generate_private_key(ec.SECP256R1())
         tokens = Tokens(store, clock, key, "https://kubernetes.default.svc", ["https://kubernetes.default.svc"])
@@ -109,7 +111,7 @@ class NodeCluster:
             built_in(),
             User(f"system:node:{NODE}", ("system:masters", "system:nodes", "system:authenticated")),
         )
-        self.agent = NodeAgent(client, self.clock, self.runtime, self.config, host_ports=self.ports)
+        self.agent = NodeAgent(client, self.clock, self.runtime, self.config, self.informers, self.ports)
         self.backend = NodeBackend(self.agent, self.runtime)
         self._agent_task = asyncio.get_running_loop().create_task(self.agent.run())
 
@@ -205,8 +207,8 @@ def hollow_config(root: Path) -> NodeConfig:
         NODE,
         root / "node",
         root / "logs",
-        "10.0.0.1",
-        pod_cidr="10.244.0.0/24",
+        ("10.0.0.1",),
+        pod_cidrs=("10.244.0.0/24",),
         hollow=True,
         capacity={"cpu": "8", "memory": "16Gi", "pods": "110"},
     )

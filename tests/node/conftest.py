@@ -51,7 +51,7 @@ async def real(tmp_path: Path, busybox: str) -> AsyncIterator[NodeCluster]:
     )
     runtime = OciRuntime(str(tmp_path / "runtime"), clock, network)
     config = NodeConfig(
-        NODE, tmp_path / "node", tmp_path / "logs", network.gateways[0], pod_cidr=cidr, cluster_dns=("10.96.0.10",)
+        NODE, tmp_path / "node", tmp_path / "logs", network.gateways, pod_cidrs=(cidr,), cluster_dns=("10.96.0.10",)
     )
     await network.start()
     try:

@@ -16,7 +16,7 @@ AROUND = Surroundings(
     config_map=lambda name: CONFIG if name == "settings" else None,
     secret=lambda name: SECRET if name == "keys" else None,
     pod_ips=("10.1.2.3", "fd00::3"),
-    host_ip="192.0.2.1",
+    host_ips=("192.0.2.1",),
     allocatable={"cpu": "4", "memory": "8Gi"},
 )
 

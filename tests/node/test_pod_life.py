@@ -622,11 +622,11 @@ class Ports:
         self.mapped: dict[str, tuple[str, list[int]]] = {}
         self.failures = 1
 
-    async def map_ports(self, sandbox_id: str, address: str, mappings: Sequence[PortMapping]) -> None:
+    async def map_ports(self, sandbox_id: str, addresses: Sequence[str], mappings: Sequence[PortMapping]) -> None:
         if self.failures:
             self.failures -= 1
             raise OSError("the port is taken")
-        self.mapped[sandbox_id] = (address, [mapping.host_port for mapping in mappings])
+        self.mapped[sandbox_id] = (addresses[0], [mapping.host_port for mapping in mappings])
 
     async def unmap_ports(self, sandbox_id: str) -> None:
         self.mapped.pop(sandbox_id, None)

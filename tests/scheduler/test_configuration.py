@@ -20,6 +20,8 @@ from tests.scheduler.test_scheduler import SMALL, node_of, scheduled
 from tests.scheduler.test_scheduler import pod as cluster_pod
 from tests.scheduler.test_steps import Gang, OwnBinder
 
+URL = "http://extender.example.com"
+
 
 def configuration(*profiles: dict[str, Any], **more: Any) -> dict[str, Any]:
     version = "kubescheduler.config.k8s.io/v1"
@@ -104,7 +106,25 @@ def test_the_plugins_of_a_point_are_asked_in_the_order_in_which_they_are_enabled
             "shape: Required value: at least one point must be specified",
         ),
         (configuration({}, percentageOfNodesToScore=101), "percentageOfNodesToScore: not in valid range [0-100]"),
-        (configuration(extenders=[{}]), "unknown field `extenders`"),
+        (configuration({}, extenders=[{}]), "missing required field `urlPrefix`"),
+        (configuration({}, extenders=[{"urlPrefix": "ftp://x"}]), "must be an http or https URL"),
+        (
+            configuration({}, extenders=[{"urlPrefix": URL, "prioritizeVerb": "p"}]),
+            "extenders[0].weight: Invalid value: 0: must have a positive weight applied to it",
+        ),
+        (
+            configuration({}, extenders=[{"urlPrefix": URL, "bindVerb": "b"}] * 2),
+            "only one extender can implement bind",
+        ),
+        (configuration({}, extenders=[{"urlPrefix": URL, "httpTimeout": "soon"}]), "must be a duration such as 5s"),
+        (
+            configuration({}, extenders=[{"urlPrefix": URL, "managedResources": [{"name": "cpu"}]}]),
+            'managedResources[0].name: Invalid value: "cpu": must be the name of an extended resource',
+        ),
+        (
+            configuration({}, extenders=[{"urlPrefix": URL, "managedResources": [{"name": "a.com/b"}]}] * 2),
+            'extenders[1].managedResources[0].name: Invalid value: "a.com/b": duplicate extender managed resource',
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_and_named(written: Any, problem: str) -> None:

@@ -14,7 +14,7 @@ from knarr.api.scheduling.v1 import PriorityClass
 from knarr.clock import utc
 from knarr.scheduler.cache import PodInfo
 from knarr.scheduler.framework import Unschedulable
-from knarr.scheduler.preemption import Budgets, Preemption
+from knarr.scheduler.preemption import Budgets, Preemption, cheapest
 from tests.cluster import Cluster, simulate
 from tests.scheduler.test_choice import World, node
 from tests.scheduler.test_choice import pod as bare_pod
@@ -47,7 +47,7 @@ def chosen(world: World, one: Pod, *budgets: PodDisruptionBudget) -> tuple[str, 
         world.choice.node_for(info)
     preemption = Preemption(world.cache, world.choice, random.Random(1))
     before = {node.name: set(node.pods) for node in world.cache.nodes}
-    found = preemption.candidate(info, refused.value.curable, Budgets(budgets))
+    found = cheapest(preemption.candidates(info, refused.value.curable, Budgets(budgets)))
     assert {node.name: set(node.pods) for node in world.cache.nodes} == before  # thoughts leave no trace
     return (found.node.name, sorted(victim.key.partition("/")[2] for victim in found.victims)) if found else None
 

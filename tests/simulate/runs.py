@@ -25,6 +25,7 @@ WEATHERS: tuple[tuple[str, Odds, float], ...] = (
     ("refusing", Odds(refused=0.08, conflict=0.05, slow=0.1), 6.0),
     ("stale", Odds(late=0.15, dropped=0.02, expired=0.01, repeated=0.05), 14.0),
     ("losing", Odds(refused=0.03, lost=0.06, conflict=0.03, slow=0.1), 10.0),
+    ("forgetful", Odds(late=0.15, lost=0.15, slow=0.1), 14.0),
     ("crashing", Odds(crash=0.03, slow=0.05), 10.0),
     (
         "storm",

@@ -2,9 +2,11 @@
 
     data-plane.<node>   the service rules of a node
     edge.<node>         the node's Envoy
+    announcer.<node>    who answers on the LAN for load balancers' addresses (`knarr.edge.announcer`)
 
-Its annotation names the newest revision of EndpointSlices that the data plane is known to show, its renewTime is the
-heartbeat: a lease that isn't renewed for its duration belongs to one that is dead, and nobody waits for it.
+The annotation of the first two names the newest revision of EndpointSlices that the data plane is known to show;
+renewTime is the heartbeat: a lease that isn't renewed for its duration belongs to one that is dead, for which nobody
+waits.
 """
 
 from __future__ import annotations
@@ -16,7 +18,10 @@ LABEL = "knarr.dev/data-plane"
 """On the Lease of every data plane; its value says which kind it is."""
 SERVICE_RULES = "data-plane"
 EDGE = "edge"
-KINDS = (SERVICE_RULES, EDGE)
+ANNOUNCER = "announcer"
+ANNOUNCER_LABEL = "knarr.dev/announcer"
+"""On the Lease of every announcer. It leads no connection to a pod, so nobody waits for it."""
+KINDS = (SERVICE_RULES, EDGE, ANNOUNCER)
 
 
 def lease_name(kind: str, node: str) -> str:

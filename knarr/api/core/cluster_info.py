@@ -28,6 +28,8 @@ class ClusterSettings(Struct, frozen=True, kw_only=True):
     service_cidrs: tuple[str, ...]
     cluster_dns: tuple[str, ...]
     cluster_domain: str
+    load_balancer_pools: str = ""
+    """Addresses that the nodes answer for on their LAN."""
 
 
 _LISTS = {"clusterCIDR": "cluster_cidrs", "serviceCIDR": "service_cidrs", "clusterDNS": "cluster_dns"}
@@ -37,7 +39,8 @@ def settings_map(settings: ClusterSettings) -> ConfigMap:
     data = {key: ",".join(getattr(settings, name)) for key, name in _LISTS.items()}
     namespace, name = SETTINGS
     metadata = ObjectMeta(namespace=namespace, name=name)
-    return ConfigMap(metadata=metadata, data={**data, "clusterDomain": settings.cluster_domain})
+    data |= {"clusterDomain": settings.cluster_domain, "loadBalancerPools": settings.load_balancer_pools}
+    return ConfigMap(metadata=metadata, data=data)
 
 
 def settings_of(data: Mapping[str, str]) -> ClusterSettings:
@@ -46,7 +49,8 @@ def settings_of(data: Mapping[str, str]) -> ClusterSettings:
     if missing:
         raise ValueError(f"the ConfigMap {'/'.join(SETTINGS)} lacks {', '.join(missing)}")
     lists: dict[str, Any] = {name: tuple(data[key].split(",")) for key, name in _LISTS.items()}
-    return ClusterSettings(**lists, cluster_domain=data["clusterDomain"])
+    pools = data.get("loadBalancerPools", "")
+    return ClusterSettings(**lists, cluster_domain=data["clusterDomain"], load_balancer_pools=pools)
 
 
 def public_map(server: str, ca_pem: bytes) -> ConfigMap:

@@ -15,13 +15,22 @@ from knarr.api.core.v1 import (
     ServiceStatus,
     SessionAffinityConfig,
 )
-from knarr.api.core.validate_services import validate_service, validate_service_update
+from knarr.api.core.validate_addresses import cidr_warnings, ip_warnings
+from knarr.api.core.validate_services import (
+    OLD_HINTS,
+    TOPOLOGY_MODE,
+    is_externally_accessible,
+    needs_health_check_port,
+    validate_load_balancer_status,
+    validate_service,
+    validate_service_update,
+)
 from knarr.api.errors import Cause
 from knarr.api.printing import NONE, age, labels
 from knarr.api.resources import Column, Strategy
+from knarr.api.types import replace
 
 AFFINITY_TIMEOUT_S = 10800
-OLD_HINTS = "service.kubernetes.io/topology-aware-hints"
 WITH_NODE_PORTS = ("NodePort", "LoadBalancer")
 WITH_CLUSTER_IP = ("ClusterIP", "NodePort", "LoadBalancer")
 
@@ -37,10 +46,10 @@ class ServiceStrategy(Strategy[Service]):
         if obj.spec is None:
             obj.spec = ServiceSpec()
         _default_spec(obj.spec)
-        if obj.status and obj.status.load_balancer:
-            for ingress in obj.status.load_balancer.ingress:
-                if ingress.ip and ingress.ip_mode is None and obj.spec.type == "LoadBalancer":
-                    ingress.ip_mode = "VIP"
+        balancer = obj.status.load_balancer if obj.status else None
+        for ingress in balancer.ingress if balancer and obj.spec.type == "LoadBalancer" else ():
+            if ingress.ip and ingress.ip_mode is None:
+                ingress.ip_mode = "VIP"
 
     def prepare_for_create(self, obj: Service) -> None:
         obj.status = ServiceStatus(load_balancer=LoadBalancerStatus())
@@ -54,6 +63,9 @@ class ServiceStrategy(Strategy[Service]):
         _drop_what_the_type_lost(obj.spec, old.spec)
         _keep_allocated(obj.spec, old.spec)
         _pair_addresses(obj.spec, old.spec)
+        if obj.status and obj.spec.type != "LoadBalancer":
+            # What provided it takes it down later; nobody needs to know.
+            obj.status = replace(obj.status, load_balancer=LoadBalancerStatus())
 
     def prepare_for_status_update(self, obj: Service, old: Service) -> None:
         if obj.status is None:
@@ -62,10 +74,14 @@ class ServiceStrategy(Strategy[Service]):
             obj.status.load_balancer = LoadBalancerStatus()
 
     def validate(self, obj: Service) -> Iterable[Cause]:
-        return validate_service(obj.spec or ServiceSpec())
+        return validate_service(obj)
 
     def validate_update(self, obj: Service, old: Service) -> Iterable[Cause]:
         return validate_service_update(obj.spec or ServiceSpec(), old.spec or ServiceSpec())
+
+    def validate_status_update(self, obj: Service, old: Service) -> Iterable[Cause]:
+        balancer = obj.status.load_balancer if obj.status else None
+        return validate_load_balancer_status(balancer or LoadBalancerStatus(), obj.spec or ServiceSpec())
 
     def warnings(self, obj: Service, old: Service | None) -> Iterable[str]:
         return _warnings(obj, obj.spec or ServiceSpec())
@@ -76,10 +92,12 @@ class ServiceStrategy(Strategy[Service]):
 
 
 def _warnings(obj: Service, spec: ServiceSpec) -> Iterable[str]:
-    """What is allowed and has no effect, or is old."""
+    """What is allowed and has no effect, or is old, or could be misread."""
     if OLD_HINTS in obj.metadata.annotations:
-        yield f"annotation {OLD_HINTS} is deprecated, please use service.kubernetes.io/topology-mode instead"
+        yield f"annotation {OLD_HINTS} is deprecated, please use {TOPOLOGY_MODE} instead"
     headless, named = spec.type == "ClusterIP" and spec.cluster_ip == "None", spec.type == "ExternalName"
+    for index, address in enumerate(spec.cluster_ips):
+        yield from ip_warnings(address, f"spec.clusterIPs[{index}]")
     if headless:
         if spec.load_balancer_ip:
             yield "spec.loadBalancerIP is ignored for headless services"
@@ -87,8 +105,14 @@ def _warnings(obj: Service, spec: ServiceSpec) -> Iterable[str]:
             yield "spec.externalIPs is ignored for headless services"
         if spec.session_affinity != "None":
             yield "spec.SessionAffinity is ignored for headless services"
-    elif spec.external_ips and not named:
+    for index, address in enumerate(spec.external_ips):
+        yield from ip_warnings(address, f"spec.externalIPs[{index}]")
+    if spec.external_ips and not headless and not named:
         yield "spec.externalIPs is deprecated and may no longer be implemented in some clusters"
+    if spec.load_balancer_ip:
+        yield from ip_warnings(spec.load_balancer_ip, "spec.loadBalancerIP")
+    for index, written in enumerate(spec.load_balancer_source_ranges):
+        yield from cidr_warnings(written, f"spec.loadBalancerSourceRanges[{index}]")
     if named and spec.external_ips:
         yield 'spec.externalIPs is ignored when spec.type is "ExternalName"'
     if not named and spec.external_name:
@@ -113,15 +137,10 @@ def _default_spec(spec: ServiceSpec) -> None:
             port.target_port = port.port
     if spec.type in WITH_CLUSTER_IP and spec.internal_traffic_policy is None:
         spec.internal_traffic_policy = "Cluster"
-    if spec.type in WITH_NODE_PORTS:
+    if is_externally_accessible(spec):
         spec.external_traffic_policy = spec.external_traffic_policy or "Cluster"
     if spec.type == "LoadBalancer" and spec.allocate_load_balancer_node_ports is None:
         spec.allocate_load_balancer_node_ports = True
-
-
-def needs_health_check_port(spec: ServiceSpec) -> bool:
-    """A load balancer asks nodes whether they have a pod of the service when traffic stays local."""
-    return spec.type == "LoadBalancer" and spec.external_traffic_policy == "Local"
 
 
 def _drop_what_the_type_lost(spec: ServiceSpec, old: ServiceSpec) -> None:
@@ -133,14 +152,12 @@ def _drop_what_the_type_lost(spec: ServiceSpec, old: ServiceSpec) -> None:
             spec.ip_families = []
         if spec.ip_family_policy == old.ip_family_policy:
             spec.ip_family_policy = None
-        if spec.internal_traffic_policy == old.internal_traffic_policy:
-            spec.internal_traffic_policy = None
-    if old.type in WITH_NODE_PORTS and spec.type not in WITH_NODE_PORTS:
-        if _node_ports(spec) == _node_ports(old):
-            for port in spec.ports:
-                port.node_port = None
-        if spec.external_traffic_policy == old.external_traffic_policy:
-            spec.external_traffic_policy = None
+    if old.type in WITH_NODE_PORTS and spec.type not in WITH_NODE_PORTS and _node_ports(spec) <= _node_ports(old):
+        for port in spec.ports:
+            port.node_port = None
+    unchanged = spec.external_traffic_policy == old.external_traffic_policy
+    if is_externally_accessible(old) and not is_externally_accessible(spec) and unchanged:
+        spec.external_traffic_policy = None
     unchanged = spec.health_check_node_port == old.health_check_node_port
     if needs_health_check_port(old) and not needs_health_check_port(spec) and unchanged:
         spec.health_check_node_port = None
@@ -156,21 +173,17 @@ def _node_ports(spec: ServiceSpec) -> set[int]:
 
 
 def _keep_allocated(spec: ServiceSpec, old: ServiceSpec) -> None:
-    """What the server handed out and the update doesn't mention."""
+    """What the server handed out and the update doesn't mention: a manifest may be sent again as it is."""
     if spec.type in WITH_CLUSTER_IP and old.type in WITH_CLUSTER_IP:
         spec.cluster_ip = spec.cluster_ip or old.cluster_ip
-        if not spec.cluster_ips and spec.cluster_ip == old.cluster_ip:
-            spec.cluster_ips = list(old.cluster_ips)
-        spec.ip_family_policy = spec.ip_family_policy or old.ip_family_policy
-        spec.ip_families = spec.ip_families or list(old.ip_families)
+        spec.cluster_ips = spec.cluster_ips or list(old.cluster_ips)
     if spec.type in WITH_NODE_PORTS and old.type in WITH_NODE_PORTS:
-        before = {(port.protocol, port.port): port.node_port for port in old.ports if port.node_port}
-        used = _node_ports(spec)
+        before = {port.name or "": port.node_port for port in old.ports}
+        used = _node_ports(spec) & _node_ports(old)
         for port in spec.ports:
-            known = before.get((port.protocol, port.port))
-            if not port.node_port and known and known not in used:
+            known = before.get(port.name or "")
+            if not port.node_port and known not in used:
                 port.node_port = known
-                used.add(known)
     if needs_health_check_port(spec) and needs_health_check_port(old):
         spec.health_check_node_port = spec.health_check_node_port or old.health_check_node_port
 

@@ -19,6 +19,7 @@ from knarr.api.core.v1 import (
     Toleration,
     TopologySpreadConstraint,
 )
+from knarr.api.core.validate_addresses import validate_ip
 from knarr.api.core.validate_containers import (
     validate_containers,
     validate_ephemeral_containers,
@@ -30,7 +31,6 @@ from knarr.api.core.validate_values import (
     validate_amount,
     validate_between,
     validate_choice,
-    validate_ip,
     validate_requirements,
     validate_selector,
 )

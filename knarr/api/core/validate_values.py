@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Generator, Iterable, Mapping
 from decimal import Decimal
@@ -125,13 +124,6 @@ def validate_descending_path(value: str, path: str) -> Iterable[Cause]:
 def validate_no_backsteps(value: str, path: str) -> Iterable[Cause]:
     if ".." in value.split("/"):
         yield invalid(path, value, "must not contain '..'")
-
-
-def validate_ip(address: str, path: str) -> Iterable[Cause]:
-    try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        yield invalid(path, address, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
 
 
 def validate_selector(selector: LabelSelector | None, path: str) -> Iterable[Cause]:

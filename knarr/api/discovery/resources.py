@@ -7,7 +7,8 @@ from typing import Any
 
 from knarr.api import names
 from knarr.api.core.services import some
-from knarr.api.core.validate_values import PROTOCOLS, validate_ip, validate_port
+from knarr.api.core.validate_addresses import validate_ip
+from knarr.api.core.validate_values import PROTOCOLS, validate_port
 from knarr.api.discovery import v1
 from knarr.api.errors import Cause, duplicate, invalid, not_supported, required
 from knarr.api.printing import age

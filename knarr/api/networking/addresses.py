@@ -6,15 +6,18 @@ import ipaddress
 from collections.abc import Iterable
 
 from knarr.api import names
+from knarr.api.core.validate_addresses import validate_cidr
 from knarr.api.errors import Cause, invalid, required
 from knarr.api.meta.v1 import ObjectMeta
-from knarr.api.networking.policies import CIDR_FAULT, network
+from knarr.api.networking.policies import network
 from knarr.api.networking.v1 import IPAddress, IPAddressSpec, ParentReference, ServiceCIDR, ServiceCIDRSpec
 from knarr.api.printing import age
 from knarr.api.resources import Column, Strategy
 
 CIDR_FINALIZER = "networking.k8s.io/service-cidr-finalizer"
 """Keeps a range as long as addresses in use are in no other."""
+DEFAULT_CIDR = "kubernetes"
+"""The ServiceCIDR with the ranges that the API server was started with."""
 CIDRS_MAX = 2
 """One a family of addresses."""
 FAMILY_LABEL, MANAGER_LABEL = "ipaddress.kubernetes.io/ip-family", "ipaddress.kubernetes.io/managed-by"
@@ -96,9 +99,9 @@ def _validate_ranges(spec: ServiceCIDRSpec) -> Iterable[Cause]:
         return
     found = [network(each) for each in spec.cidrs]
     for index, (text, each) in enumerate(zip(spec.cidrs, found, strict=True)):
-        if each is None:
-            yield invalid(f"{path}[{index}]", text, CIDR_FAULT)
-        elif str(each) != text:
+        faults = list(validate_cidr(text, f"{path}[{index}]"))
+        yield from faults
+        if not faults and str(each) != text:
             yield invalid(f"{path}[{index}]", text, f'must be in canonical form ("{each}")')
     if len(found) == CIDRS_MAX and found[0] and found[1] and found[0].version == found[1].version:
         detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 from knarr.api import names
 from knarr.api.core.v1 import TypedLocalObjectReference
-from knarr.api.core.validate_values import port_name_faults, validate_ip, validate_port
+from knarr.api.core.validate_addresses import validate_ip
+from knarr.api.core.validate_values import port_name_faults, validate_port
 from knarr.api.errors import Cause, forbidden, invalid, not_supported, required, too_long
 from knarr.api.networking.v1 import (
     HTTPIngressPath,
@@ -22,6 +23,9 @@ from knarr.api.printing import NONE, age
 from knarr.api.resources import Column, Strategy
 
 CLASS_ANNOTATION = "kubernetes.io/ingress.class"
+DEFAULT_INGRESS_CLASS = "ingressclass.kubernetes.io/is-default-class"
+INGRESS_CONTROLLER = "knarr.dev/ingress"
+"""spec.controller of the classes that knarr serves itself."""
 PATH_TYPES = ("Exact", "ImplementationSpecific", "Prefix")
 NOT_IN_PATHS = ("//", "/./", "/../", "%2f", "%2F")
 NOT_AT_THE_END = ("/..", "/.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Sequence
 
+from knarr.api.core.validate_addresses import validate_cidr
 from knarr.api.core.validate_values import validate_port, validate_port_or_name, validate_selector
 from knarr.api.errors import Cause, forbidden, invalid, not_supported, required
 from knarr.api.meta.v1 import LabelSelector
@@ -85,19 +86,19 @@ def _validate_block(block: IPBlock, path: str) -> Iterable[Cause]:
     if not block.cidr:
         yield required(f"{path}.cidr")
         return
+    faults = list(validate_cidr(block.cidr, f"{path}.cidr"))
+    yield from faults
     whole = network(block.cidr)
-    if whole is None:
-        yield invalid(f"{path}.cidr", block.cidr, CIDR_FAULT)
+    if faults or whole is None:
         return
     for index, written in enumerate(block.except_):
         place, part = f"{path}.except[{index}]", network(written)
-        if part is None:
-            yield invalid(place, written, CIDR_FAULT)
-        elif part.version != whole.version or part == whole or not part.subnet_of(whole):  # type: ignore[arg-type]
+        faults = list(validate_cidr(written, place))
+        yield from faults
+        if faults or part is None:
+            continue
+        if part.version != whole.version or part == whole or not part.subnet_of(whole):  # type: ignore[arg-type]
             yield invalid(place, written, "must be a strict subset of `cidr`")
-
-
-CIDR_FAULT = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
 
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from knarr.api.default_class import default_class
+from knarr.api.networking.ingresses import CLASS_ANNOTATION, DEFAULT_INGRESS_CLASS
 from knarr.api.networking.v1 import Ingress, IngressClass, IngressSpec
 from knarr.apiserver.admission import Attributes, Plugin
 from knarr.apiserver.admission.index import Index
-
-DEFAULT = "ingressclass.kubernetes.io/is-default-class"
-OLD_CLASS = "kubernetes.io/ingress.class"
 
 
 class DefaultIngressClass(Plugin):
@@ -22,6 +20,6 @@ class DefaultIngressClass(Plugin):
     async def mutate(self, attributes: Attributes) -> None:
         ingress: Ingress = attributes.obj
         spec = ingress.spec = ingress.spec or IngressSpec()
-        if spec.ingress_class_name is not None or OLD_CLASS in ingress.metadata.annotations:
+        if spec.ingress_class_name is not None or CLASS_ANNOTATION in ingress.metadata.annotations:
             return
-        spec.ingress_class_name = default_class(await self._classes.all(), DEFAULT)
+        spec.ingress_class_name = default_class(await self._classes.all(), DEFAULT_INGRESS_CLASS)

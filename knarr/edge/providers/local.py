@@ -74,6 +74,11 @@ def parse_pools(text: str) -> tuple[Pool, ...]:
     return tuple(pools)
 
 
+def contains(pools: Iterable[Pool], address: str) -> bool:
+    parsed = ipaddress.ip_address(address)
+    return any(parsed in pool for pool in pools)
+
+
 def _parse_pool(part: str) -> Pool:
     if "/" in part:
         network = ipaddress.ip_network(part)
@@ -103,7 +108,7 @@ class Local:
         self._reserved = frozenset(reserved)
         self._services: Informer[Service] = informers.of(Service)
         self._slices: Informer[EndpointSlice] = informers.of(EndpointSlice)
-        self._slices.add_index(SLICES_BY_SERVICE, _service_of)
+        self._slices.add_index(SLICES_BY_SERVICE, service_of)
         self._claims: dict[Claim, str] = {}
         self._claimed: dict[str, frozenset[Claim]] = {}
         self._node_ports: dict[tuple[int, str], str] = {}
@@ -282,7 +287,7 @@ class Local:
         """Without pools, a Service with externalTrafficPolicy Local is reached at nodes that have its endpoints."""
         if self._pools or _nodes_of(old) == _nodes_of(new):
             return
-        keys = {key for each in (old, new) if each for key in _service_of(each)}
+        keys = {key for each in (old, new) if each for key in service_of(each)}
         self._wake(key for key in keys if key in self._claimed)
 
 
@@ -329,7 +334,8 @@ def _node_ports_of(service: Service) -> frozenset[tuple[int, str]]:
     return frozenset((port.node_port, port.protocol or "TCP") for port in spec.ports if port.node_port)
 
 
-def _service_of(slice_: EndpointSlice) -> Iterable[str]:
+def service_of(slice_: EndpointSlice) -> Iterable[str]:
+    """The Service that a slice belongs to, whoever made it."""
     name = slice_.metadata.labels.get(SERVICE_NAME)
     return (f"{slice_.metadata.namespace}/{name}",) if name else ()
 

@@ -1,7 +1,8 @@
 """Ask other resolvers for names outside of the cluster, and remember their answers for a while.
 
 Answers pass through as they came. Each question goes out on a socket of its own (RFC 5452: the port and the id are
-what a forger must guess), to the next resolver when one doesn't answer in time.
+what a forger must guess), to the next resolver when one doesn't answer in time; one that didn't is asked last for a
+while. Some domains have resolvers of their own (stub domains): the longest one that a name lies in counts.
 """
 
 from __future__ import annotations
@@ -10,17 +11,23 @@ import asyncio
 import socket
 import struct
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
 from knarr.clock import Clock
 from knarr.network import netlink as kernel
 from knarr.network.dns import wire
+from knarr.network.dns.figures import Counts
 from knarr.network.dns.wire import Code, Malformed, Name, Passing, Query, Record, Type
+
+Resolver = tuple[str, int]
+"""Address and port."""
 
 ATTEMPT_TIMEOUT_S = 2.0
 """For one resolver; a stub resolver in a pod gives up after 5 s by default."""
+SILENT_S = 10.0
+"""How long a resolver that didn't answer is asked after the others."""
 RESOLVERS_MAX = 3
 """As in resolv.conf(5)."""
 CACHE_ANSWERS_MAX = 10_000
@@ -41,26 +48,54 @@ class Forwarder:
     """Other resolvers, tried in order."""
 
     def __init__(
-        self, clock: Clock, resolvers: Sequence[tuple[str, int]], *, network_namespace: str | None = None
+        self,
+        clock: Clock,
+        resolvers: Sequence[Resolver],
+        stub_domains: Mapping[Name, Sequence[Resolver]] | None = None,
+        *,
+        network_namespace: str | None = None,
+        counts: Counts | None = None,
     ) -> None:
         self._clock = clock
         self._namespace = network_namespace
-        self._resolvers = tuple(resolvers[:RESOLVERS_MAX])
+        self._resolvers: dict[Name, tuple[Resolver, ...]] = {
+            domain: tuple(listed[:RESOLVERS_MAX]) for domain, listed in {(): resolvers, **(stub_domains or {})}.items()
+        }
+        """By domain; that of the root is for all that lies in no other."""
+        self._depths = sorted({len(domain) for domain in self._resolvers}, reverse=True)
+        self._silent_until_s: dict[Resolver, float] = {}
         self._kept: OrderedDict[tuple[Name, int, bool, bool], _Kept] = OrderedDict()
+        self._counts = counts or Counts("", ())
 
-    def __bool__(self) -> bool:
-        return bool(self._resolvers)
+    def asks_for(self, name: Name) -> bool:
+        """Whether anybody is there to be asked for a name."""
+        return bool(self._resolvers_of(name))
+
+    def has_own(self, name: Name) -> bool:
+        """Whether a name lies in a stub domain."""
+        return any(depth and name[-depth:] in self._resolvers for depth in self._depths)
+
+    def _resolvers_of(self, name: Name) -> tuple[Resolver, ...]:
+        for depth in self._depths:
+            if depth <= len(name) and (domain := name[len(name) - depth :]) in self._resolvers:
+                return self._resolvers[domain]
+        return ()
+
+    def _in_turn(self, name: Name) -> list[Resolver]:
+        """Those to ask, in order: who was silent comes last."""
+        now_s = self._clock.monotonic_s()
+        return sorted(self._resolvers_of(name), key=lambda each: self._silent_until_s.get(each, 0.0) > now_s)
 
     def kept(self, query: Query) -> bytes | None:
         """An answer that is still good, if it fits."""
         key = _key(query)
         found = self._kept.get(key)
         now_s = self._clock.monotonic_s()
-        if found is None:
+        if found is None or found.until_s <= now_s:
+            self._kept.pop(key, None)
+            self._counts.cache_misses += 1
             return None
-        if found.until_s <= now_s:
-            del self._kept[key]
-            return None
+        self._counts.cache_hits[found.passing.code == Code.NO_ERROR] += 1
         self._kept.move_to_end(key)
         return wire.aged(
             found.packet, query.id, query.question, found.passing.ttl_positions, int(now_s - found.since_s)
@@ -70,14 +105,19 @@ class Forwarder:
         """Another resolver's answer to a client's packet; None when nobody answers."""
         identity = self._clock.random.getrandbits(16)
         asked = struct.pack(">H", identity) + packet[2:]
-        for resolver in self._resolvers:
+        exchange = self._exchange_tcp if tcp else self._exchange_udp
+        resolvers = self._in_turn(query.name)
+        for resolver in resolvers:
+            began_s = self._clock.monotonic_s()
             try:
                 async with self._clock.timeout(ATTEMPT_TIMEOUT_S):
-                    exchange = self._exchange_tcp if tcp else self._exchange_udp
                     answer, passing = await exchange(resolver, identity, query.question, asked)
             except (OSError, EOFError, Malformed):
+                self._silent_until_s[resolver] = self._clock.monotonic_s() + SILENT_S
                 continue
-            if passing.code in (Code.SERVER_FAILURE, Code.REFUSED) and resolver != self._resolvers[-1]:
+            self._silent_until_s.pop(resolver, None)
+            self._counts.forwarded(resolver, passing.code, self._clock.monotonic_s() - began_s)
+            if passing.code in (Code.SERVER_FAILURE, Code.REFUSED) and resolver != resolvers[-1]:
                 continue
             self._keep(query, answer, passing)
             return struct.pack(">H", query.id) + answer[2:]
@@ -105,8 +145,12 @@ class Forwarder:
         if len(self._kept) > CACHE_ANSWERS_MAX:
             self._kept.popitem(last=False)
 
+    @property
+    def kept_count(self) -> int:
+        return len(self._kept)
+
     async def _exchange_udp(
-        self, resolver: tuple[str, int], identity: int, question: bytes, asked: bytes
+        self, resolver: Resolver, identity: int, question: bytes, asked: bytes
     ) -> tuple[bytes, Passing]:
         loop = asyncio.get_running_loop()
         with self._socket(resolver, socket.SOCK_DGRAM) as made:
@@ -120,7 +164,7 @@ class Forwarder:
                     continue  # somebody else's, or a forgery: go on waiting for the right one
 
     async def _exchange_tcp(
-        self, resolver: tuple[str, int], identity: int, question: bytes, asked: bytes
+        self, resolver: Resolver, identity: int, question: bytes, asked: bytes
     ) -> tuple[bytes, Passing]:
         made = self._socket(resolver, socket.SOCK_STREAM)
         try:
@@ -138,7 +182,7 @@ class Forwarder:
         finally:
             writer.close()
 
-    def _socket(self, resolver: tuple[str, int], kind: socket.SocketKind) -> socket.socket:
+    def _socket(self, resolver: Resolver, kind: socket.SocketKind) -> socket.socket:
         family = socket.AF_INET6 if ":" in resolver[0] else socket.AF_INET
         if self._namespace:
             with kernel.entered(self._namespace):

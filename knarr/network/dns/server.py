@@ -1,8 +1,9 @@
 """The cluster's DNS server: authoritative for the cluster's domain, forwarding for all else.
 
 Answers about the cluster come from the informers' copies at the moment of the question, so they are never older than
-what this process knows; nothing of them is cached. They are given at once, in the datagram's own callback; only what
-must be forwarded becomes a task. Until the informers have their first lists the server says SERVFAIL, never NXDOMAIN.
+what this process knows: one that is given again was made since the last change of anything. They are given at once, in
+the datagram's own callback; only what must be forwarded becomes a task. Until the informers have their first lists the
+server says SERVFAIL, never NXDOMAIN.
 
 Packets reach it because the node itself has the cluster DNS address (see PodNetwork.add_node_address), as with
 NodeLocal DNSCache upstream: no service rule, no tracked connection and no other node is involved.
@@ -14,17 +15,21 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from knarr.api.core.v1 import Namespace, Service
 from knarr.api.discovery.v1 import EndpointSlice
 from knarr.client.informer import Informer, Informers
 from knarr.clock import Clock
+from knarr.figures import Figure
 from knarr.network import netlink as kernel
 from knarr.network.dns import wire
-from knarr.network.dns.forward import RESOLVERS_MAX, Forwarder
+from knarr.network.dns.figures import Counts
+from knarr.network.dns.forward import RESOLVERS_MAX, Forwarder, Resolver
 from knarr.network.dns.records import SERVICE_NAME_LABEL, Zone, address_of_reverse, lookup, reverse_lookup
 from knarr.network.dns.wire import Code, Malformed, Query, Record, Reply, Type, name_of
 
@@ -37,8 +42,18 @@ CONNECTIONS_MAX = 256
 CONNECTION_IDLE_S = 10.0
 ALIASES_MAX = 8
 """CNAMEs followed for one answer."""
+WRITTEN_ANSWERS_MAX = 4096
+"""Answers about the cluster that are ready to be given again. A change of the cluster throws all of them away."""
 RECEIVE_BUFFER_BYTES = 1 << 20
 """Queries that wait while the process is busy elsewhere."""
+
+
+class _Written(Struct, frozen=True):
+    """An answer that holds until the cluster changes."""
+
+    query: Query
+    answer: bytes
+    """The whole packet, with the id of who asked first."""
 
 
 class DnsServer:
@@ -50,26 +65,33 @@ class DnsServer:
         clock: Clock,
         *,
         listen: Sequence[tuple[str, int]],
-        forward: Sequence[tuple[str, int]] = (),
+        forward: Sequence[Resolver] = (),
+        stub_domains: Mapping[str, Sequence[Resolver]] | None = None,
         domain: str = "cluster.local",
         network_namespace: str | None = None,
     ) -> None:
         """`listen` are (address, port) pairs with addresses that the node has; port 0 takes a free one.
 
         `forward` are the resolvers for other names (see `host_resolvers`); without any, those are REFUSED.
+        `stub_domains` have resolvers of their own.
         """
         self._clock = clock
         self._listen = tuple(listen)
         self._namespace = network_namespace
+        address, port = self._listen[0] if self._listen else ("", 0)
+        self._zone = Zone(name_of(domain), server_address=address)
+        self._counts = Counts(f"dns://{address}:{port}", self._zone.name)
         # A resolver that is this very server would ask itself for ever.
         self._forwarder = Forwarder(
             clock,
             [each for each in forward if each not in self._listen],
+            {name_of(each): resolvers for each, resolvers in (stub_domains or {}).items()},
             network_namespace=network_namespace,
+            counts=self._counts,
         )
-        address = listen[0][0] if listen else ""
-        self._zone = Zone(name_of(domain), server_address=address)
-        self._objects = _InformedObjects(informers)
+        self._written_answers: dict[bytes, _Written] = {}
+        """By the question's packet less its id."""
+        self._objects = _InformedObjects(informers, changed=self._written_answers.clear)
         self._datagrams: list[_Datagrams] = []
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -123,20 +145,33 @@ class DnsServer:
 
     # Questions
 
-    def answer_at_once(self, packet: bytes, payload_bytes: int | None) -> bytes | Query | None:
-        """The answer to a packet; None for silence; the query itself when others must be asked first.
+    @property
+    def is_ready(self) -> bool:
+        """Whether it knows the cluster."""
+        return self._objects.complete
+
+    def figures(self) -> Iterator[Figure]:
+        """What it counts."""
+        return self._counts.figures(self._forwarder.kept_count)
+
+    def _read(self, packet: bytes) -> Query | bytes | None:
+        """The query in a packet, or what to answer to one that can't be read; None for silence."""
+        try:
+            return wire.read_query(packet)
+        except Malformed as fault:
+            self._counts.malformed += 1
+            return wire.write_error(packet, fault.code) if fault.code is not None else None
+
+    def answer_at_once(self, query: Query, payload_bytes: int | None) -> bytes | None:
+        """The answer to a query; None when others must be asked first.
 
         `payload_bytes` bounds the answer; None for what the client says that it can take (UDP).
         """
-        try:
-            query = wire.read_query(packet)
-        except Malformed as fault:
-            return wire.write_error(packet, fault.code) if fault.code is not None else None
         reply = self._reply(query)
         if reply is None:
-            return self._forwarder.kept(query) or query
+            return self._forwarder.kept(query)
         if self._alias(reply, query) is not None:
-            return query
+            return None
         return self._written(query, reply, payload_bytes)
 
     async def answer(self, query: Query, packet: bytes, payload_bytes: int | None, *, tcp: bool) -> bytes:
@@ -157,7 +192,7 @@ class DnsServer:
             return Reply(Code.BAD_VERSION, authoritative=False)
         if query.type == Type.AXFR:
             return Reply(Code.REFUSED, authoritative=False)
-        in_zone = self._zone.contains(query.name)
+        in_zone = self._in_zone(query)
         if in_zone and not self._objects.complete:
             return Reply(Code.SERVER_FAILURE, authoritative=False)
         if in_zone:
@@ -167,11 +202,15 @@ class DnsServer:
                 self._clock.random.shuffle(answers := list(reply.answers))
                 reply = Reply(reply.code, answers, reply.authorities, reply.additionals)
             return reply
-        if address_of_reverse(query.name) is not None:
+        if address_of_reverse(query.name) is not None and not self._forwarder.has_own(query.name):
             found = reverse_lookup(self._objects, self._zone, query.name, query.type)
             if found is not None:
                 return found
-        return None if self._forwarder else Reply(Code.REFUSED, authoritative=False)
+        return None if self._forwarder.asks_for(query.name) else Reply(Code.REFUSED, authoritative=False)
+
+    def _in_zone(self, query: Query) -> bool:
+        """Whether a name is the cluster's: a stub domain inside of it is not."""
+        return self._zone.contains(query.name) and not self._forwarder.has_own(query.name)
 
     def _alias(self, reply: Reply, query: Query) -> Record | None:
         """The CNAME at the end of the answers, when the question was for what it points to."""
@@ -193,7 +232,8 @@ class DnsServer:
             if self._zone.contains(target_name):
                 more: Sequence[Record] = lookup(self._objects, self._zone, target_name, query.type).answers
             else:
-                more = await self._forwarder.addresses(target_name, Type(query.type)) if self._forwarder else ()
+                asked = self._forwarder.asks_for(target_name)
+                more = await self._forwarder.addresses(target_name, Type(query.type)) if asked else ()
             if not more:
                 break
             answers += more
@@ -204,28 +244,47 @@ class DnsServer:
             query,
             reply,
             query.payload_bytes if payload_bytes is None else payload_bytes,
-            recursion=bool(self._forwarder),
+            recursion=self._forwarder.asks_for(()),
         )
+
+    def _answered(self, query: Query, answer: bytes, since_s: float, *, tcp: bool, ipv6: bool) -> None:
+        seconds = self._clock.monotonic_s() - since_s
+        self._counts.answered(query, in_zone=self._in_zone(query), tcp=tcp, ipv6=ipv6, answer=answer, seconds=seconds)
 
     # UDP
 
     def datagram(self, packet: bytes, peer: Any, transport: asyncio.DatagramTransport) -> None:
-        answer = self.answer_at_once(packet, None)
-        if isinstance(answer, bytes):
+        since_s = self._clock.monotonic_s()
+        written = self._written_answers.get(packet[2:])
+        if written is not None:
+            transport.sendto(packet[:2] + written.answer[2:], peer)
+            self._answered(written.query, written.answer, since_s, tcp=False, ipv6=len(peer) > 2)
+            return
+        query = self._read(packet)
+        if not isinstance(query, Query):
+            if query is not None:
+                transport.sendto(query, peer)
+            return
+        answer = self.answer_at_once(query, None)
+        if answer is None and len(self._tasks) >= FORWARDED_AT_ONCE_MAX:
+            answer = self._written(query, Reply(Code.SERVER_FAILURE, authoritative=False), None)
+        if answer is not None:
             transport.sendto(answer, peer)
-        elif answer is not None:
-            if len(self._tasks) >= FORWARDED_AT_ONCE_MAX:
-                refusal = Reply(Code.SERVER_FAILURE, authoritative=False)
-                transport.sendto(self._written(answer, refusal, None), peer)
-                return
-            task = asyncio.get_running_loop().create_task(
-                self._answer_datagram(answer, packet, peer, transport), name="dns question"
-            )
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._answered(query, answer, since_s, tcp=False, ipv6=len(peer) > 2)
+            if self._in_zone(query) and answer[7] <= 1 and self._objects.complete:
+                # With more than one record their order is another each time.
+                if len(self._written_answers) >= WRITTEN_ANSWERS_MAX:
+                    self._written_answers.clear()
+                self._written_answers[packet[2:]] = _Written(query, answer)
+            return
+        task = asyncio.get_running_loop().create_task(
+            self._answer_datagram(query, packet, peer, transport, since_s), name="dns question"
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _answer_datagram(
-        self, query: Query, packet: bytes, peer: Any, transport: asyncio.DatagramTransport
+        self, query: Query, packet: bytes, peer: Any, transport: asyncio.DatagramTransport, since_s: float
     ) -> None:
         try:
             answer = await self.answer(query, packet, None, tcp=False)
@@ -234,6 +293,7 @@ class DnsServer:
             return
         if not transport.is_closing():
             transport.sendto(answer, peer)
+            self._answered(query, answer, since_s, tcp=False, ipv6=len(peer) > 2)
 
     # TCP
 
@@ -255,15 +315,22 @@ class DnsServer:
             writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ipv6 = len(writer.get_extra_info("peername") or ()) > 2
         while True:
             async with self._clock.timeout(CONNECTION_IDLE_S):
                 (length,) = struct.unpack(">H", await reader.readexactly(2))
                 packet = await reader.readexactly(length)
-            answer = self.answer_at_once(packet, wire.TCP_PAYLOAD_BYTES)
-            if isinstance(answer, Query):
-                answer = await self.answer(answer, packet, wire.TCP_PAYLOAD_BYTES, tcp=True)
-            if answer is None:
+            since_s = self._clock.monotonic_s()
+            query = self._read(packet)
+            if query is None:
                 return
+            if isinstance(query, Query):
+                answer = self.answer_at_once(query, wire.TCP_PAYLOAD_BYTES)
+                if answer is None:
+                    answer = await self.answer(query, packet, wire.TCP_PAYLOAD_BYTES, tcp=True)
+                self._answered(query, answer, since_s, tcp=True, ipv6=ipv6)
+            else:
+                answer = query
             writer.write(struct.pack(">H", len(answer)) + answer)
             async with self._clock.timeout(CONNECTION_IDLE_S):
                 await writer.drain()
@@ -303,13 +370,16 @@ class _Datagrams(asyncio.DatagramProtocol):
 class _InformedObjects:
     """`records.Objects` on informers."""
 
-    def __init__(self, informers: Informers) -> None:
+    def __init__(self, informers: Informers, changed: Callable[[], None]) -> None:
+        """`changed` is called whenever an answer may have become another."""
         self._namespaces: Informer[Namespace] = informers.of(Namespace)
         self._services: Informer[Service] = informers.of(Service)
         self._slices: Informer[EndpointSlice] = informers.of(EndpointSlice)
         self._services.add_index("dns cluster ip", _cluster_addresses)
         self._slices.add_index("dns service", _service_key)
         self._slices.add_index("dns address", _endpoint_addresses)
+        for informer in (self._namespaces, self._services, self._slices):
+            informer.add_handler(lambda old, new: changed())
 
     @property
     def complete(self) -> bool:

@@ -202,6 +202,7 @@ class Passing(Struct, frozen=True):
     truncated: bool
     ttl_positions: tuple[int, ...]
     ttl_min_s: int
+    """How long all of it holds."""
     addresses: tuple[Record, ...]
     """The A, AAAA and CNAME records of its answer section."""
 
@@ -227,6 +228,9 @@ def read_passing(packet: bytes, question: bytes) -> Passing:
             continue
         positions.append(start + 4)
         ttls.append(ttl if ttl < 2**31 else 0)
+        if kind == Type.SOA and number >= answers:
+            # How long it holds that there is nothing (RFC 2308 §5).
+            ttls.append(*struct.unpack_from(">I", packet, position - 4))
         if number < answers and kind in (Type.A, Type.AAAA, Type.CNAME):
             records.append(_read_record(packet, name, start, position))
     return Passing(

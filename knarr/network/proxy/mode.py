@@ -34,6 +34,9 @@ class ProxyMode(Protocol):
     async def remove(self) -> None:
         """Leave nothing of ours. Idempotent."""
 
+    async def close(self) -> None:
+        """Let go of what the mode holds open. Idempotent; the rules stay."""
+
 
 def short_hash(*parts: str) -> str:
     """Upstream's hash in chain names: base32 of SHA-256, cut to 16 characters."""

@@ -1,22 +1,28 @@
 """What the service rules must do, as plain values: the part of the proxy that knows Services, not the kernel.
 
-`service_rules` is a pure function from a Service and its EndpointSlices to one `PortRules` for each port. The modes
-(`nftables`, `iptables`) only write these down in their own language. The rules are those of upstream's kube-proxy:
+`service_rules` is a pure function from a Service and its EndpointSlices to one `PortRules` for each port and address
+family. The modes (`nftables`, `iptables`) only write these down in their own language. The rules are those of
+upstream's kube-proxy:
 
+* a Service's address of a family leads to the endpoints of slices of that family (KEP-563);
 * ready endpoints are used; when none is ready, those that still serve while they terminate (KEP-1669);
 * internalTrafficPolicy and externalTrafficPolicy Local use endpoints on this node only (KEP-2086);
 * hints for this node or its zone narrow the choice when every ready endpoint carries one (KEP-2433, KEP-3015);
-* an address whose service has no endpoint at all is refused at once; one whose policy leaves none here is dropped.
+* an address whose service has no endpoint at all is refused at once; one whose policy leaves none here is dropped;
+* nothing leads to loopback or link-local addresses, whoever wrote them down: a node answers itself and its cloud there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import ipaddress
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from functools import lru_cache
+from typing import Literal, cast
 
 from msgspec import Struct, field
 
-from knarr.api.core.v1 import Service, ServicePort, ServiceSpec
+from knarr.api.core.v1 import LoadBalancerIngress, Service, ServicePort, ServiceSpec
 from knarr.api.discovery.v1 import Endpoint as SliceEndpoint
 from knarr.api.discovery.v1 import EndpointSlice
 
@@ -27,6 +33,17 @@ HEADLESS_LABEL = "service.kubernetes.io/headless"
 ZONE_LABEL = "topology.kubernetes.io/zone"
 AFFINITY_TIMEOUT_DEFAULT_S = 10_800
 PROTOCOLS = ("tcp", "udp", "sctp")
+ANY_ADDRESS = {"IPv4": "0.0.0.0", "IPv6": "::"}
+"""Stands for all addresses of this node, whatever they are at the moment."""
+ADDRESSES_KNOWN_MAX = 65_536
+
+Family = Literal["IPv4", "IPv6"]
+FAMILIES: tuple[Family, ...] = ("IPv4", "IPv6")
+
+
+def family_of(text: str) -> Family:
+    """Of an address or a range."""
+    return "IPv6" if ":" in text else "IPv4"
 
 
 class NodeView(Struct, frozen=True):
@@ -36,6 +53,10 @@ class NodeView(Struct, frozen=True):
     zone: str = ""
     own_addresses: frozenset[str] = frozenset()
     """Cluster IPs that this node answers itself (the cluster DNS): no rule is made for them."""
+    addresses: tuple[str, ...] = ()
+    """The node's own (InternalIP), of both families."""
+    node_port_addresses: tuple[str, ...] = ()
+    """Where node ports are answered, of both families."""
 
 
 class Endpoint(Struct, frozen=True, order=True):
@@ -45,7 +66,7 @@ class Endpoint(Struct, frozen=True, order=True):
     port: int
 
     def __str__(self) -> str:
-        return f"{self.address}:{self.port}"
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
 class Verdict(StrEnum):
@@ -60,7 +81,7 @@ class Verdict(StrEnum):
 
 
 class PortRules(Struct, frozen=True):
-    """All that the kernel must know of one port of one service."""
+    """All that the kernel must know of one port of one service, in one address family."""
 
     name: str
     """namespace/name, with :port when the port has a name; upstream's ServicePortName."""
@@ -73,6 +94,8 @@ class PortRules(Struct, frozen=True):
     source_ranges: tuple[str, ...] = ()
     """Who may use the load balancer IPs; empty for everyone."""
     node_port: int = 0
+    node_addresses: tuple[str, ...] = ()
+    """Where the node port is answered; none without a node port."""
     affinity_timeout_s: int = 0
     """0 for no session affinity."""
     internal_local: bool = False
@@ -81,6 +104,12 @@ class PortRules(Struct, frozen=True):
     local_endpoints: tuple[Endpoint, ...] = ()
     somewhere: bool = field(default=False)
     """Whether any endpoint could serve, wherever it is."""
+    serving: tuple[Endpoint, ...] = ()
+    """What still answers, whether or not new connections go there: flows that are there may stay."""
+
+    @property
+    def family(self) -> Family:
+        return family_of(self.cluster_ip)
 
     @property
     def is_external(self) -> bool:
@@ -130,60 +159,130 @@ class PortRules(Struct, frozen=True):
 def service_rules(service: Service, slices: Iterable[EndpointSlice], node: NodeView) -> tuple[PortRules, ...]:
     """The rules of one service on one node; none for headless, ExternalName and other proxies' services."""
     spec = service.spec
-    if spec is None or not _is_proxied(service, spec, node.own_addresses):
+    if spec is None or spec.type == "ExternalName" or OTHER_PROXY_LABEL in service.metadata.labels:
         return ()
-    usable = [each for each in slices if each.address_type == "IPv4" and not each.metadata.deletion_timestamp]
+    addresses = [each for each in spec.cluster_ips or [spec.cluster_ip or ""] if each not in ("", "None")]
+    usable = [each for each in slices if not each.metadata.deletion_timestamp]
     return tuple(
-        _port_rules(service, spec, port, usable, node)
+        _port_rules(service, spec, port, address, usable, node)
+        for address in addresses
+        if address not in node.own_addresses
         for port in spec.ports
         if (port.protocol or "TCP").lower() in PROTOCOLS
     )
 
 
-def _is_proxied(service: Service, spec: ServiceSpec, own_addresses: Collection[str]) -> bool:
-    address = spec.cluster_ip or ""
-    return (
-        spec.type != "ExternalName"
-        and address not in ("", "None")
-        and _is_ipv4(address)
-        and address not in own_addresses
-        and OTHER_PROXY_LABEL not in service.metadata.labels
-    )
+class HealthCheck(Struct, frozen=True):
+    """What a load balancer may ask this node about a Service (healthCheckNodePort)."""
+
+    port: int
+    local_endpoints: int
+    """Ready ones on this node."""
+
+
+def health_check(service: Service, slices: Iterable[EndpointSlice], node: NodeView) -> HealthCheck | None:
+    """None for a Service that load balancers need not ask about."""
+    spec = service.spec
+    if spec is None or spec.type != "LoadBalancer" or spec.external_traffic_policy != "Local":
+        return None
+    if not spec.health_check_node_port or OTHER_PROXY_LABEL in service.metadata.labels:
+        return None
+    here = {
+        endpoint.addresses[0]
+        for each in slices
+        for endpoint in each.endpoints
+        if endpoint.node_name == node.name and endpoint.addresses and is_ready(endpoint)
+    }
+    return HealthCheck(spec.health_check_node_port, len(here))
+
+
+def refused_addresses(service: Service, slices: Iterable[EndpointSlice]) -> list[str]:
+    """Addresses that a Service or its endpoints name, and that no rule leads to."""
+    named = [address for each in slices for endpoint in each.endpoints for address in endpoint.addresses[:1]]
+    if service.spec:
+        named += service.spec.external_ips
+    named += [each.ip for each in _ingress(service) if each.ip]
+    return sorted({each for each in named if not may_lead_to(each)})
+
+
+@lru_cache(ADDRESSES_KNOWN_MAX)
+def may_lead_to(address: str) -> bool:
+    """Whether packets may be sent there for a service: no loopback, link-local, multicast or unspecified address.
+
+    An IPv4 address inside an IPv6 one counts as what it is."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(parsed, ipaddress.IPv6Address):
+        parsed = parsed.ipv4_mapped or parsed
+    return not (parsed.is_loopback or parsed.is_link_local or parsed.is_multicast or parsed.is_unspecified)
 
 
 def _port_rules(
-    service: Service, spec: ServiceSpec, port: ServicePort, slices: Sequence[EndpointSlice], node: NodeView
+    service: Service,
+    spec: ServiceSpec,
+    port: ServicePort,
+    cluster_ip: str,
+    slices: Sequence[EndpointSlice],
+    node: NodeView,
 ) -> PortRules:
+    family = family_of(cluster_ip)
     name = f"{service.metadata.namespace}/{service.metadata.name}" + (f":{port.name}" if port.name else "")
     protocol = port.protocol or "TCP"
-    candidates = _candidates(port.name or "", protocol, slices)
-    everywhere = _choose(_hinted(candidates, node))
-    here = _choose([each for each in candidates if each[1].node_name == node.name])
-    ingress = service.status.load_balancer.ingress if service.status and service.status.load_balancer else []
+    of_family = [each for each in slices if each.address_type == family]
+    candidates = _candidates(port.name or "", protocol, of_family)
+    balancers = _usable((each.ip for each in _ingress(service) if each.ip and each.ip_mode in (None, "VIP")), family)
+    node_port = (port.node_port or 0) if spec.type in ("NodePort", "LoadBalancer") else 0
     return PortRules(
         name=name,
         protocol=protocol.lower(),
         port=port.port,
-        cluster_ip=spec.cluster_ip or "",
-        external_ips=tuple(sorted({each for each in spec.external_ips if _is_ipv4(each)})),
-        load_balancer_ips=tuple(
-            sorted(
-                {
-                    each.ip
-                    for each in ingress
-                    if spec.type == "LoadBalancer" and each.ip and _is_ipv4(each.ip) and each.ip_mode in (None, "VIP")
-                }
-            )
-        ),
-        source_ranges=tuple(sorted({each.strip() for each in spec.load_balancer_source_ranges if ":" not in each})),
-        node_port=(port.node_port or 0) if spec.type in ("NodePort", "LoadBalancer") else 0,
+        cluster_ip=cluster_ip,
+        external_ips=_usable(spec.external_ips, family),
+        load_balancer_ips=balancers,
+        source_ranges=_source_ranges(spec, family, balancers, node),
+        node_port=node_port,
+        node_addresses=_of_family(node.node_port_addresses, family) if node_port else (),
         affinity_timeout_s=_affinity_timeout_s(spec),
         internal_local=spec.internal_traffic_policy == "Local",
         external_local=spec.external_traffic_policy == "Local",
-        cluster_endpoints=everywhere,
-        local_endpoints=here,
+        cluster_endpoints=_choose(_hinted(candidates, node)),
+        local_endpoints=_choose([each for each in candidates if each[1].node_name == node.name]),
         somewhere=bool(_choose(candidates)),
+        serving=tuple(endpoint for endpoint, state in candidates if _serves(state)),
     )
+
+
+def _ingress(service: Service) -> list[LoadBalancerIngress]:
+    """What the load balancer has told; nothing for services that want none."""
+    balanced = service.spec is not None and service.spec.type == "LoadBalancer"
+    status = service.status and service.status.load_balancer
+    return status.ingress if balanced and status else []
+
+
+def _usable(addresses: Iterable[str], family: Family) -> tuple[str, ...]:
+    return tuple(sorted({each for each in addresses if family_of(each) == family and may_lead_to(each)}))
+
+
+def _of_family(addresses: Iterable[str], family: Family) -> tuple[str, ...]:
+    return tuple(each for each in addresses if family_of(each) == family)
+
+
+def _source_ranges(spec: ServiceSpec, family: Family, balancers: Sequence[str], node: NodeView) -> tuple[str, ...]:
+    """Who may use the load balancer's addresses. Where a node takes such an address as its own, its packets to it come
+    from it too: they are let through when the node itself may."""
+    networks = []
+    for text in spec.load_balancer_source_ranges:
+        try:
+            networks.append(ipaddress.ip_network(text.strip(), strict=False))
+        except ValueError:
+            continue
+    ranges = [each for each in networks if family_of(str(each)) == family]
+    own = [ipaddress.ip_address(each) for each in _of_family(node.addresses, family)]
+    admitted = balancers if any(address in each for address in own for each in ranges) else ()
+    all_of_them = cast(list[ipaddress.IPv4Network], [*ranges, *map(ipaddress.ip_network, admitted)])
+    return tuple(str(each) for each in ipaddress.collapse_addresses(all_of_them))
 
 
 def _affinity_timeout_s(spec: ServiceSpec) -> int:
@@ -207,7 +306,7 @@ def _candidates(port_name: str, protocol: str, slices: Sequence[EndpointSlice]) 
                 continue
             for endpoint in each.endpoints:
                 # Only the first address counts: all of an endpoint's addresses mean the same backend.
-                if not endpoint.addresses:
+                if not endpoint.addresses or not may_lead_to(endpoint.addresses[0]):
                     continue
                 key = Endpoint(endpoint.addresses[0], slice_port.port)
                 if key not in found or (is_ready(endpoint) and not is_ready(found[key])):
@@ -223,6 +322,10 @@ def is_ready(endpoint: SliceEndpoint) -> bool:
 def _serves_while_terminating(endpoint: SliceEndpoint) -> bool:
     conditions = endpoint.conditions
     return conditions is not None and conditions.serving is not False and conditions.terminating is True
+
+
+def _serves(endpoint: SliceEndpoint) -> bool:
+    return is_ready(endpoint) or (endpoint.conditions is not None and endpoint.conditions.serving is not False)
 
 
 def _choose(candidates: Sequence[_Candidate]) -> tuple[Endpoint, ...]:
@@ -248,7 +351,3 @@ def _hinted(candidates: Sequence[_Candidate], node: NodeView) -> Sequence[_Candi
         if for_zone:
             return for_zone
     return candidates
-
-
-def _is_ipv4(address: str) -> bool:
-    return ":" not in address

@@ -4,6 +4,8 @@ It reacts to the first change at once; what changes while a transaction runs goe
 two transactions and not a hundred. `synced(revision)` answers when the kernel shows a given write: who drains a pod can
 wait until no new connection can reach it. Every `resync_period_s` the rules are checked, and rewritten whole if anyone
 else has touched them. Established connections are never cut.
+
+Node ports are answered where `node_ports` says; which addresses that means is looked at again with every check.
 """
 
 from __future__ import annotations
@@ -14,8 +16,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
 
+import msgspec
+
 from knarr.api.core.v1 import Node, Service
 from knarr.api.discovery.v1 import EndpointSlice
+from knarr.client.events import EventRecorder
 from knarr.client.informer import Informer, Informers
 from knarr.clock import Clock
 from knarr.network import netlink as kernel
@@ -29,14 +34,16 @@ from knarr.network.proxy.model import (
     ZONE_LABEL,
     NodeView,
     PortRules,
+    family_of,
+    refused_addresses,
     service_rules,
 )
 from knarr.network.proxy.nftables import Nftables
+from knarr.network.proxy.node_ports import DEFAULTS, PRIMARY, answering_addresses, includes_loopback
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-MODES = ("nftables", "iptables")
 MINIMUM_INTERVAL_S = 0.01
 """Between two transactions: what changes within it shares one."""
 RESYNC_PERIOD_S = 30.0
@@ -58,13 +65,17 @@ class ServiceProxy:
         node_name: str,
         cluster_cidrs: Sequence[str],
         mode: Literal["nftables", "iptables"] = "nftables",
+        service_cidrs: Sequence[str] = (),
+        node_port_addresses: Sequence[str] | None = None,
         own_addresses: Sequence[str] = (),
+        events: EventRecorder | None = None,
         table: str = "knarr",
         network_namespace: str | None = None,
         minimum_interval_s: float = MINIMUM_INTERVAL_S,
         resync_period_s: float = RESYNC_PERIOD_S,
     ) -> None:
         """`own_addresses` are cluster IPs that the node answers itself (cluster DNS): they get no rules.
+        `node_port_addresses` is as in `node_ports`, None for upstream's default; `service_cidrs` hold cluster IPs only.
 
         `table` names the nftables table; iptables chains have upstream's names, so that mode serves one cluster in a
         network namespace.
@@ -74,14 +85,27 @@ class ServiceProxy:
         self._minimum_interval_s = minimum_interval_s
         self._resync_period_s = resync_period_s
         self._node = NodeView(node_name, own_addresses=frozenset(own_addresses))
-        self._mode = _mode(mode, clock, cluster_cidrs, table, network_namespace)
-        self._other_modes = [
-            _mode(other, clock, cluster_cidrs, table, network_namespace) for other in MODES if other != mode
-        ]
+        self._node_ports = tuple(DEFAULTS[mode] if node_port_addresses is None else node_port_addresses)
+        self._events = events
+        self.mode = mode
+        modes: dict[str, ProxyMode] = {
+            "nftables": Nftables(
+                clock,
+                cluster_cidrs=cluster_cidrs,
+                service_cidrs=service_cidrs,
+                name=table,
+                network_namespace=network_namespace,
+            ),
+            "iptables": Iptables(clock, cluster_cidrs=cluster_cidrs, network_namespace=network_namespace),
+        }
+        self._mode = modes.pop(mode)
+        self._other_modes = list(modes.values())
         self._services: Informer[Service] = informers.of(Service)
         self._slices: Informer[EndpointSlice] = informers.of(EndpointSlice)
         self._nodes: Informer[Node] = informers.of(Node, field_selector=f"metadata.name={node_name}")
         self._rules: dict[str, tuple[PortRules, ...]] = {}
+        self._refused: dict[str, frozenset[str]] = {}
+        """Addresses that services name and that they must not lead to: each is told of once."""
         self._dirty: set[str] = set()
         self._rewrite = True
         self._generation: int | None = None
@@ -97,6 +121,7 @@ class ServiceProxy:
         self.transactions = 0
         """How often rules were written."""
         self._slices.add_index(SLICES_BY_SERVICE, _service_of)
+        self._local_addresses: frozenset[str] = frozenset()
         self._services.add_handler(self._service_changed)
         self._slices.add_handler(self._slice_changed)
         self._nodes.add_handler(self._node_changed)
@@ -121,6 +146,7 @@ class ServiceProxy:
         for informer in (self._services, self._slices, self._nodes):
             await informer.synced.wait()
         await self._remove_other_modes()
+        await self._look_at_addresses()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._check_periodically(), name="service proxy check")
             group.create_task(self._keep_synced(), name="service proxy sync")
@@ -129,6 +155,8 @@ class ServiceProxy:
         """After `run` has ended; idempotent. With `remove`, leave no chain, set or rule of ours in the kernel."""
         if remove:
             await self._mode.remove()
+        for mode in (self._mode, *self._other_modes):
+            await mode.close()
         if self._netfilter is not None:
             await self._in_worker(self._netfilter.close)
             self._netfilter = None
@@ -156,13 +184,25 @@ class ServiceProxy:
                 self._mark(key)
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
-        if new is None:
-            return
-        zone = new.metadata.labels.get(ZONE_LABEL, "")
-        if zone != self._node.zone:
-            self._node = NodeView(self._node.name, zone, self._node.own_addresses)
+        if new is not None:
+            self._see(zone=new.metadata.labels.get(ZONE_LABEL, ""), addresses=_addresses_of(new))
+
+    def _see(self, **changes: Any) -> None:
+        """Look from another place, and at every service again when it is another."""
+        seen = msgspec.structs.replace(self._node, **changes)
+        answering = answering_addresses(
+            self._node_ports, seen.addresses, self._local_addresses, any_address=self.mode == "iptables"
+        )
+        seen = msgspec.structs.replace(seen, node_port_addresses=answering)
+        if seen != self._node:
+            self._node = seen
             for service in self._services.all():
                 self._service_changed(None, service)
+
+    async def _look_at_addresses(self) -> None:
+        """The machine's own addresses may change without anybody telling."""
+        self._local_addresses = await self._in_worker(self._read_addresses)
+        self._see()
 
     def _mark(self, service: str) -> None:
         self._dirty.add(service)
@@ -210,8 +250,24 @@ class ServiceProxy:
     def _wanted(self, name: str) -> tuple[PortRules, ...]:
         service = self._services.get(name)
         if service is None:
+            self._refused.pop(name, None)
             return ()
-        return service_rules(service, self._slices.by_index(SLICES_BY_SERVICE, name), self._node)
+        slices = self._slices.by_index(SLICES_BY_SERVICE, name)
+        self._tell_of_refused(name, service, refused_addresses(service, slices))
+        return service_rules(service, slices, self._node)
+
+    def _tell_of_refused(self, name: str, service: Service, addresses: Sequence[str]) -> None:
+        """Once for each address that a service must not lead to."""
+        new = [each for each in addresses if each not in self._refused.get(name, ())]
+        if addresses:
+            self._refused[name] = frozenset(addresses)
+        else:
+            self._refused.pop(name, None)
+        for address in new:
+            message = f"no rules are made for {address}: loopback, link-local and multicast addresses serve nobody else"
+            log.warning("service %s: %s", name, message)
+            if self._events:
+                self._events.warning(service, "InvalidServiceAddress", message)
 
     async def _write(self, rules: dict[str, tuple[PortRules, ...]], changed: set[str] | None) -> None:
         started_s = self._clock.monotonic_s()
@@ -235,7 +291,7 @@ class ServiceProxy:
         now = [port for name in names for port in self._rules.get(name, ())]
         gone = [port for name in names for port in before.get(name, ())]
         if any(port.protocol == "udp" for port in (*now, *gone)):
-            await self._in_worker(lambda: forget_stale_flows(now, gone))
+            await self._in_worker(lambda: forget_stale_flows(self._opened_netfilter(), now, gone))
 
     def _show(self, shown: dict[type[Any], int]) -> None:
         for kind, revision in shown.items():
@@ -251,6 +307,7 @@ class ServiceProxy:
     async def _check_periodically(self) -> None:
         while True:
             await self._clock.sleep(self._resync_period_s)
+            await self._look_at_addresses()
             async with self._writing:
                 now = await self._in_worker(self._read_generation)
                 if self._generation is None or self._generation != now:
@@ -269,24 +326,40 @@ class ServiceProxy:
         self._worker_entered = True
         return work()
 
+    def _read_addresses(self) -> frozenset[str]:
+        """Only where ranges of them are meant."""
+        if not any(each != PRIMARY for each in self._node_ports):
+            return frozenset()
+        if includes_loopback(self._node_ports):
+            # A packet to 127.0.0.1 that is led to a pod comes back to that address from outside.
+            kernel.write_setting("ipv4/conf/all/route_localnet", "1")
+        with kernel.Netlink() as route:
+            return frozenset(kernel.local_addresses(route))
+
+    def _opened_netfilter(self) -> kernel.Netlink:
+        if self._netfilter is None:
+            self._netfilter = kernel.Netlink(kernel.NETLINK_NETFILTER)
+        return self._netfilter
+
     def _read_generation(self) -> int | None:
         """The rule set's generation, or None where it tells nothing (no nftables in the kernel)."""
         try:
-            if self._netfilter is None:
-                self._netfilter = kernel.Netlink(kernel.NETLINK_NETFILTER)
-            return kernel.ruleset_generation(self._netfilter) or None
+            return kernel.ruleset_generation(self._opened_netfilter()) or None
         except OSError:
             return None
 
 
-def _mode(
-    name: str, clock: Clock, cluster_cidrs: Sequence[str], table: str, network_namespace: str | None
-) -> ProxyMode:
-    if name == "nftables":
-        return Nftables(clock, cluster_cidrs=cluster_cidrs, name=table, network_namespace=network_namespace)
-    if name == "iptables":
-        return Iptables(clock, cluster_cidrs=cluster_cidrs, network_namespace=network_namespace)
-    raise ValueError(f"proxy mode {name!r} is none of {', '.join(MODES)}")
+def _addresses_of(node: Node) -> tuple[str, ...]:
+    """A node's own addresses, its first of each family."""
+    addresses = node.status.addresses if node.status else []
+    for wanted in ("InternalIP", "ExternalIP"):
+        first: dict[str, str] = {}
+        for each in addresses:
+            if each.type == wanted:
+                first.setdefault(family_of(each.address), each.address)
+        if first:
+            return tuple(first.values())
+    return ()
 
 
 def _service_of(each: EndpointSlice) -> tuple[str, ...]:

@@ -12,14 +12,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import ClassVar
 
 import msgspec
 
-from knarr.api.core.v1 import Pod, PodAffinity, PodAffinityTerm, PodAntiAffinity
+from knarr.api.core.v1 import Namespace, Node, Pod, PodAffinity, PodAffinityTerm, PodAntiAffinity
 from knarr.api.meta.owners import selector_for
 from knarr.api.selectors import Operator, Requirement, Selector
 from knarr.scheduler.cache import Cache, PodInfo
 from knarr.scheduler.framework import SCORE_MAX, Barrier, Pick, Refusal, Spanning
+from knarr.scheduler.happenings import Happening, Hint, What
 from knarr.scheduler.tally import Counts, Kind, certain_label
 
 TERMS_MAX = 4096
@@ -75,6 +77,11 @@ NO_TERMS = Terms()
 class InterPodAffinity(Spanning):
     name = "InterPodAffinity"
     weight = 2
+    helped_by: ClassVar = {
+        Node: What.ADDED | What.LABELS,
+        Pod: What.PLACED | What.LEFT | What.LABELS,
+        Namespace: What.ADDED | What.CHANGED,
+    }
 
     def __init__(self, cache: Cache) -> None:
         super().__init__(cache)
@@ -137,14 +144,34 @@ class InterPodAffinity(Spanning):
         least, most = min(scores), max(scores)
         return [int(SCORE_MAX * (score - least) / (most - least)) if most > least else 0 for score in scores]
 
-    def is_drawn_by(self, pod: PodInfo, come: PodInfo) -> bool:
-        """Whether a pod that has come to a node is one that `pod` wants to be near."""
-        return any(self._matches(term.matcher, come.kind) for term in terms_of(pod.pod).affinity)
+    def hint(self, pod: PodInfo, happening: Happening) -> Hint:
+        """One that it wants to be near has come; one that kept it away has gone; or domains are others."""
+        terms = terms_of(pod.pod)
+        if happening.kind is Namespace:
+            chosen = any(term.matcher.namespace_selector for term in (*terms.affinity, *terms.anti))
+            return Hint.QUEUE if chosen else Hint.SKIP
+        if happening.kind is Node:
+            if What.ADDED in happening.what:
+                return Hint.QUEUE
+            changed = dict(happening.old.metadata.labels.items() ^ happening.new.metadata.labels.items())
+            keys = {term.topology_key for term in (*terms.affinity, *terms.anti, *self._terms_about(pod.kind))}
+            return Hint.SKIP if keys.isdisjoint(changed) else Hint.QUEUE
+        come, gone = happening.new, happening.old
+        if come is not None and any(self._matches(term.matcher, come.kind) for term in terms.affinity):
+            return Hint.AT_ONCE
+        if gone is None:
+            return Hint.SKIP
+        apart = any(self._matches(term.matcher, gone.kind) for term in (*terms.anti, *terms.affinity))
+        return Hint.QUEUE if apart or self._is_apart(gone, pod) else Hint.SKIP
 
     def namespaces_changed(self) -> None:
         """The labels of a namespace are others now."""
         self._topology = -1
         self.cache.tallies.clear()
+
+    def _is_apart(self, other: PodInfo, pod: PodInfo) -> bool:
+        """The other wants to be away from it."""
+        return any(self._matches(term.matcher, pod.kind) for term in terms_of(other.pod).anti)
 
     # Counting
 

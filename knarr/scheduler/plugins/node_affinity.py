@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from knarr.api.core.node_affinity import matches, term_matches
-from knarr.api.core.v1 import PodSpec, PreferredSchedulingTerm
+from knarr.api.core.v1 import Node, PodSpec, PreferredSchedulingTerm
 from knarr.scheduler.cache import NodeInfo, PodInfo
 from knarr.scheduler.framework import Plugin, Refusal, by_most
+from knarr.scheduler.happenings import What
 
 REFUSAL = Refusal("NodeAffinity", ("node(s) didn't match Pod's node affinity/selector",), curable=False)
 
@@ -16,6 +18,7 @@ class NodeAffinity(Plugin):
     name = "NodeAffinity"
     weight = 2
     comparing = True
+    helped_by: ClassVar = {Node: What.ADDED | What.LABELS}
 
     def prepare(self, pod: PodInfo) -> PodSpec | None:
         assert pod.pod.spec is not None

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+from knarr.api.core.v1 import Node, Pod
 from knarr.scheduler.cache import NodeInfo, PodInfo
 from knarr.scheduler.framework import Plugin, Refusal
+from knarr.scheduler.happenings import What
 from knarr.scheduler.requests import Port
 
 REFUSAL = Refusal("NodePorts", ("node(s) didn't have free ports for the requested pod ports",))
@@ -12,6 +16,7 @@ EVERY_ADDRESS = "0.0.0.0"
 
 class NodePorts(Plugin):
     name = "NodePorts"
+    helped_by: ClassVar = {Node: What.ADDED, Pod: What.LEFT}
 
     def prepare(self, pod: PodInfo) -> tuple[Port, ...] | None:
         return pod.ports or None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from knarr.api.core.taints import UNSCHEDULABLE, tolerates
-from knarr.api.core.v1 import Taint
+from knarr.api.core.v1 import Node, Taint
 from knarr.scheduler.cache import NodeInfo, PodInfo
 from knarr.scheduler.framework import Plugin, Refusal
+from knarr.scheduler.happenings import What
 
 TAINT = Taint(key=UNSCHEDULABLE, effect="NoSchedule")
 REFUSAL = Refusal("NodeUnschedulable", ("node(s) were unschedulable",), curable=False)
@@ -13,6 +16,7 @@ REFUSAL = Refusal("NodeUnschedulable", ("node(s) were unschedulable",), curable=
 
 class NodeUnschedulable(Plugin):
     name = "NodeUnschedulable"
+    helped_by: ClassVar = {Node: What.ADDED | What.TAINTS}
 
     def prepare(self, pod: PodInfo) -> bool | None:
         assert pod.pod.spec is not None

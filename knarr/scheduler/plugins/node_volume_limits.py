@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from knarr.api.core.v1 import PersistentVolume, PersistentVolumeClaim, Pod
+from knarr.api.core.v1 import Node, PersistentVolume, PersistentVolumeClaim, Pod
 from knarr.api.core.volume_matching import claim_class, claim_spec, claims_of, volume_spec
 from knarr.api.storage.v1 import CSINode, StorageClass
-from knarr.client.informer import Informer
+from knarr.client.informer import Informer, key_of
 from knarr.scheduler.cache import NodeInfo, PodInfo
 from knarr.scheduler.framework import Connections, Outside, Refusal
+from knarr.scheduler.happenings import Happening, Hint, What
 
 NAME = "NodeVolumeLimits"
 REFUSAL = Refusal(NAME, ("node(s) exceed max volume count",))
@@ -21,14 +22,29 @@ Attached = tuple[str, str]
 
 class NodeVolumeLimits(Outside):
     name = NAME
+    helped_by: ClassVar = {
+        Node: What.ADDED,
+        CSINode: What.ADDED | What.CHANGED,
+        Pod: What.LEFT,
+        PersistentVolumeClaim: What.ADDED | What.CHANGED,
+    }
 
     def connect(self, to: Connections) -> Sequence[Informer[Any]]:
         self._claims = to.informers.of(PersistentVolumeClaim)
         self._volumes = to.informers.of(PersistentVolume)
         self._classes = to.informers.of(StorageClass)
         self._nodes = to.informers.of(CSINode)
-        self._nodes.add_handler(lambda _old, _new: to.helped(NAME, None, sure=False))
         return self._claims, self._volumes, self._classes, self._nodes
+
+    def hint(self, pod: PodInfo, happening: Happening) -> Hint:
+        """The pod would do on the node now; or it has other volumes now."""
+        if happening.kind is PersistentVolumeClaim:
+            return Hint.QUEUE if key_of(happening.new) in claims_of(pod.pod) else Hint.SKIP
+        node = happening.node
+        if happening.kind is CSINode:
+            node = self.cache.get(happening.new.metadata.name or "")
+        prepared = self.prepare(pod)
+        return Hint.SKIP if node is None or (prepared and self.filter(prepared, node)) else Hint.QUEUE
 
     def prepare(self, pod: PodInfo) -> set[Attached] | None:
         return set(self._attached(pod.pod)) or None

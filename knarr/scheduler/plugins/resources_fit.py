@@ -7,12 +7,14 @@ MostAllocated full ones, RequestedToCapacityRatio what its shape says.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from msgspec import Struct, field
 
+from knarr.api.core.v1 import Node, Pod
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
 from knarr.scheduler.framework import SCORE_MAX, Plugin, Refusal
+from knarr.scheduler.happenings import What
 from knarr.scheduler.requests import CPU, MEMORY
 
 UTILIZATION_MAX = 100
@@ -33,6 +35,7 @@ class Strategy(Struct, frozen=True):
 class ResourcesFit(Plugin):
     name = "NodeResourcesFit"
     weight = 1
+    helped_by: ClassVar = {Node: What.ADDED | What.ALLOCATABLE, Pod: What.LEFT | What.SHRUNK}
 
     def __init__(self, cache: Cache) -> None:
         super().__init__(cache)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from knarr.api.core.taints import tolerates
-from knarr.api.core.v1 import Toleration
+from knarr.api.core.v1 import Node, Toleration
 from knarr.scheduler.cache import NodeInfo, PodInfo
 from knarr.scheduler.framework import Plugin, Refusal, reversed_by_most
+from knarr.scheduler.happenings import What
 
 REFUSAL = Refusal("TaintToleration", ("node(s) had untolerated taint(s)",), curable=False)
 
@@ -16,6 +18,7 @@ class TaintToleration(Plugin):
     name = "TaintToleration"
     weight = 3
     comparing = True
+    helped_by: ClassVar = {Node: What.ADDED | What.TAINTS}
 
     def prepare(self, pod: PodInfo) -> list[Toleration]:
         assert pod.pod.spec is not None

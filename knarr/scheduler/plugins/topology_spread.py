@@ -10,16 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from operator import add
+from typing import ClassVar
 
 import msgspec
 
 from knarr.api.core.node_affinity import matches
 from knarr.api.core.taints import tolerates
-from knarr.api.core.v1 import Pod, PodSpec, TopologySpreadConstraint
+from knarr.api.core.v1 import Node, Pod, PodSpec, TopologySpreadConstraint
 from knarr.api.meta.owners import selector_for
 from knarr.api.selectors import Operator, Requirement, Selector
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
 from knarr.scheduler.framework import SCORE_MAX, Barrier, Pick, Refusal, Spanning
+from knarr.scheduler.happenings import Happening, Hint, What
 from knarr.scheduler.plugins.node_affinity import asks
 from knarr.scheduler.tally import Area, Counts, Kind, certain_label
 
@@ -55,6 +57,10 @@ class Soft(msgspec.Struct):
 class TopologySpread(Spanning):
     name = "PodTopologySpread"
     weight = 2
+    helped_by: ClassVar = {
+        Node: What.ADDED | What.GONE | What.LABELS | What.TAINTS,
+        Pod: What.PLACED | What.LEFT | What.LABELS,
+    }
 
     def __init__(self, cache: Cache) -> None:
         super().__init__(cache)
@@ -111,14 +117,22 @@ class TopologySpread(Spanning):
             for score in scores
         ]
 
-    def is_helped_by(self, pod: PodInfo, come: PodInfo) -> bool:
-        """Whether a pod that has come to a node is counted, and so may have filled the emptiest domain."""
-        assert pod.pod.spec is not None
-        return pod.kind.namespace == come.kind.namespace and any(
-            _selector(constraint, pod.pod).matches(come.pod.metadata.labels)
-            for constraint in pod.pod.spec.topology_spread_constraints
-            if constraint.when_unsatisfiable == "DoNotSchedule"
+    def hint(self, pod: PodInfo, happening: Happening) -> Hint:
+        """A pod that is counted has come or gone, and may have changed the emptiest domain; or domains are others."""
+        spec = pod.pod.spec
+        assert spec is not None
+        hard = [one for one in spec.topology_spread_constraints if one.when_unsatisfiable == "DoNotSchedule"]
+        if happening.kind is Node:
+            keys = {constraint.topology_key for constraint in hard}
+            nodes = [node for node in (happening.old, happening.new) if node is not None]
+            return Hint.QUEUE if any(node.metadata.labels.keys() >= keys for node in nodes) else Hint.SKIP
+        counted = any(
+            pod.kind.namespace == other.kind.namespace
+            and any(_selector(constraint, pod.pod).matches(other.pod.metadata.labels) for constraint in hard)
+            for other in (happening.old, happening.new)
+            if other is not None
         )
+        return Hint.QUEUE if counted else Hint.SKIP
 
     def _barrier(
         self, pod: PodInfo, spec: PodSpec, constraint: TopologySpreadConstraint, keys: tuple[str, ...]

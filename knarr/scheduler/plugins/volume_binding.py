@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Collection, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec import Struct
 
@@ -37,6 +37,7 @@ from knarr.api.types import replace
 from knarr.client.informer import Informer, key_of
 from knarr.scheduler.cache import NodeInfo, PodInfo
 from knarr.scheduler.framework import BindingRefused, Connections, Outside, Refusal
+from knarr.scheduler.happenings import Happening, Hint, What
 
 NAME = "VolumeBinding"
 BIND_S_MAX = 600.0
@@ -64,6 +65,21 @@ class Decision(Struct, frozen=True):
 
 class VolumeBinding(Outside):
     name = NAME
+    helped_by: ClassVar = {
+        Node: What.ADDED | What.LABELS,
+        PersistentVolumeClaim: What.ADDED | What.CHANGED | What.GONE,
+        PersistentVolume: What.ADDED | What.CHANGED,
+        StorageClass: What.ADDED | What.CHANGED,
+        CSIDriver: What.ADDED | What.CHANGED,
+        CSIStorageCapacity: What.ADDED | What.CHANGED,
+    }
+
+    def hint(self, pod: PodInfo, happening: Happening) -> Hint:
+        """Its own claims make the difference at once; volumes, and who makes them, may suit one of them."""
+        if happening.kind is PersistentVolumeClaim:
+            key = key_of(happening.new or happening.old)
+            return Hint.AT_ONCE if key in claims_of(pod.pod) else Hint.SKIP
+        return Hint.QUEUE
 
     def connect(self, to: Connections) -> Sequence[Informer[Any]]:
         self._client, self._clock = to.client, to.clock
@@ -81,9 +97,6 @@ class VolumeBinding(Outside):
         self._stirred = asyncio.Event()
         for informer in (self._claims, self._volumes, self._pods):
             informer.add_handler(lambda _old, _new: self._stirred.set())
-        self._claims.add_handler(lambda old, new: to.helped(NAME, _users_of(new or old), sure=True))
-        for other in (self._volumes, self._classes, self._capacities):
-            other.add_handler(lambda _old, _new: to.helped(NAME, None, sure=False))
         return self._claims, self._volumes, self._classes, self._drivers, self._capacities
 
     # -- whether
@@ -259,7 +272,3 @@ class VolumeBinding(Outside):
 def is_within(term: TopologySelectorTerm, node: Node) -> bool:
     labels = node.metadata.labels
     return all(labels.get(each.key) in each.values for each in term.match_label_expressions)
-
-
-def _users_of(claim: PersistentVolumeClaim | None) -> str | None:
-    return key_of(claim) if claim is not None else None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from knarr.api.core.v1 import PersistentVolumeClaim, Pod, Volume
+from knarr.api.core.v1 import Node, PersistentVolumeClaim, Pod, Volume
 from knarr.api.core.volume_matching import claim_spec, claims_of
-from knarr.client.informer import Informer
+from knarr.client.informer import Informer, key_of
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
 from knarr.scheduler.framework import Connections, Outside, Refusal
+from knarr.scheduler.happenings import Happening, Hint, What
 
 NAME = "VolumeRestrictions"
 IN_USE = Refusal(
@@ -24,6 +25,7 @@ Disk = tuple[str, ...]
 
 class VolumeRestrictions(Outside):
     name = NAME
+    helped_by: ClassVar = {Node: What.ADDED, Pod: What.LEFT, PersistentVolumeClaim: What.ADDED | What.CHANGED}
 
     def __init__(self, cache: Cache) -> None:
         super().__init__(cache)
@@ -34,6 +36,18 @@ class VolumeRestrictions(Outside):
     def connect(self, to: Connections) -> Sequence[Informer[Any]]:
         self._claims = to.informers.of(PersistentVolumeClaim)
         return (self._claims,)
+
+    def hint(self, pod: PodInfo, happening: Happening) -> Hint:
+        """Nobody else has the claim or the disk any more."""
+        claims = set(claims_of(pod.pod))
+        if happening.kind is PersistentVolumeClaim:
+            return Hint.AT_ONCE if key_of(happening.new) in claims else Hint.SKIP
+        if happening.kind is Pod:
+            shared = not claims.isdisjoint(claims_of(happening.old.pod)) or any(
+                _conflict(disk, other) for disk in disks_of(pod.pod) for other in disks_of(happening.old.pod)
+            )
+            return Hint.QUEUE if shared else Hint.SKIP
+        return Hint.QUEUE
 
     def _moved(self, pod: PodInfo, node_name: str, change: int) -> None:
         for claim in claims_of(pod.pod):

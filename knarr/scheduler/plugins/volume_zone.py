@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from knarr.api.core.v1 import PersistentVolume, PersistentVolumeClaim
+from knarr.api.core.v1 import Node, PersistentVolume, PersistentVolumeClaim
 from knarr.api.core.volume_matching import claim_spec, claims_of
-from knarr.client.informer import Informer
+from knarr.client.informer import Informer, key_of
 from knarr.scheduler.cache import NodeInfo, PodInfo
 from knarr.scheduler.framework import Connections, Outside, Refusal
+from knarr.scheduler.happenings import Happening, Hint, What
 
 NAME = "VolumeZone"
 REFUSAL = Refusal(NAME, ("node(s) had no available volume zone",), curable=False)
@@ -26,11 +27,20 @@ BETWEEN = "__"
 
 class VolumeZone(Outside):
     name = NAME
+    helped_by: ClassVar = {
+        Node: What.ADDED | What.LABELS,
+        PersistentVolumeClaim: What.ADDED | What.CHANGED,
+        PersistentVolume: What.ADDED | What.CHANGED,
+    }
+
+    def hint(self, pod: PodInfo, happening: Happening) -> Hint:
+        if happening.kind is PersistentVolumeClaim:
+            return Hint.QUEUE if key_of(happening.new) in claims_of(pod.pod) else Hint.SKIP
+        return Hint.QUEUE
 
     def connect(self, to: Connections) -> Sequence[Informer[Any]]:
         self._claims = to.informers.of(PersistentVolumeClaim)
         self._volumes = to.informers.of(PersistentVolume)
-        self._volumes.add_handler(lambda _old, _new: to.helped(NAME, None, sure=False))
         return self._claims, self._volumes
 
     def prepare(self, pod: PodInfo) -> list[tuple[str, frozenset[str]]] | None:

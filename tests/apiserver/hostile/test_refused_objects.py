@@ -208,8 +208,8 @@ TAKEN = ((SERVICES, service("other", clusterIP="10.96.0.77")), (SERVICES, node_p
              r'spec.clusterIPs: Invalid value: \["10.96.0.77"\]: failed to allocate IP 10.96.0.77: provided IP is '
              "already allocated"),
             ("an address of elsewhere", service("a", clusterIP="10.1.2.3"), "spec.clusterIPs",
-             r'spec.clusterIPs: Invalid value: \["10.1.2.3"\]: failed to allocate IP 10.1.2.3: the provided IP '
-             r"\(10.1.2.3\) is not in the valid range. The range of valid IPs is 10.96.0.0/16"),
+             r'spec.clusterIPs: Invalid value: \["10.1.2.3"\]: failed to allocate IP 10.1.2.3: the provided '
+             "network does not match the current range"),
             ("a port that is taken", node_port("a", 30080), "spec.ports[0].nodePort",
              r"spec.ports\[0\].nodePort: Invalid value: 30080: provided port is already allocated"),
             ("a port out of range", node_port("a", 29999), "spec.ports[0].nodePort",

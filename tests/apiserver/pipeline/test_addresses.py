@@ -64,11 +64,50 @@ async def test_a_ready_range_gives_addresses_when_the_first_is_full() -> None:
     async with open_door(service_cidrs=["10.96.0.0/28"]) as door:
         for number in range(12):
             await door.done("POST", SERVICES, service(f"s{number}"))
-        assert (await door("POST", SERVICES, service("more")))[0] == 500
+        status, refused = await door("POST", SERVICES, service("more"))
+        message = "Internal error occurred: failed to allocate a serviceIP: range is full"
+        assert (status, refused["message"]) == (500, message)
         await door.done("POST", RANGES, {"metadata": {"name": "more"}, "spec": {"cidrs": ["10.1.0.0/30"]}})
+        await set_ready(door, "more", "False")
         assert (await door("POST", SERVICES, service("more", clusterIP="10.1.0.1")))[0] == 422
-        ready = {"type": "Ready", "status": "True", "reason": "", "message": "", "lastTransitionTime": None}
-        patch = {"content_type": "application/merge-patch+json"}
-        await door.done("PATCH", f"{RANGES}/more/status", {"status": {"conditions": [ready]}}, **patch)
+        await set_ready(door, "more", "True")
         made = await door.done("POST", SERVICES, service("more"))
         assert made["spec"]["clusterIP"].startswith("10.1.0.")
+
+
+async def set_ready(door: Door, name: str, status: str) -> None:
+    ready = {"type": "Ready", "status": status, "reason": "", "message": "", "lastTransitionTime": None}
+    patch = {"content_type": "application/merge-patch+json"}
+    await door.done("PATCH", f"{RANGES}/{name}/status", {"status": {"conditions": [ready]}}, **patch)
+
+
+async def test_a_range_of_which_nobody_says_that_it_is_not_ready_gives_addresses(door: Door) -> None:
+    await door.done("POST", RANGES, {"metadata": {"name": "more"}, "spec": {"cidrs": ["10.1.0.0/30"]}})
+    await door.done("POST", SERVICES, service("web", clusterIP="10.1.0.2"))
+
+
+async def test_the_addresses_of_a_range_itself_and_of_all_in_it_are_nobodys(door: Door) -> None:
+    for address in ("10.96.0.0", "10.96.255.255"):
+        status, refused = await door("POST", SERVICES, service("web", clusterIP=address))
+        assert status == 422
+        assert f"failed to allocate IP {address}: the provided network does not match" in refused["message"]
+
+
+async def test_a_range_that_is_to_go_gives_no_more_addresses(door: Door) -> None:
+    await door.done("DELETE", f"{RANGES}/kubernetes")
+    assert (await door("POST", SERVICES, service("web")))[0] == 500
+    await door.done("POST", RANGES, {"metadata": {"name": "more"}, "spec": {"cidrs": ["10.1.0.0/24"]}})
+    made = await door.done("POST", SERVICES, service("web"))
+    assert made["spec"]["clusterIP"].startswith("10.1.0.")
+
+
+async def test_what_nobody_chose_comes_from_the_upper_part_while_there_is_some() -> None:
+    """KEP-3070: of a /26 the first 16 addresses are left to those who choose."""
+    async with open_door(service_cidrs=["10.96.0.0/26"]) as door:
+        given = [
+            int((await door.done("POST", SERVICES, service(f"s{number}")))["spec"]["clusterIP"].rpartition(".")[2])
+            for number in range(60)
+        ]
+        assert sorted(given[:46]) == list(range(17, 63))
+        assert sorted(given[46:]) == [*range(2, 10), *range(11, 17)]
+        assert (await door("POST", SERVICES, service("more")))[0] == 500

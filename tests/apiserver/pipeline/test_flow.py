@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from knarr.api.durations import duration_s
 from knarr.apiserver import flow
 from knarr.apiserver.bootstrap import bootstrap
-from knarr.apiserver.flow import Flow, duration_s
+from knarr.apiserver.flow import Flow
 from knarr.apiserver.metrics import Metrics
 from knarr.client.transport import Answer, Request, User
 from knarr.clock import SystemClock

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from knarr.api.core.v1 import Node
+from knarr.api.durations import go_duration
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.metrics.resources import RESOURCES
-from knarr.api.printing import go_duration
 from knarr.client.nodes import NodeUsage, PodUsage, Usage
 from tests.apiserver.pipeline.door import PODS, Door, open_door, pod
 from tests.apiserver.pipeline.echo_node import EchoNode

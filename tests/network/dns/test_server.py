@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import dnslib
 import pytest
 
@@ -18,6 +20,7 @@ from knarr.api.meta.v1 import ObjectMeta
 from knarr.client.informer import Informers
 from knarr.clock import SystemClock
 from knarr.network.dns import DnsServer, host_resolvers
+from knarr.network.dns.pages import dns_pages
 from tests.network.feed import Feed
 from tests.network.lab import Lab
 from tests.network.proxy.objects import endpoint, endpoint_slice, service
@@ -151,6 +154,18 @@ async def test_answers_are_never_stale(rig: Rig) -> None:
         assert (await ask(address, "db.default.svc.cluster.local")).header.rcode == dnslib.RCODE.NXDOMAIN
 
 
+async def test_an_answer_is_given_again_to_who_asks_the_same_and_is_counted_again(rig: Rig) -> None:
+    async with rig.serving() as address:
+        await rig.shown(service("web", "10.96.0.20"))
+        first, again = [await ask(address, "web.default.svc.cluster.local", edns=1232) for _ in range(2)]
+        assert data(first) == data(again) == ["10.96.0.20"]
+        spelled = await ask(address, "WEB.default.svc.cluster.local", edns=1232)
+        assert str(spelled.q.qname) == "WEB.default.svc.cluster.local."
+        assert (await ask(address, "web.other.svc.cluster.local")).header.rcode == dnslib.RCODE.NXDOMAIN
+        await rig.shown(Namespace(metadata=ObjectMeta(name="other")), service("web", "10.96.0.21", namespace="other"))
+        assert data(await ask(address, "web.other.svc.cluster.local")) == ["10.96.0.21"]
+
+
 async def test_until_the_cluster_is_known_nothing_is_denied(rig: Rig) -> None:
     server = DnsServer(rig.informers, SystemClock(), listen=[("127.0.0.1", 0)])
     await server.start()
@@ -262,6 +277,74 @@ async def test_garbage_is_survived(rig: Rig) -> None:
         assert await reader.read() == b"", "the connection is closed"
         writer.close()
         assert data(await ask(address, "web.default.svc.cluster.local")) == ["10.96.0.20"]
+
+
+async def test_a_stub_domain_may_lie_inside_of_the_clusters(rig: Rig) -> None:
+    async with (
+        resolver(with_address) as other,
+        rig.serving(stub_domains={"legacy.cluster.local": [other.address]}) as address,
+    ):
+        await rig.shown(service("web", "10.96.0.20"))
+        assert data(await ask(address, "db.legacy.cluster.local")) == ["192.0.2.80"]
+        assert data(await ask(address, "web.default.svc.cluster.local")) == ["10.96.0.20"]
+        assert (await ask(address, "www.example.org")).header.rcode == dnslib.RCODE.REFUSED
+
+
+async def test_what_is_answered_is_counted_under_corednss_names(rig: Rig) -> None:
+    server = DnsServer(rig.informers, SystemClock(), listen=[("127.0.0.1", 0)])
+    pages = dns_pages(server, ["127.0.0.1"], 0)
+
+    async def page(path: str) -> tuple[int, str]:
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}{path}") as answer:
+            return answer.status, await answer.text()
+
+    async with asyncio.TaskGroup() as group:
+        await server.start()
+        await pages.start()
+        port = pages.addresses[0][1]
+        assert (await page("/health"))[0] == 200
+        assert (await page("/ready"))[0] == 503
+        running = group.create_task(rig.informers.run())
+        await rig.informers.synced()
+        assert (await page("/ready"))[0] == 200
+        await rig.shown(service("web", "10.96.0.20"))
+        for name, kind, tcp in [
+            ("web", "A", False),
+            ("web", "AAAA", True),
+            ("none", "A", False),
+            ("none", "A", False),
+            ("web", "CAA", False),
+        ]:
+            await ask(server.addresses[0], f"{name}.default.svc.cluster.local", kind, tcp=tcp)
+        await ask(server.addresses[0], "www.example.org")
+        _, text = await page("/metrics")
+        running.cancel()
+        await pages.close()
+        await server.close()
+    counted = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"}
+    requests = {
+        tuple(re.findall(r'(?:proto|type|zone)="([^"]*)"', name)): value
+        for name, value in counted.items()
+        if name.startswith("coredns_dns_requests_total")
+    }
+    assert requests == {
+        ("udp", "A", "cluster.local."): 3,
+        ("tcp", "AAAA", "cluster.local."): 1,
+        ("udp", "other", "cluster.local."): 1,
+        ("udp", "A", "."): 1,
+    }
+    codes = {
+        tuple(re.findall(r'(?:rcode|zone)="([^"]*)"', name)): value
+        for name, value in counted.items()
+        if name.startswith("coredns_dns_responses_total")
+    }
+    assert codes == {
+        ("NOERROR", "cluster.local."): 3,
+        ("NXDOMAIN", "cluster.local."): 2,
+        ("REFUSED", "."): 1,
+    }
+    (seen,) = [value for name, value in counted.items() if "duration_seconds_count" in name and "cluster.local" in name]
+    assert seen == 5
 
 
 async def test_a_taken_port_is_an_error_and_leaves_nothing_bound(rig: Rig) -> None:

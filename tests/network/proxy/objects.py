@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from knarr.api.core.v1 import Service, ServicePort, ServiceSpec
+from knarr.api.core.v1 import (
+    LoadBalancerIngress,
+    LoadBalancerStatus,
+    Node,
+    NodeAddress,
+    NodeStatus,
+    Service,
+    ServicePort,
+    ServiceSpec,
+    ServiceStatus,
+)
 from knarr.api.discovery.v1 import Endpoint, EndpointConditions, EndpointPort, EndpointSlice
 from knarr.api.meta.v1 import ObjectMeta
 
@@ -23,12 +33,14 @@ def service(
     namespace: str = "default",
     **spec: Any,
 ) -> Service:
+    """`cluster_ip` may name one of each family, separated by a comma."""
     spec.setdefault("type", "NodePort" if node_port else "ClusterIP")
+    addresses = cluster_ip.split(",")
     return Service(
         metadata=ObjectMeta(name=name, namespace=namespace),
         spec=ServiceSpec(
-            cluster_ip=cluster_ip,
-            cluster_ips=[cluster_ip],
+            cluster_ip=addresses[0],
+            cluster_ips=addresses,
             ports=[ServicePort(name=port_name, port=port, protocol=protocol, node_port=node_port)],
             **spec,
         ),
@@ -54,7 +66,23 @@ def endpoint_slice(
 ) -> EndpointSlice:
     return EndpointSlice(
         metadata=ObjectMeta(name=name, namespace=namespace, labels={"kubernetes.io/service-name": service}),
-        address_type="IPv4",
+        address_type="IPv6" if any(":" in each.addresses[0] for each in endpoints) else "IPv4",
         endpoints=list(endpoints),
         ports=[EndpointPort(name=port_name or "", port=port, protocol=protocol)],
+    )
+
+
+def balanced(made: Service, *addresses: str, ip_mode: str | None = None) -> Service:
+    """A Service whose load balancer has these addresses."""
+    assert made.spec
+    made.spec.type = "LoadBalancer"
+    ingress = [LoadBalancerIngress(ip=each, ip_mode=ip_mode) for each in addresses]
+    made.status = ServiceStatus(load_balancer=LoadBalancerStatus(ingress=ingress))
+    return made
+
+
+def node(name: str, *addresses: str) -> Node:
+    return Node(
+        metadata=ObjectMeta(name=name),
+        status=NodeStatus(addresses=[NodeAddress(type="InternalIP", address=each) for each in addresses]),
     )

@@ -17,8 +17,18 @@ from knarr.api.discovery.v1 import Endpoint, EndpointHints, ForNode, ForZone
 from knarr.network.netlink import TrackedConnection
 from knarr.network.proxy.conntrack import stale_flows
 from knarr.network.proxy.mode import short_hash
-from knarr.network.proxy.model import NodeView, PortRules, Verdict, service_rules
-from tests.network.proxy.objects import ELSEWHERE, NODE, endpoint, endpoint_slice, service
+from knarr.network.proxy.model import (
+    HealthCheck,
+    NodeView,
+    PortRules,
+    Verdict,
+    health_check,
+    may_lead_to,
+    refused_addresses,
+    service_rules,
+)
+from knarr.network.proxy.node_ports import answering_addresses
+from tests.network.proxy.objects import ELSEWHERE, NODE, balanced, endpoint, endpoint_slice, service
 
 HERE = NodeView(NODE, zone="north")
 READY = endpoint("10.0.0.1")
@@ -86,7 +96,6 @@ def test_policies_decide_between_forward_reject_and_drop(
     [
         service(cluster_ip="None"),
         service(cluster_ip=""),
-        service(cluster_ip="fd00::1"),
         service(type="ExternalName", external_name="example.org"),
         service(cluster_ip="10.96.0.10"),
     ],
@@ -190,3 +199,72 @@ def test_flows_that_no_endpoint_answers_are_stale() -> None:
     ]
     assert stale_flows([*good, *stale], [now], [], {"192.0.2.1"}) == stale
     assert stale_flows(good, [], [now], {"192.0.2.1"}) == good[:2], "of a service that is gone, all are"
+
+
+def test_each_family_has_rules_of_its_own() -> None:
+    dual = service(cluster_ip="10.96.0.20,fd96::20", node_port=30080)
+    here = NodeView(NODE, node_port_addresses=("192.0.2.1", "2001:db8::1"))
+    slices = [endpoint_slice(READY), endpoint_slice(endpoint("fd00::1"), name="web-6")]
+    four, six = service_rules(dual, slices, here)
+    assert [str(each) for each in (*four.cluster_endpoints, *six.cluster_endpoints)] == [
+        "10.0.0.1:8080",
+        "[fd00::1]:8080",
+    ]
+    assert (four.node_addresses, six.node_addresses) == (("192.0.2.1",), ("2001:db8::1",))
+
+
+def test_nothing_leads_to_loopback_or_to_a_link() -> None:
+    bad = ["127.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1"]
+    found = rules(*(endpoint(each) for each in bad), READY, external_ips=[*bad, "203.0.113.9"])
+    assert last_octets(found.endpoints) == [1]
+    assert found.external_ips == ("203.0.113.9",)
+    assert not may_lead_to("::ffff:127.0.0.1")
+    assert refused_addresses(service(external_ips=["fe80::1"]), [endpoint_slice(endpoint("127.0.0.1"))]) == [
+        "127.0.0.1",
+        "fe80::1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ranges", "admitted"),
+    [
+        ([], ()),
+        (["10.0.0.0/8", " 10.1.0.0/16 ", "fd00::/8"], ("10.0.0.0/8",)),
+        (["192.0.2.0/24"], ("192.0.2.0/24", "203.0.113.1/32")),
+        (["fd00::/8"], ()),
+        (["no range"], ()),
+    ],
+)
+def test_source_ranges_are_of_the_family_and_let_a_node_use_an_address_that_it_took(
+    ranges: list[str], admitted: tuple[str, ...]
+) -> None:
+    made = balanced(service(load_balancer_source_ranges=ranges), "203.0.113.1")
+    (found,) = service_rules(made, [endpoint_slice(READY)], NodeView(NODE, addresses=("192.0.2.1",)))
+    assert found.source_ranges == admitted
+
+
+@pytest.mark.parametrize(
+    ("setting", "any_address", "expected"),
+    [
+        (["primary"], False, ("192.0.2.1", "2001:db8::1")),
+        (["primary", "127.0.0.0/8"], False, ("127.0.0.1", "192.0.2.1", "2001:db8::1")),
+        (["0.0.0.0/0", "::/0"], True, ("0.0.0.0", "::")),
+        (["0.0.0.0/0", "::/0"], False, ("10.0.0.7", "192.0.2.1", "2001:db8::1")),
+        (["10.0.0.0/8"], False, ("10.0.0.7", "2001:db8::1")),
+        (["::1/128", "fe80::/64", "10.0.0.0/8"], False, ("10.0.0.7",)),  # node ports work at none of the first two
+    ],
+)
+def test_node_ports_are_answered_where_the_setting_says(
+    setting: list[str], any_address: bool, expected: tuple[str, ...]
+) -> None:
+    local = ["127.0.0.1", "192.0.2.1", "10.0.0.7", "169.254.1.1", "::1", "fe80::1", "2001:db8::1"]
+    primary = ["192.0.2.1", "2001:db8::1"]
+    assert answering_addresses(setting, primary, local, any_address=any_address) == expected
+
+
+def test_load_balancers_may_ask_about_services_that_stay_on_their_node() -> None:
+    made = balanced(service(external_traffic_policy="Local", health_check_node_port=32000), "203.0.113.1")
+    slices = [endpoint_slice(READY, READY_ELSEWHERE, ENDING), endpoint_slice(READY, name="other")]
+    assert health_check(made, slices, HERE) == HealthCheck(32000, 1)
+    assert health_check(made, [], HERE) == HealthCheck(32000, 0)
+    assert health_check(balanced(service(health_check_node_port=32000), "203.0.113.1"), slices, HERE) is None

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from knarr.api.core.v1 import LoadBalancerIngress, LoadBalancerStatus, Service, ServiceStatus
+from knarr.api.core.v1 import Service
 from knarr.client.informer import Informers
 from knarr.network.proxy.service_proxy import ServiceProxy
 from tests.network.feed import Feed
 from tests.network.lab import CLIENT_ADDRESS, CLUSTER_CIDR, EXTERNAL_ADDRESS, NODE_ADDRESS, Lab, until
-from tests.network.proxy.objects import ELSEWHERE, NODE, endpoint, endpoint_slice, service
+from tests.network.proxy.objects import ELSEWHERE, NODE, balanced, endpoint, endpoint_slice, node, service
 
 pytestmark = pytest.mark.e2e
 
@@ -31,6 +31,7 @@ class Rig:
         self.lab = lab
         self.mode = mode
         self.feed = Feed()
+        self.feed.put(node(NODE, NODE_ADDRESS))
         self.informers = Informers(self.feed.client, lab.clock)
         self.proxy = self.new_proxy()
         self.pods: dict[str, str] = {}
@@ -128,17 +129,35 @@ async def test_a_pod_reaches_itself_through_its_service(rig: Rig) -> None:
     assert (await rig.lab.ask("a", SERVICE, 80))[0] == "a"
 
 
-async def test_node_port_on_every_address_of_the_node(rig: Rig) -> None:
+async def test_node_ports_are_answered_where_upstream_answers_them(rig: Rig) -> None:
     await rig.show(service(node_port=NODE_PORT), rig.endpoints("a", "b"))
     for caller, address in [
         ("client", NODE_ADDRESS),
         ("node", NODE_ADDRESS),
-        ("node", "127.0.0.1"),
-        ("node", "10.244.0.1"),
         ("caller", NODE_ADDRESS),
         ("a", NODE_ADDRESS),
     ]:
         assert set(await rig.answers(4, caller, address, NODE_PORT)) == {"a", "b"}, (caller, address)
+    for address in ("127.0.0.1", "10.244.0.1"):
+        if rig.mode == "iptables":
+            assert set(await rig.answers(4, "node", address, NODE_PORT)) == {"a", "b"}, address
+        else:
+            with pytest.raises(ConnectionRefusedError):
+                await rig.lab.connect("node", address, NODE_PORT)
+
+
+async def test_node_port_addresses_can_be_set(lab: Lab) -> None:
+    for mode in ("nftables", "iptables"):
+        rig = Rig(lab, mode)
+        rig.pods = {"a": await lab.add_pod(f"pod-{mode}")}
+        await lab.serve(f"pod-{mode}")
+        rig.proxy = rig.new_proxy(node_port_addresses=["127.0.0.0/8", "10.244.0.0/24"])
+        async with rig.running():
+            await rig.show(service(node_port=NODE_PORT), rig.endpoints("a"))
+            for address in ("127.0.0.1", "10.244.0.1"):
+                assert await rig.answers(2, "node", address, NODE_PORT) == {f"pod-{mode}": 2}
+            with pytest.raises(ConnectionRefusedError):
+                await rig.lab.connect("node", NODE_ADDRESS, NODE_PORT)
 
 
 async def test_without_endpoints_connections_are_refused_at_once(rig: Rig) -> None:
@@ -147,7 +166,7 @@ async def test_without_endpoints_connections_are_refused_at_once(rig: Rig) -> No
         ("caller", SERVICE, 80),
         ("node", SERVICE, 80),
         ("client", NODE_ADDRESS, NODE_PORT),
-        ("node", "127.0.0.1", NODE_PORT),
+        ("node", NODE_ADDRESS, NODE_PORT),
         ("client", EXTERNAL_ADDRESS, 80),
     ]:
         with pytest.raises(ConnectionRefusedError):
@@ -250,11 +269,9 @@ async def test_endpoints_that_serve_while_terminating_are_the_last_resort(rig: R
 
 
 async def test_load_balancer_addresses_admit_their_source_ranges_only(rig: Rig) -> None:
-    balanced = service(type="LoadBalancer", load_balancer_source_ranges=[f"{CLIENT_ADDRESS}/32"])
-    balanced.status = ServiceStatus(
-        load_balancer=LoadBalancerStatus(ingress=[LoadBalancerIngress(ip=EXTERNAL_ADDRESS)])
+    await rig.show(
+        balanced(service(load_balancer_source_ranges=[f"{CLIENT_ADDRESS}/32"]), EXTERNAL_ADDRESS), rig.endpoints("a")
     )
-    await rig.show(balanced, rig.endpoints("a"))
     assert (await rig.answers(3, "client", EXTERNAL_ADDRESS)) == {"a": 3}
     assert await rig.lab.is_dropped("caller", EXTERNAL_ADDRESS, 80)
 

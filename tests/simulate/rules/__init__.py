@@ -11,7 +11,7 @@ away again. The bounds are worked out here anew, not by the product's own functi
 from __future__ import annotations
 
 from tests.simulate.rules.jobs import Counting
-from tests.simulate.rules.limits import Budgets, Disruptions, Placement, Preemption, Quotas
+from tests.simulate.rules.limits import Budgets, Disruptions, Placement, Preemption, Quotas, Verdict
 from tests.simulate.rules.nodes import Taints
 from tests.simulate.rules.owners import Adoption, Collection, Metadata
 from tests.simulate.rules.rule import Broken, Past, Rule
@@ -46,6 +46,7 @@ RULES: tuple[type[Rule], ...] = (
     Retention,
     Quotas,
     Placement,
+    Verdict,
     Preemption,
     Disruptions,
 )

@@ -114,6 +114,27 @@ class Placement(Rule):
                 raise Broken(f"{node.metadata.name}: {name} {float(asked):g} of {float(there):g}")
 
 
+class Verdict(Rule):
+    """The scheduler doesn't say of a pod that is bound that it could not bind it: it has looked before."""
+
+    kinds = (Pod,)
+
+    def check(self, change: Change) -> None:
+        if (
+            change.part != "scheduler"
+            or change.new is None
+            or not change.new.spec.node_name
+            or change.new.status is None
+        ):
+            return
+        if change.old is None or change.old.spec.node_name is None or change.old.status is None:
+            return
+        before = {condition.type: condition.reason for condition in change.old.status.conditions}
+        for condition in change.new.status.conditions:
+            if condition.reason == "SchedulerError" != before.get(condition.type):
+                raise Broken(f"{condition.message}, though it is on {change.new.spec.node_name}")
+
+
 class Preemption(Rule):
     """The scheduler sends nobody away but for a pod that matters more, and that does not wait in patience."""
 

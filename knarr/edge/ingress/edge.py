@@ -1,0 +1,436 @@
+"""The loop: what the API server shows → one picture → Envoy; and back: what Envoy confirmed, and what people are told.
+
+A change of endpoints touches only the endpoints of that Service, everything else makes the picture anew.
+
+`synced(revision)` waits until Envoy uses what the EndpointSlices say at that revision: then no new request goes to an
+endpoint that had left by then. Whoever stops a pod can wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from knarr.api.core.v1 import Secret, Service
+from knarr.api.discovery.v1 import EndpointSlice
+from knarr.api.networking.v1 import Ingress, IngressClass
+from knarr.client.client import Client
+from knarr.client.informer import Informers, key_of
+from knarr.clock import Clock
+from knarr.edge.ingress.backends import SERVICE_NAME_LABEL, endpoints_of
+from knarr.edge.ingress.child import ACCESS_LOG, XDS_SOCKET, Envoy
+from knarr.edge.ingress.classes import is_ours
+from knarr.edge.ingress.envoy import HTTP, HTTPS, METRICS, Resources, Serving, endpoint_resources, resources
+from knarr.edge.ingress.model import Backend, Certificate, Endpoint, Picture
+from knarr.edge.ingress.names import ExternalNames, Resolve, by_host
+from knarr.edge.ingress.picture import Objects, picture
+from knarr.edge.ingress.ports import fault_of
+from knarr.edge.ingress.report import Reports
+from knarr.edge.ingress.trial import Trial
+from knarr.edge.ingress.xds import ENDPOINTS, LISTENER, ROUTES, Rejection, XdsServer
+from knarr.figures import Figure
+
+log = logging.getLogger(__name__)
+
+SLICES_BY_SERVICE = "service"
+MIN_INTERVAL_S = 0.02
+"""Between two pictures: a burst of changes is taken together, the first is not delayed."""
+PORT_RETRY_S = 5.0
+"""A port that is taken is tried again."""
+TAKE_OVER_S = 0.01
+"""From Envoy's yes until its worker threads have what it said yes to: they take it at their next turn."""
+LOG_BYTES_MAX = 50 << 20
+LOG_FILES_MAX = 5
+LOOK_AT_LOG_S = 10.0
+CONCURRENCY_MAX = 8
+
+
+class IngressEdge:
+    """Serves Ingress objects between `run` and `close`."""
+
+    name = "ingress"
+
+    def __init__(
+        self,
+        client: Client,
+        informers: Informers,
+        clock: Clock,
+        *,
+        folder: Path,
+        serving: Serving,
+        addresses: Sequence[str],
+        refuse: Callable[[Endpoint], bool],
+        resolve: Resolve = by_host,
+        concurrency: int = 0,
+        beside: Callable[[IngressEdge], Sequence[Callable[[], Awaitable[None]]]] = lambda edge: (),
+    ) -> None:
+        """`folder` is Envoy's own; `addresses` are told in the status; `refuse` says which endpoints are none.
+
+        `beside` is run too, from when Envoy is.
+        """
+        self._clock = clock
+        self._serving = serving
+        self._beside = beside
+        self._refuse = refuse
+        self._ingresses = informers.of(Ingress)
+        self._classes = informers.of(IngressClass)
+        self._services = informers.of(Service)
+        self._slices = informers.of(EndpointSlice)
+        self._secrets = informers.of(Secret)
+        self._reports = Reports(client, self._ingresses, clock, addresses)
+        self._names = ExternalNames(clock, resolve, self._name_changed)
+        concurrency = concurrency or min(os.cpu_count() or 1, CONCURRENCY_MAX)
+        self._envoy = Envoy(folder, clock, concurrency=concurrency, told=self._logged, ended=self._envoy_ended)
+        self._server = XdsServer(folder / XDS_SOCKET, self._rejected, self._settled)
+        self._trial = Trial()
+        self._picture = Picture(picture(self._objects([]), refuse).routing)
+        self._sent: Resources = {}
+        self._default: Certificate | None = None
+        self._all_dirty = True
+        self._dirty: set[str] = set()
+        """Services whose endpoints changed."""
+        self._used: set[str] = set()
+        """Services and Secrets that Ingress objects of ours name."""
+        self._taken: dict[str, str] = {}
+        """Listeners that can't be, and why."""
+        self._listening: set[str] = set()
+        """Listeners that Envoy has."""
+        self._wake = asyncio.Event()
+        self._settling = asyncio.Event()
+        self._settled_generation = 0
+        self._under_way: deque[tuple[int, int]] = deque()
+        """Generations that Envoy has not confirmed, and what they show: revisions of EndpointSlices."""
+        self._applied = 0
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self._slices.add_index(SLICES_BY_SERVICE, _service_of)
+        self._ingresses.add_handler(self._ingress_changed)
+        self._classes.add_handler(lambda old, new: self._mark_all())
+        self._services.add_handler(self._used_changed)
+        self._secrets.add_handler(self._used_changed)
+        self._slices.add_handler(self._slice_changed)
+
+    # What others may know
+
+    @property
+    def applied_revision(self) -> int:
+        """The newest revision of EndpointSlices that Envoy is known to use."""
+        return self._applied
+
+    async def synced(self, revision: int) -> None:
+        """Wait until Envoy uses what the EndpointSlices say at `revision`, a write's, or needs nothing of it."""
+        await self._slices.reached(revision)
+        if self._applied >= revision:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((revision, future))
+        self._wake.set()
+        await future
+
+    @property
+    def envoy_pid(self) -> int | None:
+        return self._envoy.pid
+
+    def figures(self) -> Iterable[Figure]:
+        """For /metrics; those of the traffic are Envoy's own."""
+        sent, starts = self._server.messages_sent, self._envoy.starts
+        text = "Messages of configuration sent to Envoy."
+        yield Figure("counter", "knarr_ingress_configuration_messages_total", text, (), {(): float(sent)})
+        text = "Resources that Envoy refuses at present."
+        yield Figure("gauge", "knarr_ingress_refused_resources", text, (), {(): float(len(self._server.refused))})
+        yield Figure("counter", "knarr_ingress_envoy_starts_total", "Starts of Envoy.", (), {(): float(starts)})
+
+    # Life
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        for informer in (self._ingresses, self._classes, self._services, self._slices, self._secrets):
+            await informer.synced.wait()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._reports.run(), name="ingress reports")
+            group.create_task(self._names.run(), name="ingress external names")
+            group.create_task(self._acknowledge(), name="ingress acknowledgement")
+            try:
+                self._envoy.prepare()
+            except (RuntimeError, OSError) as error:
+                await self._without_envoy(str(error))
+            await self._server.start()
+            self._envoy.give(self._envoy.folder / XDS_SOCKET)
+            group.create_task(self._envoy.run(), name="Envoy")
+            for loop in self._beside(self):
+                group.create_task(_running(loop), name="beside ingress")
+            group.create_task(self._rotate_log(), name="ingress log")
+            group.create_task(self._look_at_ports(), name="ingress ports")
+            await self._keep()
+
+    async def close(self) -> None:
+        """After `run` has ended: requests under way finish, Envoy ends. Idempotent."""
+        await self._envoy.close()
+        await self._server.close()
+
+    async def _without_envoy(self, why: str) -> None:
+        """Nothing can be served, which is no reason for anything else to end."""
+        log.error("Ingress can't be served: %s", why)
+        for ingress in self._ingresses.all():
+            if is_ours(ingress, self._classes):
+                self._reports.warning(ingress, "EnvoyUnavailable", why)
+        await asyncio.Event().wait()
+
+    async def _keep(self) -> None:
+        """Let Envoy have what the objects say, for ever."""
+        while True:
+            self._wake.clear()
+            revision = self._slices.revision
+            whole, self._all_dirty = self._all_dirty, False
+            dirty, self._dirty = self._dirty, set()
+            try:
+                wanted = self._everything() if whole else self._endpoints_only(dirty)
+            except Exception:  # a picture that can't be made must not end what is served
+                log.exception("the Ingress objects could not be put together; Envoy keeps what it has")
+                wanted = self._sent
+            if wanted is not self._sent:
+                self._sent = wanted
+                self._under_way.append((self._server.want(wanted), revision))
+            elif self._under_way:
+                self._under_way[-1] = (self._under_way[-1][0], revision)
+            else:
+                self._show(revision)
+            if self._envoy.has_died:
+                self._envoy_ended()
+            if whole:
+                await self._clock.sleep(MIN_INTERVAL_S)
+            await self._wake.wait()
+
+    def _everything(self) -> Resources:
+        if self._default is None:
+            from knarr.edge.ingress.certificates import self_signed
+
+            self._default = self_signed(self._clock.time_s())
+        ours = [each for each in self._ingresses.all() if is_ours(each, self._classes)]
+        self._used = set(_named(ours))
+        objects = self._objects(self._trial.included(ours))
+        now_s = self._clock.time_s()
+        self._picture = picture(objects, self._refuse, https=bool(self._serving.https_port), now_s=now_s)
+        self._names.want({each.external_name for each in self._backends() if each.external_name})
+        serving = self._serving_now()
+        wanted = resources(self._picture.routing, serving, self._default)
+        self._reports.problems(self._picture.problems, {key_of(each): each for each in ours})
+        same = self._sent and all(
+            {name: each.version for name, each in wanted[kind].items()}
+            == {name: each.version for name, each in self._sent[kind].items()}
+            for kind in wanted
+        )
+        return self._sent if same else wanted
+
+    def _endpoints_only(self, services: set[str]) -> Resources:
+        """With new endpoints for some Services, and everything else as it was."""
+        routing = self._picture.routing
+        changed = {}
+        for backend in routing.backends.values():
+            if backend.service in services:
+                slices = self._slices.by_index(SLICES_BY_SERVICE, backend.service)
+                now = endpoints_of(backend, slices, self._names.addresses, self._refuse)
+                if now != routing.endpoints[backend.name]:
+                    changed[backend.name] = now
+        if not changed:
+            return self._sent
+        endpoints = {**routing.endpoints, **changed}
+        self._picture = replace(self._picture, routing=replace(routing, endpoints=endpoints))
+        return {**self._sent, ENDPOINTS: {**self._sent[ENDPOINTS], **endpoint_resources(changed)}}
+
+    def _objects(self, ingresses: Iterable[Ingress]) -> Objects:
+        return Objects(
+            ingresses=ingresses,
+            classes=self._classes,
+            services=self._services,
+            secrets=self._secrets,
+            slices=lambda service: self._slices.by_index(SLICES_BY_SERVICE, service),
+            resolved=self._names.addresses,
+        )
+
+    # Ports
+
+    def _serving_now(self) -> Serving:
+        """Where it listens, without the ports that somebody else has."""
+        serving = self._serving
+        ports = {HTTP: serving.http_port, HTTPS: serving.https_port, METRICS: serving.metrics_port}
+        for name, port in ports.items():
+            if port and name not in self._listening:
+                address = "127.0.0.1" if name == METRICS else serving.address
+                self._taken.pop(name, None)
+                fault = fault_of(address, port)
+                if fault:
+                    self._taken[name] = fault
+                    log.warning("Ingress can't listen for %s on port %d: %s", name, port, fault)
+        if self._taken.keys() - {METRICS}:
+            told = ", ".join(f"port {ports[name]}: {fault}" for name, fault in self._taken.items() if name != METRICS)
+            for ingress in self._ingresses.all():
+                if is_ours(ingress, self._classes):
+                    self._reports.warning(ingress, "PortUnavailable", f"{told}; it is tried again")
+        free = {f"{name}_port": 0 if name in self._taken else port for name, port in ports.items()}
+        return replace(serving, access_log=self._envoy.access_log, **free)
+
+    async def _look_at_ports(self) -> None:
+        while True:
+            await self._clock.sleep(PORT_RETRY_S)
+            refused = [name for kind, name in self._server.refused if kind == LISTENER]
+            if refused:
+                self._server.again(LISTENER, refused)
+            if any(not self._port_fault(name) for name in self._taken):
+                self._mark_all()
+
+    def _port_fault(self, name: str) -> str:
+        port = getattr(self._serving, f"{name}_port")
+        return fault_of("127.0.0.1" if name == METRICS else self._serving.address, port)
+
+    # What changed
+
+    def _ingress_changed(self, old: Ingress | None, new: Ingress | None) -> None:
+        """Its status and who manages it change nothing."""
+        if old is not None and new is not None and old.metadata.uid == new.metadata.uid:
+            before, after = old.metadata, new.metadata
+            same = old.spec == new.spec and before.annotations == after.annotations
+            if same and before.deletion_timestamp == after.deletion_timestamp:
+                return
+        self._mark_all()
+
+    def _used_changed(self, old: Service | Secret | None, new: Service | Secret | None) -> None:
+        either = new or old
+        assert either is not None
+        if f"{either.kind}/{key_of(either)}" in self._used:
+            self._mark_all()
+
+    def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+        for each in (old, new):
+            for service in _service_of(each) if each is not None else ():
+                if f"Service/{service}" in self._used:
+                    self._dirty.add(service)
+                    self._wake.set()
+
+    def _name_changed(self, name: str) -> None:
+        self._dirty |= {each.service for each in self._backends() if each.external_name == name}
+        self._wake.set()
+
+    def _backends(self) -> Iterable[Backend]:
+        return self._picture.routing.backends.values()
+
+    def _mark_all(self) -> None:
+        self._all_dirty = True
+        self._wake.set()
+
+    # What Envoy says
+
+    def _rejected(self, rejection: Rejection) -> None:
+        if rejection.kind != ROUTES or not any(kind == ROUTES for kind, _ in self._server.refused):
+            return
+        if not self._trial.has_suspects:
+            log.error("Envoy keeps its old routes, and no Ingress has changed: %s", rejection.reason)
+            return
+        guilty = self._trial.refused()
+        if guilty is not None:
+            message = f"Envoy refused it, and goes on with what it was before: {rejection.reason}"
+            self._reports.warning(guilty, "ConfigurationRejected", message)
+        self._mark_all()
+
+    def _settled(self, generation: int) -> None:
+        self._settled_generation = generation
+        self._settling.set()
+
+    async def _acknowledge(self) -> None:
+        """Tell those who wait, once Envoy's workers have it too."""
+        while True:
+            await self._settling.wait()
+            self._settling.clear()
+            generation = self._settled_generation
+            await self._clock.sleep(TAKE_OVER_S)
+            refused = {kind for kind, _ in self._server.refused}
+            if generation == self._server.generation:
+                self._taken_over(refused)
+            confirmed = self._applied
+            while self._under_way and self._under_way[0][0] <= generation:
+                confirmed = self._under_way.popleft()[1]
+            if ENDPOINTS not in refused:
+                self._show(confirmed)
+
+    def _taken_over(self, refused: set[str]) -> None:
+        """Envoy has the newest picture, but for what it refused."""
+        wanted = self._sent.get(LISTENER, {})
+        self._listening = {name for name in wanted if (LISTENER, name) not in self._server.refused}
+        if ROUTES in refused:
+            return
+        if self._trial.accepted():
+            self._mark_all()
+        if self._listening & {HTTP, HTTPS}:
+            self._reports.served(self._picture.served)
+
+    def _show(self, revision: int) -> None:
+        self._applied = max(self._applied, revision)
+        still = []
+        for wanted, future in self._waiting:
+            if self._applied < wanted:
+                still.append((wanted, future))
+            elif not future.done():
+                future.set_result(None)
+        self._waiting = still
+
+    def _envoy_ended(self) -> None:
+        """An Envoy that isn't there uses nothing, and the next one begins with what is wanted by then."""
+        if self._under_way:
+            revision = self._under_way[-1][1]
+            self._under_way.clear()
+            self._show(revision)
+        self._listening = set()
+
+    def _logged(self, line: str) -> None:
+        log.warning("Envoy: %s", line)
+
+    # The access log
+
+    async def _rotate_log(self) -> None:
+        path = self._envoy.folder / ACCESS_LOG
+        while True:
+            await self._clock.sleep(LOOK_AT_LOG_S)
+            try:
+                if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
+                    rotate(path, LOG_FILES_MAX)
+                    await self._envoy.ask("POST", "/reopen_logs")
+            except OSError as error:
+                log.warning("the access log was not put aside: %s", error)
+
+
+async def _running(loop: Callable[[], Awaitable[None]]) -> None:
+    await loop()
+
+
+def rotate(path: Path, files_max: int) -> None:
+    """access.log becomes access.log.1, that becomes access.log.2, …; the oldest goes."""
+    for number in range(files_max - 1, 0, -1):
+        older = path.with_name(f"{path.name}.{number}")
+        newer = path.with_name(f"{path.name}.{number - 1}") if number > 1 else path
+        if newer.exists():
+            newer.replace(older)
+
+
+def _service_of(each: EndpointSlice) -> tuple[str, ...]:
+    name = each.metadata.labels.get(SERVICE_NAME_LABEL)
+    return (f"{each.metadata.namespace}/{name}",) if name else ()
+
+
+def _named(ingresses: Iterable[Ingress]) -> Iterable[str]:
+    """The Services and Secrets that Ingress objects name, by kind/namespace/name."""
+    for ingress in ingresses:
+        spec, namespace = ingress.spec, ingress.metadata.namespace
+        if spec is None:
+            continue
+        paths = [path.backend for rule in spec.rules if rule.http for path in rule.http.paths]
+        for backend in (*paths, spec.default_backend):
+            if backend is not None and backend.service is not None:
+                yield f"Service/{namespace}/{backend.service.name}"
+        for tls in spec.tls:
+            if tls.secret_name:
+                yield f"Secret/{namespace}/{tls.secret_name}"

@@ -1,0 +1,86 @@
+"""What people are told: events about what is wrong with an Ingress, each once, and the addresses where it is served."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+
+from knarr.api.errors import APIError
+from knarr.api.networking.v1 import Ingress
+from knarr.client.client import MERGE_PATCH, Client
+from knarr.client.events import EventRecorder
+from knarr.client.informer import Informer
+from knarr.clock import Clock
+from knarr.edge.ingress.model import Problem
+
+log = logging.getLogger(__name__)
+
+NAME = "ingress-controller"
+RETRY_S = 5.0
+
+
+class Reports:
+    """Nothing here may fail or delay what is served."""
+
+    def __init__(self, client: Client, ingresses: Informer[Ingress], clock: Clock, addresses: Sequence[str]) -> None:
+        self._client = client
+        self._ingresses = ingresses
+        self._clock = clock
+        self._events = EventRecorder(client, clock, NAME)
+        self._wanted = [{"ip": each} for each in addresses]
+        self._told: dict[str, set[Problem]] = {}
+        self._served: set[str] = set()
+        self._wake = asyncio.Event()
+
+    def problems(self, problems: Iterable[Problem], served: Mapping[str, Ingress]) -> None:
+        """All that is wrong now. What is not new was told before; what is mended may come again."""
+        now: dict[str, set[Problem]] = {}
+        for problem in problems:
+            now.setdefault(problem.ingress, set()).add(problem)
+            if problem not in self._told.get(problem.ingress, ()) and problem.ingress in served:
+                self._events.warning(served[problem.ingress], problem.reason, problem.message)
+        self._told = now
+
+    def warning(self, ingress: Ingress, reason: str, message: str) -> None:
+        self._events.warning(ingress, reason, message)
+
+    def served(self, keys: Iterable[str]) -> None:
+        """Envoy serves these."""
+        self._served = set(keys)
+        self._wake.set()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._events.run(), name="ingress events")
+            group.create_task(self._write_addresses(), name="ingress addresses")
+
+    async def _write_addresses(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            for key in sorted(self._served):
+                ingress = self._ingresses.get(key)
+                if ingress is None or self._shown(ingress) == self._wanted:
+                    continue
+                metadata = ingress.metadata
+                status = {"status": {"loadBalancer": {"ingress": self._wanted}}}
+                try:
+                    await self._client.patch(
+                        Ingress,
+                        metadata.name or "",
+                        status,
+                        metadata.namespace,
+                        content_type=MERGE_PATCH,
+                        subresource="status",
+                    )
+                except APIError as error:
+                    if error.code == 404:
+                        continue
+                    log.warning("the addresses of Ingress %s were not written: %s", key, error)
+                    await self._clock.sleep(RETRY_S)
+                    self._wake.set()
+
+    def _shown(self, ingress: Ingress) -> list[dict[str, str]]:
+        balancer = ingress.status.load_balancer if ingress.status else None
+        return [{"ip": each.ip or ""} for each in (balancer.ingress if balancer else ())]

@@ -1,0 +1,249 @@
+"""The way to the pods of other nodes, as the kernel has it: one route for each range of theirs.
+
+A node in the same network is the next hop itself. One that is further away is reached through a tunnel: its packets are
+wrapped into UDP for its own address (VXLAN, RFC 7348), since routers in between know nothing of pods. What belongs to
+us is told by the routes' protocol number, so a restart, or a removal after a crash, needs no record.
+
+`plan` decides, `apply` brings the kernel to it, `remove` takes everything away.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import ipaddress
+import socket
+import struct
+from collections.abc import Callable, Iterable, Sequence
+
+from msgspec import Struct
+
+from knarr.network import netlink as kernel
+from knarr.network.netlink import Netlink, attribute, attributes, nested
+
+PROTOCOL = 107
+"""rtm_protocol of our routes; no routing daemon in iproute2's list has it."""
+TUNNEL_PORT = 4789
+"""IANA's for VXLAN."""
+OVERHEAD_BYTES = {4: 50, 6: 70}
+"""Of the tunnel, by the version that carries it: outer IP, UDP, VXLAN and inner Ethernet headers."""
+
+_GET_ROUTE, _NEW_LINK, _NEW_NEIGHBOUR = 26, 16, 28
+_CREATE, _REPLACE, _EXCLUSIVE = 0x400, 0x100, 0x200
+_TABLE_MAIN = 254
+_ROUTE_UNICAST, _ROUTE_LOCAL = 1, 2
+_AF_BRIDGE, _NTF_SELF, _PERMANENT = 7, 0x02, 0x80
+_IFF_UP = 1
+
+
+class Peer(Struct, frozen=True):
+    """Another node."""
+
+    name: str
+    addresses: tuple[str, ...]
+    ranges: tuple[str, ...]
+    """Of its pods."""
+
+
+class Way(Struct, frozen=True):
+    """How the kernel would send to an address."""
+
+    index: int
+    """Of the interface."""
+    is_direct: bool
+    """No router is in between."""
+
+
+class Route(Struct, frozen=True):
+    """Packets for `destination` go to `gateway` by an interface; None stands for the tunnel."""
+
+    destination: str
+    gateway: str
+    index: int | None
+
+
+class Wrapped(Struct, frozen=True):
+    """What the tunnel needs to know of a node behind it."""
+
+    hardware_address: bytes
+    endpoint: str
+    gateways: tuple[str, ...]
+    """The node's addresses in its ranges, which routes through the tunnel name as next hops."""
+
+
+class Plan(Struct, frozen=True):
+    routes: tuple[Route, ...] = ()
+    wrapped: tuple[Wrapped, ...] = ()
+    carrier: int | None = None
+    """The interface that carries the tunnel."""
+
+
+def plan(peers: Iterable[Peer], way_to: Callable[[str], Way | None]) -> Plan:
+    """The routes to all peers. `way_to` answers None for what is here, or can't be reached."""
+    routes: list[Route] = []
+    wrapped: list[Wrapped] = []
+    carrier = None
+    for peer in sorted(peers, key=lambda peer: peer.name):
+        ways = [(address, way) for address in peer.addresses if (way := way_to(address)) is not None]
+        through: list[str] = []
+        for cidr in peer.ranges:
+            direct = next(
+                (each for each in ways if each[1].is_direct and _version(each[0]) == _version(cidr)),
+                None,
+            )
+            if direct is not None:
+                routes.append(Route(cidr, direct[0], direct[1].index))
+            elif ways:
+                through.append(_gateway(cidr))
+                routes.append(Route(cidr, through[-1], None))
+        if through:
+            endpoint, way = ways[0]
+            carrier = way.index if carrier is None else carrier
+            wrapped.append(Wrapped(hardware_address(peer.name), endpoint, tuple(through)))
+    return Plan(tuple(routes), tuple(wrapped), carrier)
+
+
+def hardware_address(node: str) -> bytes:
+    """Of a node's end of the tunnel: every other node knows it by the node's name."""
+    return b"\x0a" + hashlib.sha256(f"tunnel/{node}".encode()).digest()[:5]
+
+
+class Tunnel(Struct, frozen=True):
+    """This node's own end."""
+
+    interface: str
+    node: str
+    network_number: int
+    """VXLAN's VNI: the same for all nodes of a cluster, another for others."""
+    sources: tuple[str, ...]
+    """The node's addresses among its pods, of each family: what it sends itself comes from them."""
+
+
+def network_number(cluster_cidrs: Iterable[str], service_cidrs: Iterable[str]) -> int:
+    """24 bits that clusters with different ranges have different."""
+    text = ",".join([*cluster_cidrs, *service_cidrs])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:3], "big")
+
+
+def way_to(netlink: Netlink, address: str) -> Way | None:
+    """Ask the kernel."""
+    packed = ipaddress.ip_address(address).packed
+    family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+    header = struct.pack("=BBBBBBBBI", family, len(packed) * 8, 0, 0, 0, 0, 0, 0, 0)
+    try:
+        body = netlink.query(_GET_ROUTE, header + attribute(1, packed))
+    except OSError:
+        return None
+    found = dict(attributes(body[12:]))
+    if body[7] != _ROUTE_UNICAST or 4 not in found:
+        return None
+    return Way(struct.unpack("=I", found[4])[0], is_direct=5 not in found and 18 not in found)
+
+
+def apply(netlink: Netlink, wanted: Plan, tunnel: Tunnel, cluster_cidrs: Sequence[str]) -> int:
+    """Bring the kernel to the plan; answers how many routes were changed."""
+    index = _ensure_tunnel(netlink, wanted, tunnel) if wanted.wrapped else 0
+    if not wanted.wrapped:
+        kernel.delete_link(netlink, tunnel.interface)
+    for each in wanted.wrapped:
+        _add_forwarding(netlink, index, each.hardware_address, each.endpoint)
+        for gateway in each.gateways:
+            kernel.add_neighbour(netlink, index, gateway, each.hardware_address)
+    there = set(ours(netlink, cluster_cidrs))
+    routes = {_placed(route, index) for route in wanted.routes}
+    kept = {route.destination for route in routes if _version(route.destination) == 4}
+    for stale in there - routes:
+        # A changed route of version 4 is replaced. Version 6 refuses a next hop to which the old one still leads.
+        if stale.destination not in kept:
+            kernel.delete_route(netlink, stale.destination, protocol=PROTOCOL)
+    for route in routes - there:
+        assert route.index is not None
+        source = _of_family(tunnel.sources, route.destination) if route.index == index else None
+        kernel.add_route(
+            netlink, route.destination, route.index, gateway=route.gateway, source=source, protocol=PROTOCOL
+        )
+    return len(there ^ routes)
+
+
+def remove(netlink: Netlink, interface: str, cluster_cidrs: Sequence[str]) -> None:
+    """Take the tunnel and all routes to other nodes away."""
+    for route in ours(netlink, cluster_cidrs):
+        kernel.delete_route(netlink, route.destination, protocol=PROTOCOL)
+    kernel.delete_link(netlink, interface)
+
+
+def ours(netlink: Netlink, cluster_cidrs: Sequence[str]) -> list[Route]:
+    """The routes to other nodes' pods that are there: other clusters on this machine have theirs."""
+    clusters = [ipaddress.ip_network(cidr) for cidr in cluster_cidrs]
+    found = []
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for body in netlink.dump(_GET_ROUTE, struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)):
+            given, length, _, _, table, protocol, _, kind, _ = struct.unpack_from("=BBBBBBBBI", body)
+            values = dict(attributes(body[12:]))
+            if (given, table, protocol, kind) != (family, _TABLE_MAIN, PROTOCOL, _ROUTE_UNICAST) or 1 not in values:
+                continue
+            network = ipaddress.ip_network((values[1], length))
+            if any(network.version == each.version and network.subnet_of(each) for each in clusters):  # type: ignore[arg-type]
+                gateway = str(ipaddress.ip_address(values[5])) if 5 in values else ""
+                found.append(Route(str(network), gateway, struct.unpack("=I", values.get(4, bytes(4)))[0]))
+    return found
+
+
+def _ensure_tunnel(netlink: Netlink, wanted: Plan, tunnel: Tunnel) -> int:
+    """The tunnel's interface: there, up, with a size that fits what carries it. Answers its index."""
+    version = _version(wanted.wrapped[0].endpoint)
+    carrier = next((each for each in kernel.links(netlink) if each.index == wanted.carrier), None)
+    mtu = (carrier.mtu if carrier else 1500) - OVERHEAD_BYTES[version]
+    found = kernel.link(netlink, tunnel.interface)
+    if found is None:
+        _add_tunnel(netlink, tunnel, mtu)
+        found = kernel.link(netlink, tunnel.interface)
+        if found is None:
+            raise OSError(errno.ENODEV, f"the tunnel {tunnel.interface} vanished while it was set up")
+    if found.mtu != mtu or not found.up:
+        header = struct.pack("=BBHiII", 0, 0, 0, found.index, _IFF_UP, _IFF_UP)
+        netlink.request(_NEW_LINK, 0, header + attribute(4, struct.pack("=I", mtu)))
+    for source in tunnel.sources:
+        # What is masqueraded on its way into the tunnel must come from an address that is ours among pods.
+        kernel.add_address(netlink, found.index, f"{source}/{32 if ':' not in source else 128}")
+    return found.index
+
+
+def _add_tunnel(netlink: Netlink, tunnel: Tunnel, mtu: int) -> None:
+    options = (
+        attribute(1, struct.pack("=I", tunnel.network_number)),
+        attribute(7, b"\0"),  # learn nothing from packets: who is where is said by Node objects
+        attribute(15, struct.pack("!H", TUNNEL_PORT)),
+    )
+    body = (
+        struct.pack("=BBHiII", 0, 0, 0, 0, _IFF_UP, _IFF_UP)
+        + attribute(3, tunnel.interface.encode() + b"\0")
+        + attribute(1, hardware_address(tunnel.node))
+        + attribute(4, struct.pack("=I", mtu))
+        + nested(18, attribute(1, b"vxlan"), nested(2, *options))
+    )
+    netlink.request(_NEW_LINK, _CREATE | _EXCLUSIVE, body)
+
+
+def _add_forwarding(netlink: Netlink, index: int, hardware: bytes, endpoint: str) -> None:
+    """Frames for a hardware address leave the tunnel at the node with that address (bridge fdb replace)."""
+    body = struct.pack("=BBHiHBB", _AF_BRIDGE, 0, 0, index, _PERMANENT, _NTF_SELF, 0)
+    body += attribute(2, hardware) + attribute(1, ipaddress.ip_address(endpoint).packed)
+    netlink.request(_NEW_NEIGHBOUR, _CREATE | _REPLACE, body)
+
+
+def _placed(route: Route, index: int) -> Route:
+    """The tunnel has an interface by now."""
+    return route if route.index is not None else Route(route.destination, route.gateway, index)
+
+
+def _of_family(addresses: Sequence[str], like: str) -> str | None:
+    return next((each for each in addresses if _version(each) == _version(like)), None)
+
+
+def _gateway(cidr: str) -> str:
+    return str(ipaddress.ip_network(cidr)[1])
+
+
+def _version(text: str) -> int:
+    return 6 if ":" in text else 4

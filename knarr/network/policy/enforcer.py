@@ -1,0 +1,207 @@
+"""NetworkPolicies of this node's pods, in the kernel: kept in step with policies, pods and namespaces.
+
+It reacts to the first change at once; what changes while a transaction runs goes into the next one. The table is
+compared with what was last written every `resync_period_s`, and written whole again if anyone else has touched it. The
+rules stay when the process ends, so pods stay as closed as they were.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from knarr.api.core.v1 import Namespace, Pod
+from knarr.api.networking.v1 import NetworkPolicy
+from knarr.client.informer import Informer, Informers
+from knarr.clock import Clock
+from knarr.network.commands import CommandFailed, run_command
+from knarr.network.policy.membership import Membership
+from knarr.network.policy.model import EGRESS, INGRESS, PodView, Policy, pod_view, policies_of
+from knarr.network.policy.table import Renderer, Table, changes, selectors_of, whole
+
+log = logging.getLogger(__name__)
+
+MINIMUM_INTERVAL_S = 0.01
+"""Between two transactions: what changes within it shares one."""
+RESYNC_PERIOD_S = 30.0
+RETRY_DELAY_MIN_S, RETRY_DELAY_MAX_S = 0.1, 10.0
+"""Between attempts when the kernel refuses a transaction."""
+DNS_NAMESPACE, DNS_LABELS = "kube-system", {"k8s-app": "kube-dns"}
+"""Whom policies name that let pods ask for names. No pod here has these labels: each node answers itself."""
+DNS_PORTS = {
+    ("dns", "udp"): frozenset({53}),
+    ("dns-tcp", "tcp"): frozenset({53}),
+    ("metrics", "tcp"): frozenset({9153}),
+}
+
+
+class PolicyEnforcer:
+    """The policies of one node. `run` until cancelled, then `close`."""
+
+    name = "network policy"
+
+    def __init__(
+        self,
+        informers: Informers,
+        clock: Clock,
+        *,
+        node_name: str,
+        dns_addresses: Sequence[str] = (),
+        table: str = "knarr-policies",
+        network_namespace: str | None = None,
+        minimum_interval_s: float = MINIMUM_INTERVAL_S,
+        resync_period_s: float = RESYNC_PERIOD_S,
+    ) -> None:
+        """`dns_addresses` are the cluster's DNS, which policies know as a pod of kube-system labelled k8s-app=kube-dns.
+
+        `table` names the nftables table.
+        """
+        self.informers = informers
+        self._clock = clock
+        self._node_name = node_name
+        self._name = table
+        self._namespace = network_namespace
+        self._minimum_interval_s = minimum_interval_s
+        self._resync_period_s = resync_period_s
+        self._policies: Informer[NetworkPolicy] = informers.of(NetworkPolicy)
+        self._pods: Informer[Pod] = informers.of(Pod)
+        self._namespaces: Informer[Namespace] = informers.of(Namespace)
+        self._membership = Membership()
+        self._compiled: dict[str, dict[str, Policy]] = {}
+        self._renderer = Renderer(dns_addresses)
+        self._table: Table | None = None
+        """What the kernel has; None when that isn't known."""
+        self._listing = ""
+        """The kernel's own words for it."""
+        self._applied: dict[type[Any], int] = {NetworkPolicy: 0, Pod: 0, Namespace: 0}
+        self._written = asyncio.Event()
+        """Set, and another one put in its place, whenever the rules show more."""
+        self._wake = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self.transactions = 0
+        """How often rules were written."""
+        if dns_addresses:
+            dns = PodView(DNS_NAMESPACE, DNS_LABELS, tuple(dns_addresses), DNS_PORTS, is_local=False)
+            self._membership.put_pod("", dns)
+        self._policies.add_handler(self._policy_changed)
+        self._pods.add_handler(self._pod_changed)
+        self._namespaces.add_handler(self._namespace_changed)
+
+    async def synced(self, revision: int, kind: type[Any] = NetworkPolicy) -> None:
+        """Wait until the rules show `revision`: that of a write to a NetworkPolicy (or, by `kind`, Pod, Namespace)."""
+        await self._informer(kind).reached(revision)
+        self._wake.set()
+        while self._applied[kind] < revision:
+            await self._written.wait()
+
+    def _informer(self, kind: type[Any]) -> Informer[Any]:
+        informers: dict[type[Any], Informer[Any]] = {
+            NetworkPolicy: self._policies,
+            Pod: self._pods,
+            Namespace: self._namespaces,
+        }
+        return informers[kind]
+
+    async def run(self) -> None:
+        """Keep the rules right until cancelled. They stay when it ends."""
+        for informer in (self._policies, self._pods, self._namespaces):
+            await informer.synced.wait()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_synced(), name="network policy sync")
+            group.create_task(self._check_periodically(), name="network policy check")
+
+    async def remove(self) -> None:
+        """After `run` has ended: leave nothing in the kernel. Idempotent."""
+        await remove_policies(self._clock, self._name, self._namespace)
+
+    # What changed
+
+    def _policy_changed(self, old: NetworkPolicy | None, new: NetworkPolicy | None) -> None:
+        policy = new or old
+        assert policy is not None
+        key = f"{policy.metadata.namespace}/{policy.metadata.name}"
+        if new is None:
+            self._compiled.pop(key, None)
+        else:
+            self._compiled[key] = policies_of(new)
+        self._wake.set()
+
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        pod = new or old
+        assert pod is not None
+        view = pod_view(new, self._node_name) if new is not None else None
+        self._membership.put_pod(f"{pod.metadata.namespace}/{pod.metadata.name}", view)
+        if self._membership.changed:
+            self._wake.set()
+
+    def _namespace_changed(self, old: Namespace | None, new: Namespace | None) -> None:
+        namespace = new or old
+        assert namespace is not None
+        self._membership.put_namespace(namespace.metadata.name or "", None if new is None else new.metadata.labels)
+        if self._membership.changed:
+            self._wake.set()
+
+    # The loop
+
+    async def _keep_synced(self) -> None:
+        delay_s = RETRY_DELAY_MIN_S
+        while True:
+            try:
+                await self._sync()
+                delay_s = RETRY_DELAY_MIN_S
+            except CommandFailed as failure:
+                log.warning("network policies were not written, trying again in %.1f s: %s", delay_s, failure)
+                self._wake.set()
+                await self._clock.sleep(delay_s)
+                delay_s = min(delay_s * 2, RETRY_DELAY_MAX_S)
+            else:
+                await self._clock.sleep(self._minimum_interval_s)
+            await self._wake.wait()
+
+    async def _sync(self) -> None:
+        """One transaction that brings the rules to what the informers show now."""
+        self._wake.clear()
+        shown = {kind: self._informer(kind).revision for kind in self._applied}
+        policies = {
+            direction: [each[direction] for each in self._compiled.values() if direction in each]
+            for direction in (INGRESS, EGRESS)
+        }
+        self._membership.use(selectors_of(policies))
+        wanted = self._renderer.table(policies, self._membership)
+        async with self._writing:
+            before, self._table = self._table, None  # until the kernel has said yes
+            text = whole(self._name, wanted) if before is None else changes(self._name, before, wanted)
+            if text:
+                await self._nft("-f", "-", stdin=text)
+                self.transactions += 1
+                self._listing = await self._list()
+            self._table = wanted
+        self._applied = shown
+        self._written.set()
+        self._written = asyncio.Event()
+
+    async def _check_periodically(self) -> None:
+        while True:
+            await self._clock.sleep(self._resync_period_s)
+            async with self._writing:
+                if self._table is not None and await self._list() != self._listing:
+                    log.warning("somebody changed the rules of network policies; they are written again")
+                    self._table = None
+                    self._wake.set()
+
+    async def _list(self) -> str:
+        try:
+            return await self._nft("--stateless", "list", "table", "inet", self._name)
+        except CommandFailed:
+            return ""  # it isn't there
+
+    async def _nft(self, *arguments: str, stdin: str = "") -> str:
+        return await run_command(self._clock, "nft", *arguments, stdin=stdin, network_namespace=self._namespace)
+
+
+async def remove_policies(clock: Clock, table: str, network_namespace: str | None = None) -> None:
+    """Leave no rule of a node's policies in the kernel. Idempotent."""
+    text = f"add table inet {table}\ndelete table inet {table}\n"
+    await run_command(clock, "nft", "-f", "-", stdin=text, network_namespace=network_namespace)

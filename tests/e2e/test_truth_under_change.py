@@ -1,0 +1,210 @@
+"""No request fails while pods come and go: every way to an application at once, under constant load, for real.
+
+The application is behind a ClusterIP, a NodePort and a LoadBalancer. It is asked 1,000 times a second, on connections
+that are kept and on new ones, for the whole of a rolling update.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import REPOSITORY, Cluster
+
+SERVER = (Path(__file__).parent / "polite_server.py").read_text()
+RATE = 1000
+REPLICAS = 4
+NODE_PORT, PORT = 30480, 8480
+MACHINE = list(dict.fromkeys(["/usr", "/lib", "/lib64", sys.base_prefix]))
+"""Folders in which this machine's Python is, for containers to have it."""
+WITH_PAUSE = {"preStop": {"sleep": {"seconds": 2}}}
+
+
+def application(image: str, text: str, lifecycle: dict[str, Any], annotations: dict[str, str]) -> dict[str, Any]:
+    """The Deployment."""
+    container = {
+        "name": "web",
+        "image": image,
+        "command": [str(Path(sys.base_prefix) / "bin" / Path(sys.executable).name), "/server/polite_server.py", text],
+        "ports": [{"name": "http", "containerPort": 8080}],
+        "readinessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1},
+        "lifecycle": lifecycle,
+        "volumeMounts": [
+            {"name": "server", "mountPath": "/server"},
+            *({"name": f"m{number}", "mountPath": path, "readOnly": True} for number, path in enumerate(MACHINE)),
+        ],
+    }
+    volumes = [
+        {"name": "server", "configMap": {"name": "server"}},
+        *({"name": f"m{number}", "hostPath": {"path": path}} for number, path in enumerate(MACHINE)),
+    ]
+    labels = {"app": "web"}
+    template = {
+        "metadata": {"labels": labels, "annotations": annotations},
+        "spec": {"containers": [container], "volumes": volumes, "terminationGracePeriodSeconds": 6},
+    }
+    spec = {"replicas": REPLICAS, "selector": {"matchLabels": labels}, "template": template}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": spec}
+
+
+class Application:
+    """The application in a namespace of its own, and all ways to it."""
+
+    def __init__(self, cluster: Cluster, image: str, namespace: str) -> None:
+        self.cluster = cluster
+        self.image = image
+        self.namespace = namespace
+        self.lifecycle: dict[str, Any] = {}
+        self.annotations: dict[str, str] = {}
+
+    def kubectl(self, *arguments: str, given: str = "") -> str:
+        return self.cluster.kubectl("-n", self.namespace, *arguments, given=given)
+
+    def start(self) -> None:
+        self.cluster.kubectl("create", "namespace", self.namespace)
+        self.kubectl("create", "configmap", "server", f"--from-literal=polite_server.py={SERVER}")
+        port = {"name": "http", "port": PORT, "targetPort": "http", "nodePort": NODE_PORT}
+        spec = {"type": "LoadBalancer", "selector": {"app": "web"}, "ports": [port]}
+        service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec}
+        self.kubectl("apply", "-f", "-", given=json.dumps(service))
+        self.becomes("v1")
+
+    def becomes(self, text: str) -> None:
+        """Roll out the version that answers `text`."""
+        wanted = application(self.image, text, self.lifecycle, self.annotations)
+        self.kubectl("apply", "-f", "-", given=json.dumps(wanted))
+        self.kubectl("rollout", "status", "deploy/web", "--timeout=55s")
+
+    def settle(self, pods: int) -> None:
+        """Wait until there are only so many pods: those that end have ended."""
+        self.cluster.until(lambda: len(self.pods()) == pods, f"{pods} pods")
+
+    def pods(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.cluster.get("pods", "-n", self.namespace)["items"]
+        return found
+
+    def ways(self) -> list[dict[str, Any]]:
+        def balanced() -> Any:
+            return self.cluster.get("-n", self.namespace, "service", "web")["status"]["loadBalancer"].get("ingress")
+
+        service = self.cluster.get("-n", self.namespace, "service", "web")
+        address = self.cluster.until(balanced, "an address of the load balancer")[0]["ip"]
+        [node] = self.cluster.get("nodes")["items"]
+        internal = next(each["address"] for each in node["status"]["addresses"] if each["type"] == "InternalIP")
+        return [
+            {"name": "cluster IP", "host": service["spec"]["clusterIP"], "port": PORT},
+            {"name": "node port", "host": internal, "port": NODE_PORT},
+            {"name": "load balancer", "host": address, "port": PORT},
+        ]
+
+    @contextmanager
+    def under_load(self) -> Iterator[dict[str, Any]]:
+        """What is done inside meets constant load; afterwards the result is in the dictionary."""
+        wanted = json.dumps({"rate": RATE, "targets": self.ways()})
+        command = [sys.executable, "-m", "tests.e2e.constant_load", wanted]
+        result: dict[str, Any] = {}
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+        ) as load:
+            try:
+                time.sleep(1.0)
+                yield result
+                time.sleep(1.0)
+            finally:
+                printed, _ = load.communicate(timeout=30)
+        result.update(json.loads(printed))
+        shown = {name: {**told, "failures": told["failures"][:3]} for name, told in result["targets"].items()}
+        print(json.dumps({**result, "targets": shown}, indent=1))
+
+
+@pytest.fixture
+def web(cluster: Cluster, tools: str, request: pytest.FixtureRequest) -> Iterator[Application]:
+    application = Application(cluster, tools, f"truth-{abs(hash(request.node.name)) % 10**6}")
+    yield application
+    application.cluster.kubectl("delete", "namespace", application.namespace, "--wait=false")
+    application.settle(0)
+
+
+def failures(result: dict[str, Any]) -> dict[str, Any]:
+    return {name: told["failures"] for name, told in result["targets"].items() if told["failed"]}
+
+
+@pytest.mark.parametrize("lifecycle", [WITH_PAUSE, {}], ids=["with a preStop pause", "without any preStop"])
+def test_a_rolling_update_loses_no_request(web: Application, lifecycle: dict[str, Any]) -> None:
+    web.lifecycle = lifecycle
+    web.start()
+    with web.under_load() as result:
+        web.becomes("v2")
+        web.settle(REPLICAS)
+    assert failures(result) == {}
+    assert len(result["targets"]) == 6
+    for told in result["targets"].values():
+        assert set(told["bodies"]) == {"v1", "v2"}
+    assert result["rate"] > RATE * 0.9
+
+
+def test_pods_that_are_deleted_and_scaled_away_lose_no_request(web: Application) -> None:
+    web.start()
+    with web.under_load() as result:
+        first = web.kubectl("get", "pods", "-o", "name").split()[0]
+        web.kubectl("delete", first)
+        web.kubectl("scale", "deploy/web", "--replicas=2")
+        web.settle(2)
+        web.kubectl("scale", "deploy/web", f"--replicas={REPLICAS}")
+        web.kubectl("rollout", "status", "deploy/web", "--timeout=55s")
+    assert failures(result) == {}
+
+
+def test_when_a_process_is_killed_failures_end_within_a_second(web: Application) -> None:
+    web.start()
+    [pod, *_] = web.pods()
+    container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("knarr://")
+    with web.under_load() as result:
+        process = process_of(web.cluster, container)
+        killed_s = time.monotonic()
+        os.kill(process, signal.SIGKILL)
+        time.sleep(4.0)
+    late = {name: told["last_failure_s"] - killed_s for name, told in result["targets"].items() if told["failed"]}
+    assert all(late_s < 1.0 for late_s in late.values()), late
+    assert web.cluster.restarts(pod["metadata"]["name"], "-n", web.namespace) == 1
+
+
+def test_who_drains_is_shown_by_condition_and_event(web: Application) -> None:
+    web.start()
+    [pod, *_] = web.pods()
+    conditions = {each["type"]: each for each in pod["status"]["conditions"]}
+    assert (conditions["knarr.dev/InService"]["status"], conditions["knarr.dev/InService"]["reason"]) == (
+        "True",
+        "Acknowledged",
+    )
+    web.kubectl("delete", "pod", pod["metadata"]["name"])
+    events = [
+        each
+        for each in web.cluster.get("events", "-n", web.namespace)["items"]
+        if each["involvedObject"]["name"] == pod["metadata"]["name"]
+    ]
+    reasons = [each["reason"] for each in sorted(events, key=lambda each: each["metadata"]["name"].split(".")[-1])]
+    assert reasons.index("Drained") < reasons.index("Killing")
+
+
+def process_of(cluster: Cluster, container: str) -> int:
+    """The first process of a container, as this machine numbers it."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            groups = (path / "cgroup").read_text()
+            command = (path / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if container in groups and b"polite_server" in command:
+            return int(path.name)
+    raise AssertionError(f"no process of container {container}")

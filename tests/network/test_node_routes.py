@@ -1,0 +1,190 @@
+"""Pods on different nodes reach each other, in one network and through routers, over both families."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from knarr.api.core.v1 import Node
+from knarr.network.node_routes import peer_of
+from knarr.network.peer_routes import Peer, Plan, Route, Way, Wrapped, hardware_address, network_number, plan
+from knarr.node.runtime.contract import PortMapping
+from tests.network.lab import IS_ROOT, until
+from tests.network.nodes_lab import ADDRESSES, RANGES, NodesLab, node, started
+
+NEAR, FAR = Way(2, is_direct=True), Way(2, is_direct=False)
+
+
+def test_a_node_in_the_same_network_is_the_next_hop_itself() -> None:
+    peer = Peer("b", ("192.0.2.2", "fd77::2"), ("10.244.1.0/24", "fd00:244:0:1::/64"))
+    found = {"192.0.2.2": NEAR, "fd77::2": NEAR}
+    assert plan([peer], found.get) == Plan(
+        (Route("10.244.1.0/24", "192.0.2.2", 2), Route("fd00:244:0:1::/64", "fd77::2", 2))
+    )
+
+
+def test_a_node_behind_a_router_is_reached_through_the_tunnel() -> None:
+    peer = Peer("c", ("198.51.100.3",), ("10.244.2.0/24",))
+    assert plan([peer], {"198.51.100.3": FAR}.get) == Plan(
+        (Route("10.244.2.0/24", "10.244.2.1", None),),
+        (Wrapped(hardware_address("c"), "198.51.100.3", ("10.244.2.1",)),),
+        carrier=2,
+    )
+
+
+def test_a_family_in_which_a_node_has_no_address_goes_through_the_tunnel() -> None:
+    peer = Peer("b", ("192.0.2.2",), ("10.244.1.0/24", "fd00:244:0:1::/64"))
+    found = plan([peer], {"192.0.2.2": NEAR}.get)
+    assert found.routes == (
+        Route("10.244.1.0/24", "192.0.2.2", 2),
+        Route("fd00:244:0:1::/64", "fd00:244:0:1::1", None),
+    )
+    assert found.wrapped == (Wrapped(hardware_address("b"), "192.0.2.2", ("fd00:244:0:1::1",)),)
+
+
+def test_a_node_that_cannot_be_reached_or_has_no_range_gets_no_route() -> None:
+    assert plan([Peer("b", ("192.0.2.2",), ("10.244.1.0/24",))], {}.get) == Plan()
+    assert plan([Peer("b", ("192.0.2.2",), ())], {"192.0.2.2": NEAR}.get) == Plan()
+    assert peer_of(Node()) == Peer("", (), ())
+
+
+def test_clusters_with_other_ranges_have_other_tunnels() -> None:
+    first, second = (network_number([cidr], ["10.96.0.0/16"]) for cidr in ("10.244.0.0/16", "10.245.0.0/16"))
+    assert first != second
+    assert 0 < first < 1 << 24
+
+
+@pytest.fixture
+async def nodes(tmp_path: Path) -> AsyncIterator[NodesLab]:
+    if not IS_ROOT:
+        pytest.skip("needs root: makes network namespaces and kernel rules")
+    async with started(tmp_path) as lab:
+        yield lab
+
+
+@pytest.mark.e2e
+async def test_pods_on_all_nodes_reach_each_other_by_their_own_addresses(nodes: NodesLab) -> None:
+    pods = {name: await nodes.add_pod(name, f"pod-{name}") for name in RANGES}
+    for name in RANGES:
+        await nodes.serve(f"pod-{name}")
+    await nodes.settle()
+    for here, own in pods.items():
+        for there, addresses in pods.items():
+            for source, target in zip(own, addresses, strict=True):
+                assert await nodes.ask(f"pod-{here}", target) == (f"pod-{there}", source), (here, there)
+    near, far = nodes.inside("a", "ip route").splitlines(), nodes.inside("a", "ip -6 route").splitlines()
+    assert any(line.startswith("10.244.1.0/24 via 192.168.77.2 dev up0") for line in near)
+    assert any("10.244.2.0/24 via 10.244.2.1 dev kv" in line for line in near)
+    assert any(line.startswith("fd00:244:0:1::/64 via fd77::2 dev up0") for line in far)
+    assert any("fd00:244:0:2::/64 via fd00:244:0:2::1 dev kv" in line for line in far)
+
+
+@pytest.mark.e2e
+async def test_much_data_fits_through_the_tunnel(nodes: NodesLab) -> None:
+    await nodes.add_pod("a", "first")
+    addresses = await nodes.add_pod("c", "second")
+    await nodes.serve("second")
+    await nodes.settle()
+    for address in addresses:
+        assert (await nodes.ask("first", address, size=300_000))[0] == "second"
+    assert " mtu 1450 " in nodes.inside("a", f"ip -o link show {nodes.networks['a'].tunnel_interface}")
+
+
+@pytest.mark.e2e
+async def test_nodes_reach_pods_of_other_nodes_and_pods_reach_other_nodes(nodes: NodesLab) -> None:
+    addresses = {name: await nodes.add_pod(name, f"pod-{name}") for name in "bc"}
+    await nodes.serve("pod-b")
+    await nodes.serve("pod-c")
+    await nodes.serve("a", 9000)
+    await nodes.settle()
+    for name in "bc":
+        for address in addresses[name]:
+            assert (await nodes.ask("a", address))[0] == f"pod-{name}"
+        for address in ADDRESSES["a"]:
+            # What leaves the cluster's ranges has the node's address.
+            who, seen = await nodes.ask(f"pod-{name}", address, 9000)
+            assert (who, seen) == ("a", ADDRESSES[name][":" in address])
+
+
+@pytest.mark.e2e
+async def test_routes_follow_nodes_that_move_and_go(nodes: NodesLab) -> None:
+    await nodes.settle()
+    assert "10.244.1.0/24 via 192.168.77.2" in nodes.inside("a", "ip route")
+    nodes.inside("b", "ip addr add 192.168.77.20/24 dev up0")
+    nodes.feed.put(node("b", ("192.168.77.20", "fd77::2")))
+    nodes.feed.delete(node("c"))
+    await nodes.settle()
+    routes = nodes.inside("a", "ip route") + nodes.inside("a", "ip -6 route")
+    assert "10.244.1.0/24 via 192.168.77.20" in routes
+    assert "10.244.2.0/24" not in routes
+    assert "fd00:244:0:2::/64" not in routes
+    assert "kv" not in nodes.inside("a", "ip -o link")
+    nodes.feed.put(node("b", ("192.168.78.99",)))  # now as if behind the router
+    await nodes.settle()
+    routes = nodes.inside("a", "ip route") + nodes.inside("a", "ip -6 route")
+    assert "10.244.1.0/24 via 10.244.1.1 dev kv" in routes
+    assert "fd00:244:0:1::/64 via fd00:244:0:1::1 dev kv" in routes
+
+
+@pytest.mark.e2e
+async def test_a_running_loop_heals_what_others_remove_and_takes_up_new_nodes(nodes: NodesLab) -> None:
+    nodes.feed.delete(node("b"))
+    await nodes.settle()
+    task = asyncio.create_task(nodes.routes["a"].run())
+    try:
+        nodes.feed.put(node("b"))
+
+        async def is_there() -> bool:
+            return "10.244.1.0/24" in nodes.inside("a", "ip route")
+
+        await until(is_there)
+        nodes.inside("a", "ip route del 10.244.1.0/24")
+        assert await nodes.routes["a"].apply() == 1
+        assert await is_there()
+        assert await nodes.routes["a"].apply() == 0
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.e2e
+async def test_routes_outlive_the_process_and_nothing_is_left_at_the_end(nodes: NodesLab) -> None:
+    network = nodes.networks["a"]
+    await network.close(remove=True)
+    before = (nodes.inside("a", "ip -o addr"), nodes.inside("a", "ip route"), nodes.inside("a", "ip -6 route"))
+    again = nodes.networks["a"] = nodes.network("a", RANGES["a"])
+    await again.start()
+    nodes.routes["a"]._network = again
+    await nodes.settle()
+    await again.close(remove=False)
+    assert "10.244.1.0/24 via 192.168.77.2" in nodes.inside("a", "ip route")
+    last = nodes.networks["a"] = nodes.network("a", RANGES["a"])
+    await last.start()
+    await last.close(remove=True)
+    after = (nodes.inside("a", "ip -o addr"), nodes.inside("a", "ip route"), nodes.inside("a", "ip -6 route"))
+    assert after == before
+
+
+@pytest.mark.e2e
+async def test_host_ports_lead_to_the_pod_over_both_families(nodes: NodesLab) -> None:
+    addresses = await nodes.add_pod("a", "pod")
+    await nodes.serve("pod")
+    ports = [
+        PortMapping("TCP", 8080, 8888),
+        PortMapping("TCP", 8080, 8889, "::"),
+        PortMapping("TCP", 8080, 8890, "fd77::1"),
+    ]
+    await nodes.networks["a"].map_ports("pod", addresses, ports)
+    for address in ADDRESSES["a"]:
+        assert (await nodes.ask("b", address, 8888))[0] == "pod"
+    assert (await nodes.ask("b", "fd77::1", 8889))[0] == "pod"
+    assert (await nodes.ask("b", "fd77::1", 8890))[0] == "pod"
+    for port in (8889, 8890):
+        with pytest.raises(ConnectionRefusedError):
+            await nodes.ask("b", "192.168.77.1", port)
+    await nodes.networks["a"].detach("pod")
+    with pytest.raises(ConnectionRefusedError):
+        await nodes.ask("b", "fd77::1", 8888)
