@@ -14,7 +14,7 @@ import sys
 import time
 
 from tests.simulate.campaign import campaign
-from tests.simulate.runs import play
+from tests.simulate.runs import BY_NAME, play
 
 TOLD_EVERY_S = 5.0
 
@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=2000, help="how many runs")
     parser.add_argument("--from", dest="first", type=int, default=0, help="the first seed")
     parser.add_argument("--seed", type=int, help="play this one alone, and show what happens")
-    parser.add_argument("--only", default="", help="only runs of this story, such as CronJob")
+    parser.add_argument("--only", default="", choices=sorted(BY_NAME), help="only runs of this story")
     parser.add_argument("--failures", type=int, default=1, help="stop after so many failing seeds")
     arguments = parser.parse_args()
     if arguments.seed is not None:

@@ -204,16 +204,16 @@ class _Run:
 def _kinds(chance: random.Random, only: str) -> list[type[Story]]:
     kinds = chance.sample(STORIES, chance.choice((1, 1, 1, 2)))
     if only:
-        by_name = {_name(kind): kind for kind in STORIES}
-        if only not in by_name:
-            raise ValueError(f"no story {only}; there are {', '.join(sorted(by_name))}")
-        return [by_name[only]]
+        return [BY_NAME[only]]
     alone = [kind for kind in kinds if kind.alone]
     return alone[:1] or kinds
 
 
 def _name(story: type[Story]) -> str:
     return story.__name__.removesuffix("Story")
+
+
+BY_NAME = {_name(story): story for story in STORIES}
 
 
 def _line(change: Change) -> str:

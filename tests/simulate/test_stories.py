@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
 from knarr.controllers import ALL
 from knarr.controllers.csr_approving import CertificateApproval
 from knarr.controllers.csr_cleaner import CertificateCleaner
 from tests.simulate.rules import RULES
-from tests.simulate.runs import play
+from tests.simulate.runs import BY_NAME, play
 from tests.simulate.stories import STORIES
 from tests.simulate.world import OBSERVED, loops_of
 
@@ -24,14 +22,8 @@ def test_every_loop_is_driven_by_a_story_or_says_why_not() -> None:
 
 
 def test_every_story_can_be_played_alone_and_ends_as_declared() -> None:
-    names = {story.__name__.removesuffix("Story") for story in STORIES}
-    assert [str(outcome) for outcome in (play(1, name) for name in sorted(names)) if outcome.broken] == []
+    assert [str(outcome) for outcome in (play(1, name) for name in sorted(BY_NAME)) if outcome.broken] == []
 
 
 def test_a_rule_is_about_kinds_that_are_observed() -> None:
     assert all(set(rule.kinds) <= set(OBSERVED) for rule in RULES)
-
-
-def test_a_story_that_is_not_there_is_said_to_be_unknown() -> None:
-    with pytest.raises(ValueError, match="no story Nobody; there are Aggregation, Autoscaler"):
-        play(1, "Nobody")
