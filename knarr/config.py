@@ -243,7 +243,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
 
 def load(file: str | None, flags: Mapping[str, object]) -> Config:
     """The configuration from a YAML file (None for none) with flags, by Python names, laid over it."""
-    settings: dict[str, object] = dict(_read_file(file)) if file is not None else {}
+    settings: dict[str, object] = dict(read_yaml(file)) if file is not None else {}
     names = {field.name: field.encode_name for field in msgspec.structs.fields(Config)}
     settings.update({names[name]: value for name, value in flags.items()})
     try:
@@ -443,7 +443,8 @@ def flags() -> list[Flag]:
     return rows
 
 
-def _read_file(path: str) -> dict[str, object]:
+def read_yaml(path: str) -> dict[str, object]:
+    """A file of settings. Raises ConfigError."""
     import yaml  # only a start with --config pays for it
 
     try:
