@@ -91,7 +91,14 @@ class NodeParts:
             cluster_domain=settings.cluster_domain,
             drain_s_max=settings.drain_timeout,
         )
-        agent = NodeAgent(client, self._clock, self.runtime, config, informers, self.network)
+        policies = PolicyEnforcer(
+            informers,
+            self._clock,
+            node_name=settings.name,
+            dns_addresses=settings.cluster_dns,
+            table=settings.policy_table,
+        )
+        agent = NodeAgent(client, self._clock, self.runtime, config, informers, self.network, policies)
         self.backend = NodeBackend(agent, self.runtime)
         proxy = ServiceProxy(
             informers,
@@ -103,13 +110,6 @@ class NodeParts:
             mode=settings.proxy_mode,
             own_addresses=settings.cluster_dns,
             table=settings.service_table,
-        )
-        policies = PolicyEnforcer(
-            informers,
-            self._clock,
-            node_name=settings.name,
-            dns_addresses=settings.cluster_dns,
-            table=settings.policy_table,
         )
         routes = NodeRoutes(informers, self._clock, settings.name, self.network)
         # Its rules go, or stay, with everything else in the kernel.

@@ -96,7 +96,13 @@ class Process(Life):
         issuer = f"https://kubernetes.default.svc.{config.cluster_domain}"
         key = load_pem_private_key(self.pki.service_account_key_pem, None)
         address = joined_address(config.advertise_address, config.listen_port)
-        settings = Settings(address, config.service_cidrs, config.node_ports, access_settings(config, self.clock))
+        settings = Settings(
+            address,
+            config.service_cidrs,
+            config.node_ports,
+            access_settings(config, self.clock),
+            config.disabled_admission_plugins,
+        )
         tokens = Tokens(store, self.clock, key, issuer, [issuer])
         self.server = APIServer(store, with_metrics(), self.clock, settings, tokens=tokens)
         # /readyz tells it from the signal on, while the parts that still need the API end.
