@@ -89,6 +89,7 @@ class NodeParts:
             log_root=settings.data_path / "logs",
             internal_ips=settings.internal_ips,
             pod_cidrs=settings.pod_cidrs,
+            port=settings.port,
             cluster_dns=settings.cluster_dns,
             cluster_domain=settings.cluster_domain,
             drain_s_max=settings.drain_timeout,
@@ -100,7 +101,7 @@ class NodeParts:
             dns_addresses=settings.cluster_dns,
             table=settings.policy_table,
         )
-        agent = NodeAgent(client, self._clock, self.runtime, config, informers, self.network, policies)
+        agent = self.agent = NodeAgent(client, self._clock, self.runtime, config, informers, self.network, policies)
         self.backend = NodeBackend(agent, self.runtime)
         proxy = ServiceProxy(
             informers,
