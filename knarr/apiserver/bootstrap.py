@@ -90,7 +90,8 @@ async def _api_service(client: Client, service_cidr: str, address: str, port: in
     metadata = ObjectMeta(name="kubernetes", namespace="default", labels=labels)
     ports = [ServicePort(name="https", port=443, protocol="TCP", target_port=port)]
     await _ensure(client, Service(metadata=metadata, spec=ServiceSpec(cluster_ip=first, ports=ports)))
-    await _publish(client, address, port)
+    if not ipaddress.ip_address(address).is_loopback:  # Where no pod could reach it, nothing leads there.
+        await _publish(client, address, port)
 
 
 async def local_class(client: Client) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from knarr.cli.machine import NodeSettings
 from knarr.client.client import Client
 from knarr.client.controller import Controller
 from knarr.client.informer import Informers
 from knarr.clock import Clock
-from knarr.config import Config, ConfigError
+from knarr.config import Config, ConfigError, read_yaml
 from knarr.edge.loadbalancer import LoadBalancers
 from knarr.edge.providers.contract import Provider
 from knarr.edge.providers.local import Local, Pool, parse_pools
@@ -38,7 +41,11 @@ def provider_of(config: Config, informers: Informers) -> Provider | None:
         return None
     if config.load_balancer == "local":
         return Local(informers, pools(config), {(config.listen_port, "TCP"), (KUBELET_PORT, "TCP")})
-    raise ConfigError([f"loadBalancer: there is no provider {config.load_balancer!r} yet"])
+    settings = cloud_settings(config)
+    from knarr.edge.providers.aws import Aws, AwsSettings
+
+    assert isinstance(settings, AwsSettings)
+    return Aws(settings)
 
 
 def announcer(settings: NodeSettings, client: Client, informers: Informers, clock: Clock) -> Announcer | None:
@@ -55,6 +62,22 @@ def announcer(settings: NodeSettings, client: Client, informers: Informers, cloc
         pools=parse_pools(settings.load_balancer_pools),
         record=settings.balancer_record,
     )
+
+
+def cloud_settings(config: Config) -> msgspec.Struct:
+    """What is set up for the cloud that is configured. Raises ConfigError."""
+    library, extra = {"aws": ("boto3", "aws")}[config.load_balancer]
+    if find_spec(library) is None:
+        raise ConfigError([f"loadBalancer: {config.load_balancer} needs {library}: pip install 'knarr[{extra}]'"])
+    from knarr.edge.providers.aws import AwsSettings
+
+    kind = {"aws": AwsSettings}[config.load_balancer]
+    try:
+        return msgspec.convert(read_yaml(config.cloud_config) if config.cloud_config else {}, kind)
+    except ConfigError as error:
+        raise ConfigError([f"cloudConfig: {problem}" for problem in error.problems]) from None
+    except msgspec.ValidationError as error:
+        raise ConfigError([f"cloudConfig: {config.cloud_config}: {error}"]) from None
 
 
 def pools(config: Config) -> tuple[Pool, ...]:
@@ -74,3 +97,5 @@ def pools(config: Config) -> tuple[Pool, ...]:
 def check(config: Config) -> None:
     """Tell what is wrong before anything starts. Raises ConfigError."""
     pools(config)
+    if config.load_balancer not in ("local", "none"):
+        cloud_settings(config)

@@ -62,6 +62,8 @@ class Controller:
 
     name: str = ""
     """Upstream's name of the controller: field manager, event source, metric label."""
+    event_source: str = ""
+    """Where upstream's events come from another name."""
     needs: tuple[type[Any], ...] = ()
     """Kinds without which it has nothing to do; it does not run where one of them isn't served."""
     workers: int = 8
@@ -72,7 +74,7 @@ class Controller:
     def __init__(self, client: Client, informers: Informers, clock: Clock) -> None:
         self.clock = clock
         self.client = replace(client, on_write=self._note_write, on_delete=self._note_delete, field_manager=self.name)
-        self.events = EventRecorder(client, clock, self.name)
+        self.events = EventRecorder(client, clock, self.event_source or self.name)
         self.queue = WorkQueue(clock, self.min_interval_s)
         self.log = logging.getLogger(f"knarr.{self.name}")
         self._informers = informers

@@ -18,11 +18,12 @@ from knarr.client.controller import Controller
 from knarr.client.informer import key_of
 from knarr.controllers.endpointslice import MANAGED_BY, SERVICE_NAME, service_key
 from knarr.controllers.together import together
+from knarr.controllers.trigger_times import ANNOTATION as TRIGGER_TIME
 
 MANAGER = "endpointslicemirroring-controller.k8s.io"
 SKIP = "endpointslice.kubernetes.io/skip-mirror"
 LEADER = "control-plane.alpha.kubernetes.io/leader"
-LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+NOT_COPIED = ("kubectl.kubernetes.io/last-applied-configuration", TRIGGER_TIME)
 ADDRESSES_MAX = 1000
 """Addresses mirrored of one subset; those beyond are left out, and an event says so."""
 
@@ -31,6 +32,7 @@ class EndpointSliceMirroring(Controller):
     """v1 Endpoints, as discovery.k8s.io/v1 EndpointSlices."""
 
     name = "endpointslice-mirroring-controller"
+    event_source = "endpoint-slice-mirroring-controller"
 
     def watch(self) -> None:
         self.endpoints = self.informer(Endpoints)
@@ -108,7 +110,7 @@ def _slice(endpoints: Endpoints, family: str, ports: list[EndpointPort]) -> Endp
             generate_name=f"{metadata.name}-",
             namespace=metadata.namespace,
             labels={**metadata.labels, **own},
-            annotations={key: value for key, value in metadata.annotations.items() if key != LAST_APPLIED},
+            annotations={key: value for key, value in metadata.annotations.items() if key not in NOT_COPIED},
             owner_references=[owner_reference(endpoints)],
         ),
         address_type=family,

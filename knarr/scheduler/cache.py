@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from knarr.api.core.pod_state import is_terminal
-from knarr.api.core.v1 import Node, Pod, Taint
+from knarr.api.core.v1 import Node, Pod, PodSpec, Taint
 from knarr.client.informer import key_of
 from knarr.scheduler.requests import PODS, Amounts, Port, amounts, host_ports, pod_requests, pod_weight
 from knarr.scheduler.tally import Area, Kind, Tallies
@@ -29,7 +29,7 @@ CHANGES_MAX = 20_000
 class PodInfo:
     """A pod and what it asks, computed once."""
 
-    __slots__ = ("cpu", "key", "kind", "memory", "pod", "ports", "priority", "requests", "signature")
+    __slots__ = ("cpu", "key", "kind", "memory", "pod", "ports", "priority", "requests", "signature", "solitary")
 
     def __init__(self, pod: Pod) -> None:
         assert pod.spec is not None
@@ -41,6 +41,8 @@ class PodInfo:
         self.priority = pod.spec.priority or 0
         self.signature: bytes | None = None
         """What it asks, in one piece; made when it is needed first."""
+        self.solitary = _is_solitary(pod.spec)
+        """It has no wishes about other pods or volumes."""
         metadata = pod.metadata
         ending = metadata.deletion_timestamp is not None
         self.kind = Kind(metadata.namespace or "", tuple(sorted(metadata.labels.items())), ending)
@@ -96,7 +98,8 @@ class NodeInfo:
             self.requested[resource] = self.requested.get(resource, 0) + amount
         self.cpu += pod.cpu
         self.memory += pod.memory
-        self.ports.update(pod.ports)
+        if pod.ports:
+            self.ports.update(pod.ports)
 
     def remove(self, key: str) -> None:
         pod = self.pods.pop(key, None)
@@ -106,8 +109,19 @@ class NodeInfo:
             self.requested[resource] -= amount
         self.cpu -= pod.cpu
         self.memory -= pod.memory
-        self.ports.subtract(pod.ports)
-        self.ports += Counter()  # drops what has come to zero
+        if pod.ports:
+            self.ports.subtract(pod.ports)
+            self.ports += Counter()  # drops what has come to zero
+
+    def thought(self) -> NodeInfo:
+        """One that is like it, to add pods and take them away for a thought."""
+        made = NodeInfo.__new__(NodeInfo)
+        for slot in NodeInfo.__slots__:
+            setattr(made, slot, getattr(self, slot))
+        made.pods = self.pods.copy()
+        made.requested = self.requested.copy()
+        made.ports = Counter(self.ports) if self.ports else Counter()
+        return made
 
     def free(self, resource: str) -> int:
         return self.allocatable.get(resource, 0) - self.requested.get(resource, 0)
@@ -374,6 +388,18 @@ class Cache:
         if info is None:
             info = self._infos[name] = NodeInfo(name)
         return info
+
+
+def _is_solitary(spec: PodSpec) -> bool:
+    affinity = spec.affinity
+    return (
+        not spec.topology_spread_constraints
+        and (affinity is None or (affinity.pod_affinity is None and affinity.pod_anti_affinity is None))
+        and all(
+            volume.projected or volume.config_map or volume.secret or volume.empty_dir or volume.downward_api
+            for volume in spec.volumes
+        )
+    )
 
 
 def _is_same(before: Pod, after: Pod) -> bool:

@@ -8,7 +8,7 @@ not every node is looked at: upstream's share of nodes, in turn, is enough to fi
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import compress
 from operator import add, itemgetter
 from random import Random
@@ -97,7 +97,10 @@ class Choice:
         self._begin = 0
 
     def node_for(self, pod: PodInfo) -> NodeInfo:
-        """The best node. Raises Unschedulable."""
+        """The best node; the one that others have left for it, if that will do. Raises Unschedulable."""
+        nominated = self._cache.get(self._cache.nominated_node(pod.key))
+        if nominated is not None and self.fits(pod, nominated):
+            return nominated
         nodes, found = self._cache.nodes, self._found(pod)
         return nodes[found[0] if len(found) == 1 else self._best(pod, self._class_of(pod), found)]
 
@@ -202,6 +205,20 @@ class Choice:
         refusal = self._class_of(pod).refusal_of(node) or _checked(node, self._checks(pod))
         return refusal or self._barred(node, self._barriers(pod))
 
+    def refusal_alone(self, pod: PodInfo, node: NodeInfo) -> Refusal | None:
+        """Why a node would not do, be it one that is only thought of, as far as that depends on nothing else."""
+        return self._class_of(pod).refusal_of(node)
+
+    def is_alone(self, pod: PodInfo) -> bool:
+        """Nothing but a node and its pods decides whether the pod fits there, and it only gets easier when pods go."""
+        return pod.solitary and not self._barriers(pod) and not self._checks(pod)
+
+    def likeness(self, pod: PodInfo) -> Hashable | None:
+        """Pods that have the same fit the same nodes; None for one that is like no other."""
+        if not pod.solitary or self._cache.nominated_node(pod.key):
+            return None
+        return signature_of(pod), pod.priority, pod.kind
+
     def _checks(self, pod: PodInfo) -> Checks:
         return [(plugin, prepared) for plugin in self._outside if (prepared := plugin.prepare(pod)) is not None]
 
@@ -220,6 +237,11 @@ class Choice:
         expected = self._cache.expected(node.name, pod)
         if not expected:
             return None
+        if all(each.solitary for each in expected) and self.is_alone(pod):
+            thought = node.thought()
+            for each in expected:
+                thought.add(each)
+            return self.refusal_alone(pod, thought)
         with self._cache.along_with(node, expected):
             return self._refusal(pod, node)
 

@@ -7,7 +7,9 @@ lowest highest priority, smallest sum of priorities, fewest pods, youngest.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable, Sequence
+from operator import is_
 from random import Random
 
 from msgspec import Struct
@@ -17,11 +19,13 @@ from knarr.api.meta.owners import selector_for
 from knarr.api.policy.v1 import PodDisruptionBudget
 from knarr.api.selectors import Selector
 from knarr.scheduler.cache import Cache, NodeInfo, PodInfo
-from knarr.scheduler.choice import Choice
+from knarr.scheduler.choice import Choice, signature_of
 
 CANDIDATES_MIN = 100
 CANDIDATES_PERCENT = 10
 """Nodes looked at: so many candidates are enough."""
+LIKENESSES_MAX = 16
+"""Kinds of pods for which the thoughts about each node are remembered."""
 PRIORITY_SHIFT = 2**31
 """Makes all priorities positive, so that more victims never sum up to less."""
 
@@ -36,6 +40,13 @@ class Candidate(Struct, frozen=True):
     """Of disruption budgets."""
 
 
+class _Thought(Struct, frozen=True):
+    """What came of a node for pods that are alike, and all that this depends on."""
+
+    about: tuple[object, ...]
+    candidate: Candidate | None
+
+
 class Budgets:
     """What the disruption budgets of a moment still allow."""
 
@@ -45,6 +56,10 @@ class Budgets:
             selector = selector_for(budget.spec.selector if budget.spec else None)
             if selector is not None:
                 self._budgets.append((budget, selector))
+
+    @property
+    def all(self) -> list[PodDisruptionBudget]:
+        return [budget for budget, _ in self._budgets]
 
     def split(self, pods: Sequence[PodInfo]) -> tuple[list[PodInfo], list[PodInfo]]:
         """Those that would break a budget if all went in this order, and the others."""
@@ -68,6 +83,9 @@ class Preemption:
         self._cache = cache
         self._choice = choice
         self._random = random
+        self._thoughts: OrderedDict[Hashable, dict[str, _Thought]] = OrderedDict()
+        self._budgets: list[PodDisruptionBudget] = []
+        """That these were thought with."""
 
     def candidates(self, pod: PodInfo, nodes: Sequence[NodeInfo], budgets: Budgets) -> list[Candidate]:
         """Enough of these nodes that pods could be made to leave for it; none when it would not be enough."""
@@ -75,12 +93,16 @@ class Preemption:
             return []
         enough = max(CANDIDATES_MIN, len(self._cache.nodes) * CANDIDATES_PERCENT // 100)
         begin = self._random.randrange(len(nodes))
+        alone = self._choice.is_alone(pod)
+        thoughts = self._thoughts_about(pod, budgets) if alone else {}
         found: list[Candidate] = []
+        harmless = False
         for node in (*nodes[begin:], *nodes[:begin]):
-            candidate = self._on(pod, node, budgets)
+            candidate = self._remembered(pod, node, budgets, thoughts) if alone else self._on(pod, node, budgets)
             if candidate is not None:
                 found.append(candidate)
-                if len(found) >= enough:
+                harmless |= not candidate.violations
+                if harmless and len(found) >= enough:
                     break
         return found
 
@@ -88,24 +110,91 @@ class Preemption:
         """Some pod has a lower priority."""
         return any(priority < pod.priority for priority in self._cache.priorities)
 
-    def _on(self, pod: PodInfo, node: NodeInfo, budgets: Budgets) -> Candidate | None:
+    def _thoughts_about(self, pod: PodInfo, budgets: Budgets) -> dict[str, _Thought]:
+        if not _are_same(self._budgets, budgets.all):
+            self._thoughts.clear()
+            self._budgets = budgets.all
+        likeness = signature_of(pod), pod.priority
+        found = self._thoughts.setdefault(likeness, {})
+        self._thoughts.move_to_end(likeness)
+        if len(self._thoughts) > LIKENESSES_MAX:
+            self._thoughts.popitem(last=False)
+        return found
+
+    def _remembered(
+        self, pod: PodInfo, node: NodeInfo, budgets: Budgets, thoughts: dict[str, _Thought]
+    ) -> Candidate | None:
+        """For the pods of a burst that are alike, a node is thought about once, until something there changes."""
+        expected = self._cache.expected(node.name, pod)
+        if not all(each.solitary for each in expected):
+            return self._on(pod, node, budgets)
+        about = (node.node, *[each.pod for each in node.pods.values()], *expected)
+        thought = thoughts.get(node.name)
+        if thought is None or not _are_same(thought.about, about):
+            candidate = self._on(pod, node, budgets, expected)
+            thought = thoughts[node.name] = _Thought(about, candidate)
+        return thought.candidate
+
+    def _on(
+        self, pod: PodInfo, node: NodeInfo, budgets: Budgets, alone_with: Sequence[PodInfo] | None = None
+    ) -> Candidate | None:
+        """With `alone_with` nothing matters but the node, its pods and those that are expected there."""
         lower = sorted((each for each in node.pods.values() if each.priority < pod.priority), key=importance)
         if not lower:
             return None
         breaking, free = budgets.split(lower)
-        victims: list[PodInfo] = []
-        violations = 0
+        if alone_with is not None:
+            going = self._going_alone(pod, node, alone_with, lower, (*breaking, *free))
+        else:
+            going = self._going(pod, node, lower, (*breaking, *free))
+        if going is None:
+            return None
+        violations = sum(each in breaking for each in going) if breaking else 0
+        return Candidate(node, tuple(sorted(going, key=importance)), violations)
+
+    def _going(
+        self, pod: PodInfo, node: NodeInfo, lower: Sequence[PodInfo], spared: Sequence[PodInfo]
+    ) -> list[PodInfo] | None:
+        """Who has to go. Who can stay does: first those whose going would break a budget, the most important first."""
+        going: list[PodInfo] = []
         with self._cache.without(node, lower):
             if not self._choice.fits(pod, node):
                 return None
-            # Who can stay does; first those whose going would break a budget, the most important first.
-            for each in (*breaking, *free):
+            for each in spared:
                 self._cache.enter(each, node.name)
                 if not self._choice.fits(pod, node):
                     self._cache.leave(each, node.name)
-                    victims.append(each)
-                    violations += each in breaking
-        return Candidate(node, tuple(sorted(victims, key=importance)), violations)
+                    going.append(each)
+        return going
+
+    def _going_alone(
+        self,
+        pod: PodInfo,
+        node: NodeInfo,
+        expected: Sequence[PodInfo],
+        lower: Sequence[PodInfo],
+        spared: Sequence[PodInfo],
+    ) -> list[PodInfo] | None:
+        """The same on a copy of the node, for a pod that nothing else matters to. Nobody has to be told of that."""
+        thought = node.thought()
+        for each in expected:
+            thought.add(each)
+        for each in lower:
+            thought.remove(each.key)
+        if self._choice.refusal_alone(pod, thought) is not None:
+            return None
+        going: list[PodInfo] = []
+        for each in spared:
+            thought.add(each)
+            if self._choice.refusal_alone(pod, thought) is not None:
+                thought.remove(each.key)
+                going.append(each)
+        return going
+
+
+def _are_same(left: Sequence[object], right: Sequence[object]) -> bool:
+    """The very same objects: what comes from the caches is replaced when it changes."""
+    return len(left) == len(right) and all(map(is_, left, right))
 
 
 def cheapest(candidates: Iterable[Candidate]) -> Candidate | None:

@@ -216,7 +216,7 @@ class Scheduler:
         if spec and spec.preemption_policy == "Never":
             message = refusal.message_with("not eligible due to preemptionPolicy=Never.")
             return lambda: self._refuse(waiting, message)
-        if nominated and self._is_making_room(pod, nominated):
+        if self._is_making_room(pod, nominated) and any(node.name == nominated for node in refusal.curable):
             message = refusal.message_with("not eligible due to a terminating pod on the nominated node.")
             return lambda: self._refuse(waiting, message)
         self._preemptions += 1

@@ -11,8 +11,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from knarr.api.core.v1 import Node, Pod
+from knarr.scheduler.cache import NodeInfo
 from knarr.scheduler.choice import signature_of
-from knarr.scheduler.framework import EXTENDER, Plugin
+from knarr.scheduler.framework import EXTENDER, Plugin, Refusal
 from knarr.scheduler.happenings import Happening, Hint, What
 from knarr.scheduler.permits import HeldPods
 from knarr.scheduler.profile import Framework, profile_of
@@ -45,20 +46,31 @@ class Waking:
         for held in self._permits.all():
             held.missed |= not concerned.isdisjoint(held.asked)
         known: dict[object, _Answer] = {}
+        refusals: dict[object, Refusal | None] = {}
         for waiting in self._queue.refused_by(concerned):
             framework = self._frameworks[profile_of(waiting.pod.pod)]
             hint, wide = self._hint(waiting, framework, concerned, happening, known)
             if hint is Hint.AT_ONCE:
                 self._queue.wake(waiting, sure=True)
             elif hint is Hint.QUEUE:
-                self._consider(waiting, framework, happening, wide)
+                self._consider(waiting, framework, happening.node, wide, refusals)
 
-    def _consider(self, waiting: Waiting, framework: Framework, happening: Happening, wide: bool) -> None:
-        node = happening.node
+    def _consider(
+        self,
+        waiting: Waiting,
+        framework: Framework,
+        node: NodeInfo | None,
+        wide: bool,
+        known: dict[object, Refusal | None],
+    ) -> None:
         if node is None or node.node is None:
             self._queue.wake(waiting, sure=False)
             return
-        refusal = framework.choice.refusal_on(waiting.pod, node)
+        likeness = framework.choice.likeness(waiting.pod)
+        key = likeness and (framework, likeness)
+        refusal = known[key] if key in known else framework.choice.refusal_on(waiting.pod, node)
+        if key:
+            known[key] = refusal
         if refusal is None:
             self._queue.wake(waiting, sure=True)
         elif wide or refusal.plugin not in waiting.plugins:

@@ -113,7 +113,6 @@ def test_faults_of_slices() -> None:
     found = faults(wrong)
     assert [fault.partition(" value")[0] for fault in found] == [
         "addressType: Unsupported",
-        "endpoints[0].addresses[0]: Invalid",
         "endpoints[1].addresses: Required",
         "endpoints[2].hostname: Invalid",
         "ports[0].port: Invalid",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from knarr.api.core.v1 import Pod, Service
 from knarr.api.discovery.v1 import EndpointSlice
 from knarr.controllers.endpoints import endpoints_of, subsets_of
-from knarr.controllers.endpointslice import ENDPOINTS_MAX, Changes, desired, plan
+from knarr.controllers.endpointslice import ENDPOINTS_MAX, Changes, desired, plan, reuse
 
 
 def service(**spec: Any) -> Service:
@@ -62,6 +62,7 @@ class Slices:
         changes = Changes()
         wanted = desired(one, "IPv4", pods, {"n1": "z1"})
         plan(one, "IPv4", wanted, list(self.slices.values()), changes)
+        reuse(one, changes)
         for created in changes.create:
             self._names += 1
             created.metadata.name = f"web-{self._names}"
@@ -91,7 +92,9 @@ def test_a_service_without_pods_has_one_empty_slice() -> None:
         "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
     }
     assert writes(slices.apply(service(), [])) == (0, 0, 0)
-    assert writes(slices.apply(service(), [pod(1)])) == (1, 0, 1) or len(slices.slices) == 1
+    assert writes(slices.apply(service(), [pod(1)])) == (0, 1, 0), "the empty one takes the pod in"
+    (filled,) = slices.slices.values()
+    assert (filled.metadata.name, len(filled.endpoints), len(filled.ports)) == (only.metadata.name, 1, 1)
 
 
 def test_an_endpoint_tells_where_it_is_and_how_it_is() -> None:
@@ -134,6 +137,42 @@ def test_one_change_rewrites_one_slice() -> None:
     assert writes(slices.apply(service(), [pod(5, ready=False) if p is pods[5] else p for p in pods[1:]])) == (0, 1, 0)
     assert writes(slices.apply(service(), [*pods[1:5], pod(5, ready=False), *pods[6:], pod(300)])) == (0, 1, 0)
     assert len(slices.slices) == 3
+
+
+def sizes(slices: Slices) -> list[int]:
+    return sorted(len(one.endpoints) for one in slices.slices.values())
+
+
+def test_many_new_pods_fill_whole_slices_and_what_is_left_goes_where_it_fits() -> None:
+    slices = Slices()
+    slices.apply(service(), [pod(number) for number in range(80)])
+    assert writes(slices.apply(service(), [pod(number) for number in range(190)])) == (1, 1, 0)
+    assert sizes(slices) == [90, 100]
+    assert writes(slices.apply(service(), [pod(number) for number in range(200)])) == (0, 1, 0)
+    assert writes(slices.apply(service(), [pod(number) for number in range(201)])) == (1, 0, 0)
+    assert sizes(slices) == [1, 100, 100]
+
+
+def test_slices_are_filled_up_only_when_they_are_written_anyway() -> None:
+    """Those that are half empty stay so: fewer writes count for more than fewer slices."""
+    slices = Slices()
+    slices.apply(service(), [pod(number) for number in range(300)])
+    half = [pod(number) for number in range(300) if number % 3]
+    slices.apply(service(), half)
+    before = sizes(slices)
+    assert sum(before) == 200
+    new = [*half, *(pod(number) for number in range(1000, 1020))]
+    assert writes(slices.apply(service(), new)) == (0, 1, 0)
+
+
+def test_the_slices_of_an_older_service_of_the_same_name_are_not_taken_over() -> None:
+    slices = Slices()
+    slices.apply(service(), [pod(1)])
+    (old,) = slices.slices
+    newer = service()
+    newer.metadata.uid = "another"
+    assert writes(slices.apply(newer, [pod(1)])) == (1, 0, 1)
+    assert old not in slices.slices
 
 
 def test_pods_with_another_number_for_the_named_port_get_their_own_slice() -> None:

@@ -125,6 +125,25 @@ def test_one_that_fails_is_asked_again_and_one_that_may_be_ignored_is() -> None:
     simulate(scenario, extenders=[ignorable, extender])
 
 
+def test_one_that_fails_when_it_is_asked_who_gives_way_is_asked_again_only_after_the_backoff() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.create(cluster_pod("plain", "900m"))
+        await cluster.until(lambda: node_of(cluster, "plain"))
+        await cluster.create(cluster_pod("urgent", "900m", priorityClassName="system-cluster-critical"))
+        await cluster.until(lambda: scheduled(cluster, "urgent")[1] == "SchedulerError", within_s=1)
+        asked = len(extender.asked)
+        for number in range(5):  # nothing of this node's could help before
+            patch = {"status": {"allocatable": {"cpu": f"{2 + number}", "memory": "1Gi", "pods": "110"}}}
+            await cluster.client.patch(Node, "hollow-0", patch, subresource="status")
+            await cluster.clock.sleep(0.1)
+        assert len(extender.asked) == asked
+        await cluster.until(lambda: node_of(cluster, "urgent"), within_s=12)
+
+    extender = Opinion(preempts=True, fails=True)
+    extender.filter = Extender.filter.__get__(extender)  # type: ignore[method-assign]
+    simulate(scenario, nodes=1, capacity=SMALL, extenders=[extender])
+
+
 def test_an_extender_has_a_say_in_who_gives_way() -> None:
     async def scenario(cluster: Cluster) -> None:
         for number in range(3):

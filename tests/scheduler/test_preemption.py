@@ -119,6 +119,53 @@ def test_room_that_was_made_for_a_pod_is_left_to_it() -> None:
     assert world.place(pod("more-important", "1", 20)) == "a"
 
 
+def test_a_node_where_no_budget_breaks_is_looked_for_beyond_the_sample() -> None:
+    """Upstream's sample is large enough only when it has a candidate that breaks no budget."""
+    world = World(*(node(f"n{number}", cpu="1") for number in range(250)))
+    for number in range(250):
+        world.put(
+            pod(f"p{number}", "1", 5 if number == 77 else 1, app="free" if number == 77 else "guarded"), f"n{number}"
+        )
+    assert chosen(world, pod("p", "1", 10), budget("guarded", 0)) == ("n77", ["p77"])
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_thought_about_a_copy_and_one_that_is_remembered_come_to_the_same_as_the_real_thing(seed: int) -> None:
+    chance = random.Random(seed)
+    world = World(*(node(f"n{number}", cpu=str(chance.randint(1, 4))) for number in range(6)))
+
+    def fill(name: str) -> None:
+        cpu, app = chance.choice(("500m", "1")), chance.choice("ab")
+        port = {"ports": [{"containerPort": 80, "hostPort": chance.choice((80, 81))}]} if chance.random() < 0.4 else {}
+        asks = {"requests": {"cpu": cpu}}
+        containers = [{"name": "c", "image": "i", "resources": asks, **port}]
+        started_s = chance.randrange(1000)
+        made = pod(name, cpu, chance.randint(1, 5), started_s=started_s, app=app, containers=containers)
+        world.put(made, f"n{chance.randrange(6)}")
+
+    for number in range(14):
+        fill(f"p{number}")
+    for number in range(2):
+        world.cache.nominate(PodInfo(pod(f"nominated-{number}", "500m", chance.randint(1, 9))), f"n{number}")
+    budgets = [budget("a", chance.randint(0, 2))] if chance.random() < 0.7 else []
+    container = {"name": "c", "image": "i", "resources": {"requests": {"cpu": "1"}}}
+    ports: dict[str, Any] = {"containers": [container | {"ports": [{"containerPort": 80, "hostPort": 80}]}]}
+    preemption = Preemption(world.cache, world.choice, random.Random(1))
+    for step in range(12):
+        asker = PodInfo(pod(f"asker-{step}", "1", chance.randint(3, 8), **ports))
+        quick = {each.node.name: each for each in preemption.candidates(asker, world.cache.nodes, Budgets(budgets))}
+        asker.solitary = False
+        slow = Preemption(world.cache, world.choice, random.Random(1))
+        real = {each.node.name: each for each in slow.candidates(asker, world.cache.nodes, Budgets(budgets))}
+        assert quick == real
+        if step % 2:
+            fill(f"late-{step}")
+        elif step % 4 == 0:
+            world.cache.nominate(PodInfo(pod(f"nominated-{step}", "500m", 9)), "n3")
+        else:
+            budgets = [budget("a", chance.randint(0, 2))]
+
+
 # In a whole cluster
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from knarr.api import names
+from knarr.api.core.endpoint_subsets import repacked, validate_subsets
 from knarr.api.core.v1 import (
     ClientIPConfig,
     Endpoints,
@@ -31,6 +32,8 @@ from knarr.api.resources import Column, Strategy
 from knarr.api.types import replace
 
 AFFINITY_TIMEOUT_S = 10800
+MANAGED_BY, MANAGER = "endpoints.kubernetes.io/managed-by", "endpoint-controller"
+"""How Endpoints that our controller keeps are known."""
 WITH_NODE_PORTS = ("NodePort", "LoadBalancer")
 WITH_CLUSTER_IP = ("ClusterIP", "NodePort", "LoadBalancer")
 
@@ -234,6 +237,29 @@ class EndpointsStrategy(Strategy[Endpoints]):
         for subset in obj.subsets:
             for port in subset.ports:
                 port.protocol = port.protocol or "TCP"
+
+    def prepare_for_create(self, obj: Endpoints) -> None:
+        _repack(obj)
+
+    def prepare_for_update(self, obj: Endpoints, old: Endpoints) -> None:
+        _repack(obj)
+
+    def validate(self, obj: Endpoints) -> Iterable[Cause]:
+        return validate_subsets(obj.subsets)
+
+    def warnings(self, obj: Endpoints, old: Endpoints | None) -> Iterable[str]:
+        if obj.metadata.labels.get(MANAGED_BY) == MANAGER:
+            return  # They go to a program, which nobody advises.
+        for index, subset in enumerate(obj.subsets):
+            for field, listed in (("addresses", subset.addresses), ("notReadyAddresses", subset.not_ready_addresses)):
+                for number, address in enumerate(listed):
+                    yield from ip_warnings(address.ip, f"subsets[{index}].{field}[{number}].ip")
+
+
+def _repack(obj: Endpoints) -> None:
+    """What is faulty stays as it is: its faults are told by where they are."""
+    if not any(validate_subsets(obj.subsets)):
+        obj.subsets = repacked(obj.subsets)
 
 
 SHOWN_MAX = 3

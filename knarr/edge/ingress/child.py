@@ -150,7 +150,8 @@ class Envoy:
         return self._process.pid if self._process is not None and self.alive else None
 
     def prepare(self) -> None:
-        """The folder, owned by whom Envoy runs as."""
+        """The folder, owned by whom Envoy runs as. RuntimeError where there is no Envoy."""
+        binary()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in (ADMIN_SOCKET, XDS_SOCKET):
             (self.folder / name).unlink(missing_ok=True)

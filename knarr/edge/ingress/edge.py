@@ -99,8 +99,6 @@ class IngressEdge:
         """Services and Secrets that Ingress objects of ours name."""
         self._taken: dict[str, str] = {}
         """Listeners that can't be, and why."""
-        self._listening: set[str] = set()
-        """Listeners that Envoy has."""
         self._wake = asyncio.Event()
         self._settling = asyncio.Event()
         self._settled_generation = 0
@@ -260,7 +258,7 @@ class IngressEdge:
         serving = self._serving
         ports = {HTTP: serving.http_port, HTTPS: serving.https_port, METRICS: serving.metrics_port}
         for name, port in ports.items():
-            if port and name not in self._listening:
+            if port and not self._is_listening(name):
                 address = "127.0.0.1" if name == METRICS else serving.address
                 self._taken.pop(name, None)
                 fault = fault_of(address, port)
@@ -283,6 +281,10 @@ class IngressEdge:
                 self._server.again(LISTENER, refused)
             if any(not self._port_fault(name) for name in self._taken):
                 self._mark_all()
+
+    def _is_listening(self, name: str) -> bool:
+        """Envoy was told to, and did not refuse."""
+        return name in self._sent.get(LISTENER, {}) and (LISTENER, name) not in self._server.refused
 
     def _port_fault(self, name: str) -> str:
         port = getattr(self._serving, f"{name}_port")
@@ -359,13 +361,11 @@ class IngressEdge:
 
     def _taken_over(self, refused: set[str]) -> None:
         """Envoy has the newest picture, but for what it refused."""
-        wanted = self._sent.get(LISTENER, {})
-        self._listening = {name for name in wanted if (LISTENER, name) not in self._server.refused}
         if ROUTES in refused:
             return
         if self._trial.accepted():
             self._mark_all()
-        if self._listening & {HTTP, HTTPS}:
+        if self._is_listening(HTTP) or self._is_listening(HTTPS):
             self._reports.served(self._picture.served)
 
     def _show(self, revision: int) -> None:
@@ -384,7 +384,6 @@ class IngressEdge:
             revision = self._under_way[-1][1]
             self._under_way.clear()
             self._show(revision)
-        self._listening = set()
 
     def _logged(self, line: str) -> None:
         log.warning("Envoy: %s", line)

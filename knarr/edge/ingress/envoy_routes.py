@@ -38,6 +38,7 @@ BUFFER_BYTES_MAX = 64 << 20
 """A body of unknown length is held until it is known to be within its limit, if that is at most so much."""
 CLIENTS_COUNTED_MAX = 10_000
 """Addresses whose request rate is limited, for each route; the one that was not seen longest gives way."""
+UNLIMITED = (1 << 32) - 1
 RETRIES = 3
 NOBODY_MATCHES = 404
 NO_BACKEND = 503
@@ -94,25 +95,28 @@ def _routes(route: Route, https: bool, https_port: int) -> Iterator[Message]:
     elif options.app_root and route.kind is PathKind.EXACT and route.backend is None:
         yield {**shared, "match": match, "redirect": {"path_redirect": options.app_root, "response_code": "FOUND"}}
     else:
-        for each in _limited(shared, match, options):
+        if options.body_bytes_max:
+            yield _too_long(shared, match, options.body_bytes_max)
+        for each in _limited(shared, match, route):
             yield from _by_canary(each, route)
 
 
-def _limited(shared: Message, match: Message, options: Options) -> Iterator[Message]:
-    """Bodies over the limit are answered 413: by their length where it is told, else by counting them."""
-    most = options.body_bytes_max
+def _too_long(shared: Message, match: Message, most: int) -> Message:
+    """A body that tells that it is over the limit is answered at once."""
+    header = {"name": "content-length", "range_match": {"start": most + 1, "end": LENGTH_END}}
+    return {**shared, "match": {**match, "headers": [header]}, "direct_response": _answer(413)}
+
+
+def _limited(shared: Message, match: Message, route: Route) -> Iterator[Message]:
+    """What is left: bodies that tell their length pass, those that don't are counted."""
+    most = route.options.body_bytes_max
     if not most:
         yield {**shared, "match": match}
         return
-    too_long = {"name": "content-length", "range_match": {"start": most + 1, "end": LENGTH_END}}
     told = {"name": "content-length", "present_match": True}
-    yield {
-        **shared,
-        "match": {**match, "headers": [too_long]},
-        "direct_response": _answer(413),
-    }
     yield {**shared, "match": {**match, "headers": [told]}}
-    is_stream = options.protocol is not None and options.protocol.is_http2
+    # A conversation (gRPC) would wait for its own end.
+    is_stream = route.backend is not None and route.backend.protocol.is_http2
     if most <= BUFFER_BYTES_MAX and not is_stream:
         buffer = {"@type": f"{FILTERS}.buffer.v3.BufferPerRoute", "buffer": {"max_request_bytes": most}}
         filters = {**shared.get("typed_per_filter_config", {}), BUFFER: buffer}
@@ -274,6 +278,8 @@ def _rate_limit(options: Options) -> Message:
         "@type": f"{FILTERS}.local_ratelimit.v3.LocalRateLimit",
         "stat_prefix": "ingress",
         "status": {"code": NO_BACKEND},
+        # What has no client's address counts here: nothing.
+        "token_bucket": {"max_tokens": UNLIMITED, "tokens_per_fill": UNLIMITED, "fill_interval": 1.0},
         "filter_enabled": all_of_them,
         "filter_enforced": all_of_them,
         "rate_limits": [{"actions": [{"remote_address": {}}]}],

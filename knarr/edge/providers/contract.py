@@ -9,6 +9,7 @@ that it could not find out again.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
@@ -142,6 +143,12 @@ _NAMED_SECRET = re.compile(
 )
 LOOKED_THROUGH_MAX = 4096
 """Characters of a message that are looked through; what follows is never shown."""
+
+
+def quiet(*loggers: str) -> None:
+    """A cloud's library says no more than warnings, whatever the verbosity: it would log headers with credentials."""
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def without_secrets(text: str, known: Iterable[str] = ()) -> str:

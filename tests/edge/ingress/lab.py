@@ -110,11 +110,14 @@ class Lab:
         self.edge = edge
         self.http_port, self.https_port, self.metrics_port = ports
         self.revision = 0
+        self.tasks: list[asyncio.Task[None]] = []
         self._backends: list[Backend] = []
         insecure = ssl.create_default_context()
         insecure.check_hostname, insecure.verify_mode = False, ssl.CERT_NONE
         self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=_Here(), ssl=insecure, limit=0), auto_decompress=False
+            connector=aiohttp.TCPConnector(resolver=_Here(), ssl=insecure, limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
         )
 
     async def backend(self, name: str, **fields: Any) -> Backend:
@@ -188,6 +191,17 @@ class Lab:
         await writer.wait_closed()
         return shown
 
+    async def stop(self) -> None:
+        """The end of the edge, as its process does it."""
+        tasks, self.tasks = self.tasks, []
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        await self.edge.close()
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+                raise result
+
     async def close(self) -> None:
         await self.session.close()
         for each in self._backends:
@@ -234,14 +248,9 @@ async def lab(
         )
         running = Lab(client, informers, edge, (http, https, metrics))
         tasks = [asyncio.create_task(informers.run()), asyncio.create_task(edge.run())]
+        running.tasks = tasks
         try:
             yield running
         finally:
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-            await edge.close()
+            await running.stop()
             await running.close()
-            for result in results:
-                if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
-                    raise result

@@ -1,0 +1,313 @@
+"""What changes while requests come: endpoints, certificates, bad objects, Envoy itself. Through a real Envoy."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from cryptography import x509
+
+from knarr.api.networking.v1 import Ingress
+from knarr.edge.ingress import picture as picture_module
+from knarr.edge.ingress.child import binary
+from tests.edge.ingress.lab import Lab, free_ports, lab
+from tests.edge.ingress.objects import ingress, service, slice_of, tls_secret
+
+PATHS = [("shop.example", "Prefix", "/", "web")]
+CHANGE_MS_MAX = 100.0
+
+
+def names_of(certificate: bytes) -> list[str]:
+    parsed = x509.load_der_x509_certificate(certificate)
+    try:
+        return parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(
+            x509.DNSName
+        )
+    except x509.ExtensionNotFound:
+        return []
+
+
+def serial_of(certificate: bytes) -> int:
+    return x509.load_der_x509_certificate(certificate).serial_number
+
+
+class Load:
+    """Requests without a break: by connections that are kept, and by new ones."""
+
+    def __init__(self, edge: Lab) -> None:
+        self._edge = edge
+        self.seen: Counter[str] = Counter()
+        self.failed: list[str] = []
+
+    async def run(self, headers: dict[str, str]) -> None:
+        while True:
+            try:
+                answer = await self._edge.get("shop.example", headers=headers)
+            except aiohttp.ClientError as error:
+                self.failed.append(str(error))
+            else:
+                self.seen[answer.backend] += 1
+                if answer.status != 200:
+                    self.failed.append(f"{answer.status} {answer.text}")
+            await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def load_on(edge: Lab) -> AsyncIterator[Load]:
+    running = Load(edge)
+    headers: list[dict[str, str]] = [{}, {}, {}, {"connection": "close"}, {"connection": "close"}]
+    tasks = [asyncio.create_task(running.run(each)) for each in headers]
+    try:
+        yield running
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_endpoints_change_under_load_without_a_failed_request() -> None:
+    """Each backend ends as soon as Envoy has acknowledged that it left: with nothing else to wait for."""
+    async with lab() as edge:
+        old = await edge.backend("web")
+        await edge.create(ingress("shop", PATHS))
+        await edge.applied()
+        async with load_on(edge) as load:
+            for number in range(8):
+                new = await edge.server(f"v{number}")
+                await edge.create(slice_of("web", [("127.0.0.1", new.port)]))
+                await edge.applied()
+                await edge.client.delete(slice_of("web", []).__class__, f"web-{old.port}", "default")
+                await edge.applied()
+                await old.close()
+                old = new
+                before = load.seen[f"v{number}"]
+                await edge.until(lambda n=number, b=before: _more(load, f"v{n}", b + 20))
+        assert load.failed == []
+        assert len(load.seen) >= 8
+
+
+async def _more(load: Load, name: str, count: int) -> bool:
+    return load.seen[name] >= count
+
+
+async def test_a_change_of_endpoints_is_in_use_within_100_ms() -> None:
+    async with lab() as edge:
+        first = await edge.backend("web")
+        second = await edge.server("second")
+        await edge.create(ingress("shop", PATHS))
+        await edge.applied()
+        times = []
+        for number in range(10):
+            port = second.port if number % 2 == 0 else first.port
+            piece = slice_of("web", [("127.0.0.1", port)])
+            piece.metadata.name = f"web-{first.port}"
+            began_s = time.perf_counter()
+            made = await edge.update(piece)
+            await edge.edge.synced(int(made.metadata.resource_version))
+            times.append((time.perf_counter() - began_s) * 1000)
+            assert (await edge.get("shop.example")).backend == ("second" if number % 2 == 0 else "web")
+        assert sorted(times)[5] < CHANGE_MS_MAX, times
+
+
+async def test_certificates_are_shown_by_name_and_rotate_without_a_broken_connection() -> None:
+    async with lab() as edge:
+        await edge.backend("web")
+        await edge.create(tls_secret("shop", "shop.example"))
+        await edge.create(tls_secret("wild", "*.wild.example"))
+        paths = [*PATHS, ("a.wild.example", "Prefix", "/", "web")]
+        tls = [("shop", ["shop.example"]), ("wild", ["*.wild.example"])]
+        await edge.create(ingress("shop", paths, tls=tls))
+        await edge.applied()
+        assert names_of(await edge.certificate("shop.example")) == ["shop.example"]
+        assert names_of(await edge.certificate("a.wild.example")) == ["*.wild.example"]
+        assert names_of(await edge.certificate("unknown.example")) == []
+        assert names_of(await edge.certificate("")) == []
+        assert (await edge.get("shop.example", tls=True)).body["headers"]["x-forwarded-proto"] == "https"
+        redirect = await edge.get("shop.example", "/deep?x=1")
+        expected = f"https://shop.example:{edge.https_port}/deep?x=1"
+        assert (redirect.status, redirect.headers["location"]) == (308, expected)
+
+        before = serial_of(await edge.certificate("shop.example"))
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", edge.https_port, ssl=context, server_hostname="shop.example"
+        )
+        await edge.update(tls_secret("shop", "shop.example"))
+        await edge.until(lambda: _other_certificate(edge, before))
+        await edge.create(tls_secret("late", "late.example"))
+        await edge.create(ingress("late", [("late.example", "Prefix", "/", "web")], tls=[("late", ["late.example"])]))
+        await edge.until(lambda: _names(edge, "late.example"))
+        writer.write(b"GET / HTTP/1.1\r\nhost: shop.example\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
+        await writer.wait_closed()
+
+
+async def _other_certificate(edge: Lab, serial: int) -> bool:
+    return serial_of(await edge.certificate("shop.example")) != serial
+
+
+async def _names(edge: Lab, name: str) -> bool:
+    return names_of(await edge.certificate(name)) == [name]
+
+
+async def test_a_bad_secret_is_told_and_breaks_no_other_and_is_used_once_it_is_good() -> None:
+    async with lab() as edge:
+        await edge.backend("web")
+        bad = tls_secret("bad", "bad.example")
+        bad.data["tls.crt"] = b"nonsense"
+        await edge.create(bad)
+        await edge.create(tls_secret("shop", "shop.example"))
+        await edge.create(ingress("bad", [("bad.example", "Prefix", "/", "web")], tls=[("bad", ["bad.example"])]))
+        await edge.create(ingress("shop", PATHS, tls=[("shop", ["shop.example"])]))
+        await edge.applied()
+        assert names_of(await edge.certificate("shop.example")) == ["shop.example"]
+        assert names_of(await edge.certificate("bad.example")) == []
+        assert (await edge.get("bad.example", tls=True)).status == 200
+        (told,) = await edge.until(lambda: edge.events("CertificateInvalid"))
+        assert told.startswith("Secret default/bad can't be read")
+        await edge.update(tls_secret("bad", "bad.example"))
+        await edge.until(lambda: _names(edge, "bad.example"))
+
+
+async def test_an_ingress_that_envoy_refuses_keeps_what_it_was_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The check of expressions is taken away, to have something that Envoy does not take."""
+    monkeypatch.setattr(picture_module, "fault_of", lambda pattern: "")
+    async with lab() as edge:
+        await edge.backend("web")
+        await edge.create(ingress("shop", PATHS, annotations={"use-regex": "true"}))
+        await edge.applied()
+        assert (await edge.get("shop.example")).status == 200
+        bad = [("shop.example", "ImplementationSpecific", "/(?=a)", "web")]
+        await asyncio.gather(
+            edge.update(ingress("shop", bad, annotations={"use-regex": "true"})),
+            *(edge.create(ingress(f"n{n}", [(f"n{n}.example", "Prefix", "/", "web")])) for n in range(7)),
+        )
+        (told,) = await edge.until(lambda: edge.events("ConfigurationRejected"))
+        assert "invalid perl operator" in told
+        for name in ["shop", *(f"n{n}" for n in range(7))]:
+            await edge.until(lambda host=name: _serves(edge, f"{host}.example"))
+        await edge.update(ingress("shop", [("new.example", "Prefix", "/", "web")]))
+        await edge.until(lambda: _serves(edge, "new.example"))
+
+
+async def _serves(edge: Lab, host: str) -> bool:
+    try:
+        return (await edge.get(host)).status == 200
+    except aiohttp.ClientError:
+        return False
+
+
+async def test_envoy_that_dies_comes_back_and_serves() -> None:
+    async with lab() as edge:
+        await edge.backend("web")
+        await edge.create(ingress("shop", PATHS))
+        await edge.applied()
+        pid = edge.edge.envoy_pid
+        assert pid
+        import os
+        import signal
+
+        os.kill(pid, signal.SIGKILL)
+        await edge.until(lambda: _serves(edge, "shop.example"))
+        assert edge.edge.envoy_pid not in (None, pid)
+
+
+async def test_nothing_is_left_of_it_and_requests_under_way_finish() -> None:
+    async with lab() as edge:
+        running = await edge.backend("web")
+        await edge.create(ingress("shop", PATHS))
+        await edge.applied()
+        pid = edge.edge.envoy_pid
+        running.pause_s = 0.5
+        under_way = asyncio.create_task(edge.get("shop.example"))
+        await edge.until(lambda: _asked(running))
+        await edge.stop()
+        assert (await under_way).status == 200
+        import os
+
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid or 0, 0)
+
+
+async def _asked(backend: Any) -> bool:
+    return backend.requests > 0
+
+
+async def test_a_port_that_is_taken_is_told_and_the_other_serves_and_it_is_taken_once_it_is_free() -> None:
+    http, https, metrics = free_ports(3)
+    holder = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", http)
+    async with lab(ports=(http, https, metrics)) as edge:
+        await edge.backend("web")
+        await edge.create(tls_secret("shop", "shop.example"))
+        await edge.create(ingress("shop", PATHS, tls=[("shop", ["shop.example"])]))
+        await edge.applied()
+        assert (await edge.get("shop.example", tls=True)).status == 200
+        (told,) = await edge.until(lambda: edge.events("PortUnavailable"))
+        assert told == f"port {http}: Address already in use; it is tried again"
+        holder.close()
+        await holder.wait_closed()
+
+        async def redirects() -> bool:
+            try:
+                return (await edge.get("shop.example")).status == 308
+            except aiohttp.ClientError:
+                return False
+
+        await edge.until(redirects)
+
+
+async def test_an_external_name_is_resolved_and_refused_where_it_leads_inside() -> None:
+    addresses = {"good.example": ("127.0.0.1",), "evil.example": ("127.0.0.2",)}
+
+    async def resolve(name: str) -> tuple[str, ...]:
+        return addresses[name]
+
+    async with lab(resolve=resolve, refuse=lambda endpoint: endpoint.address == "127.0.0.2") as edge:
+        running = await edge.server("outside")
+        for name in ("good", "evil"):
+            external = service(
+                name, running.port, type="ExternalName", external_name=f"{name}.example", cluster_ip=None
+            )
+            await edge.create(external)
+        made = ingress("shop", [("good.shop", "Prefix", "/", "good"), ("evil.shop", "Prefix", "/", "evil")])
+        for rule in made.spec.rules if made.spec else ():
+            for path in rule.http.paths if rule.http else ():
+                assert path.backend.service
+                assert path.backend.service.port
+                path.backend.service.port.number = running.port
+        await edge.create(made)
+        await edge.until(lambda: _serves(edge, "good.shop"))
+        assert (await edge.get("evil.shop")).status == 503
+
+
+async def test_who_has_no_class_of_ours_is_neither_served_nor_told_an_address() -> None:
+    async with lab() as edge:
+        await edge.backend("web")
+        await edge.create(ingress("shop", PATHS))
+        await edge.create(ingress("other", [("other.example", "Prefix", "/", "web")], class_name="nginx"))
+        await edge.applied()
+        assert (await edge.get("other.example")).status == 404
+        assert (await edge.client.get(Ingress, "other", "default")).status in (None, Ingress().status)
+        await edge.update(ingress("other", [("other.example", "Prefix", "/", "web")]))
+        await edge.until(lambda: _serves(edge, "other.example"))
+        await edge.client.delete(Ingress, "other", "default")
+        await edge.until(lambda: _is_gone(edge, "other.example"))
+
+
+async def _is_gone(edge: Lab, host: str) -> bool:
+    return (await edge.get(host)).status == 404
+
+
+def test_there_is_an_envoy() -> None:
+    assert binary().is_file()
