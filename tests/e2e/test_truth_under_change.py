@@ -19,12 +19,13 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import REPOSITORY, Cluster
+from tests.e2e.conftest import REPOSITORY, Cluster, started
 
 SERVER = (Path(__file__).parent / "polite_server.py").read_text()
 RATE = 1000
 REPLICAS = 4
-NODE_PORT, PORT = 30480, 8480
+NODE_PORT, PORT, INGRESS_PORT = 30480, 8480, 8481
+HOST = "web.example.com"
 MACHINE = list(dict.fromkeys(["/usr", "/lib", "/lib64", sys.base_prefix]))
 """Folders in which this machine's Python is, for containers to have it."""
 ADDRESS = "jsonpath={.status.loadBalancer.ingress}"
@@ -82,6 +83,12 @@ class Application:
         self.kubectl("apply", "-f", "-", given=json.dumps(service))
         self.kubectl("create", "ingress", "web", f"--rule={self.host}/*=web:{PORT}")
         self.becomes("v1")
+        backend = {"service": {"name": "web", "port": {"name": "http"}}}
+        rule = {"host": HOST, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}
+        metadata, group = {"name": "web"}, "networking.k8s.io/v1"
+        ingress = {"apiVersion": group, "kind": "Ingress", "metadata": metadata, "spec": {"rules": [rule]}}
+        self.kubectl("apply", "-f", "-", given=json.dumps(ingress))
+        self.cluster.until(lambda: self.balanced("ingress"), "Envoy")
 
     def becomes(self, text: str) -> None:
         """Roll out the version that answers `text`."""
@@ -97,12 +104,13 @@ class Application:
         found: list[dict[str, Any]] = self.cluster.get("pods", "-n", self.namespace)["items"]
         return found
 
-    def ways(self) -> list[dict[str, Any]]:
-        def balanced() -> Any:
-            return self.cluster.get("-n", self.namespace, "service", "web")["status"]["loadBalancer"].get("ingress")
+    def balanced(self, kind: str) -> Any:
+        status = self.cluster.get("-n", self.namespace, kind, "web").get("status", {})
+        return status.get("loadBalancer", {}).get("ingress")
 
+    def ways(self) -> list[dict[str, Any]]:
         service = self.cluster.get("-n", self.namespace, "service", "web")
-        address = self.cluster.until(balanced, "an address of the load balancer")[0]["ip"]
+        [balanced, *_] = self.cluster.until(lambda: self.balanced("service"), "an address of the load balancer")
         [node] = self.cluster.get("nodes")["items"]
         internal = next(each["address"] for each in node["status"]["addresses"] if each["type"] == "InternalIP")
         self.cluster.until(lambda: self.kubectl("get", "ingress", "web", "-o", ADDRESS), "an address of the Ingress")
@@ -111,7 +119,8 @@ class Application:
             {"name": "ingress", "host": internal, "port": edge, "header": self.host},
             {"name": "cluster IP", "host": service["spec"]["clusterIP"], "port": PORT},
             {"name": "node port", "host": internal, "port": NODE_PORT},
-            {"name": "load balancer", "host": address, "port": PORT},
+            {"name": "load balancer", "host": balanced["ip"], "port": PORT},
+            {"name": "ingress", "host": internal, "port": INGRESS_PORT, "header": HOST},
         ]
 
     @contextmanager
@@ -132,6 +141,13 @@ class Application:
         result.update(json.loads(printed))
         shown = {name: {**told, "failures": told["failures"][:3]} for name, told in result["targets"].items()}
         print(json.dumps({**result, "targets": shown}, indent=1))
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, archives: list[str]) -> Iterator[Cluster]:
+    made = Cluster(tmp_path_factory.mktemp("truth"))
+    made.flags += ["--ingress-http-port", str(INGRESS_PORT), "--ingress-https-port", "0"]
+    yield from started(made, archives)
 
 
 @pytest.fixture
