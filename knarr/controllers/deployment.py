@@ -27,6 +27,7 @@ from knarr.controllers.progress import (
     condition_of,
     has_deadline,
     is_complete,
+    is_unnoted,
     next_check_s,
     rollout_status_of,
     status_of,
@@ -164,13 +165,16 @@ class Deployments(Controller):
             changed = renewed(deployment, new, revision)
             if changed != new:
                 rollout.new = new = await self.client.update(changed)
-            await self._note_revision(
-                rollout,
-                revision_of(new),
-                "FoundNewReplicaSet",
-                f'Found new replica set "{new.metadata.name}"',
-                only_without_progress=True,
-            )
+            if changed == rollout.new and is_unnoted(deployment, new):
+                await self._note_created(rollout, new)
+            else:
+                await self._note_revision(
+                    rollout,
+                    revision_of(new),
+                    "FoundNewReplicaSet",
+                    f'Found new replica set "{new.metadata.name}"',
+                    only_without_progress=True,
+                )
         elif create:
             await self._create_new(rollout, revision)
         return rollout
@@ -191,8 +195,11 @@ class Deployments(Controller):
             if size:
                 self._tell_scaled(deployment, name, 0, size)
         rollout.new = new
-        message = f'Created new replica set "{name}"'
-        await self._note_revision(rollout, revision, "NewReplicaSetCreated", message)
+        await self._note_created(rollout, new)
+
+    async def _note_created(self, rollout: Rollout, new: ReplicaSet) -> None:
+        message = f'Created new replica set "{new.metadata.name}"'
+        await self._note_revision(rollout, revision_of(new), "NewReplicaSetCreated", message)
 
     async def _existing(self, deployment: Deployment, wished: ReplicaSet) -> ReplicaSet:
         """The ReplicaSet that has the name already: ours that the cache didn't show, or a collision of the hash."""

@@ -12,6 +12,7 @@ from knarr.api.apps.v1 import Deployment, DeploymentCondition, DeploymentStatus,
 from knarr.api.types import replace
 from knarr.clock import utc
 from knarr.controllers.pods import seconds
+from knarr.controllers.revisions import REVISION, revision_of
 from knarr.controllers.rolling import available_of, max_unavailable, replicas_of, wanted
 
 AVAILABLE = "Available"
@@ -82,6 +83,14 @@ def next_check_s(deployment: Deployment, status: DeploymentStatus, now_s: float)
     if is_complete(deployment, status) or condition.reason == TIMED_OUT:
         return None
     return max(0.0, _deadline_s(deployment, condition) - now_s) + DEADLINE_MARGIN_S
+
+
+def is_unnoted(deployment: Deployment, new: ReplicaSet) -> bool:
+    """The beginning of this rollout was never told: the loop died, or an answer was lost, after its ReplicaSet came."""
+    condition = condition_of(deployment.status, PROGRESSING)
+    noted = deployment.metadata.annotations.get(REVISION)
+    told = condition is None or condition.reason != NEW_REPLICA_SET_AVAILABLE
+    return not told and noted is not None and noted != str(revision_of(new))
 
 
 def is_complete(deployment: Deployment, status: DeploymentStatus) -> bool:

@@ -30,6 +30,7 @@ from knarr.controllers.progress import (
     PROGRESSING,
     TIMED_OUT,
     condition_of,
+    is_complete,
     with_condition,
     without_condition,
 )
@@ -88,7 +89,8 @@ class Rollbacks(Controller):
         condition = condition_of(deployment.status, PROGRESSING)
         if condition and condition.reason == NEW_REPLICA_SET_AVAILABLE:
             self._failed_looks.pop(key, None)
-            if not is_completed(new):
+            # Recreate says so of the old pods still, while they go.
+            if not is_completed(new) and is_complete(deployment, deployment.status or DeploymentStatus()):
                 await self._annotate(ReplicaSet, new.metadata, {COMPLETED: "true"})
             return None
         if is_completed(new) or deployment.metadata.annotations.get(FAILED_TEMPLATE) == hash_of(new):

@@ -47,8 +47,9 @@ class ServiceRepair(Controller):
             # Service and IPAddress are one commit, but two caches: the one that lags behind must not be believed.
             there = self.addresses.get(address) or await self._live(IPAddress, address, None)
             if there is None:
-                if await self._live(Service, metadata.name or "", metadata.namespace):
-                    await self._allocate(service, address)
+                live = await self._live(Service, metadata.name or "", metadata.namespace)
+                if live is not None and address in cluster_ips(live):
+                    await self._allocate(live, address)
             elif parent_key(there) != key and self.services.get(parent_key(there)):
                 other = parent_key(there)
                 message = f"Cluster IP {address} was assigned to multiple services {other} and {key}; please recreate"
@@ -68,12 +69,16 @@ class ServiceRepair(Controller):
         there = self.addresses.get(address)
         if there is None or there.metadata.labels.get(MANAGER_LABEL) != MANAGER:
             return
-        namespace, _, name = parent_key(there).partition("/")
-        service = self.services.get(parent_key(there)) or await self._live(Service, name, namespace)
+        service = self.services.get(parent_key(there))
         if service is not None and address in cluster_ips(service):
             return
+        # The cache may show another Service of that name, which is gone. Who is given an address says so first.
         there = await self._live(IPAddress, address, None)
         if there is None:
+            return
+        namespace, _, name = parent_key(there).partition("/")
+        service = await self._live(Service, name, namespace)
+        if service is not None and address in cluster_ips(service):
             return
         message = f"IPAddress: {address} for Service {parent_key(there)} appears to have leaked: cleaning up"
         self.events.warning(there, "IPAddressNotAllocated", message)

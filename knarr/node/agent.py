@@ -29,7 +29,7 @@ from knarr.node.environment import MASTER_SERVICE
 from knarr.node.handlers import Handlers, HollowHandlers, HostHandlers
 from knarr.node.measurements import Measurements
 from knarr.node.node_object import NodeObject
-from knarr.node.node_services import HostPorts, NodeServices
+from knarr.node.node_services import HostPorts, Isolation, NodeServices
 from knarr.node.pod_worker import PodWorker
 from knarr.node.pulls import Pulls
 from knarr.node.references import References
@@ -57,10 +57,12 @@ class NodeAgent:
         config: NodeConfig,
         informers: Informers | None = None,
         host_ports: HostPorts | None = None,
+        isolation: Isolation | None = None,
     ) -> None:
         """`informers`: those of the process, when it has some already (they are run by their owner).
 
         `host_ports`: who makes ports of the node lead to pods, e.g. the pod network; None where nobody does.
+        `isolation`: who closes pods as NetworkPolicies want it, before they start.
         """
         self._client = client
         self._clock = clock
@@ -91,6 +93,7 @@ class NodeAgent:
             handlers,
             self._services_of,
             host_ports,
+            isolation,
             self._traffic(informers),
             allocatable=self._object.capacity,
             memory_bytes=whole(self._object.capacity.get("memory", 1)),

@@ -120,10 +120,24 @@ class LocalVolumes(Controller):
         self.classes = self.informer(StorageClass)
         self.nodes = self.informer(Node)
         self.on(self.claims, self._of_claim)
+        self.on_change(self.volumes, self._without_volume)
+        self.on(self.classes, lambda _: self._waiting())
+        self.on_change(self.nodes, lambda old, new: self._waiting() if old is None or new is None else ())
         self.on(self.volumes, lambda volume: VOLUME + (volume.metadata.name or "") if self._is_ours(volume) else None)
 
     def _of_claim(self, claim: PersistentVolumeClaim) -> str | None:
         return CLAIM + key_of(claim) if claim.metadata.annotations.get(PROVISIONERS[1]) == LOCAL else None
+
+    def _without_volume(self, old: PersistentVolume | None, new: PersistentVolume | None) -> str | None:
+        """Somebody has removed a volume: if its claim was not bound to it yet, it gets another one."""
+        reference = volume_spec(old).claim_ref if old is not None and new is None else None
+        return f"{CLAIM}{reference.namespace}/{reference.name}" if reference else None
+
+    def _waiting(self) -> Iterable[str]:
+        """Claims that may have come before their class or their node was known here."""
+        for claim in self.claims.all():
+            if not claim_spec(claim).volume_name and (key := self._of_claim(claim)):
+                yield key
 
     def _is_ours(self, volume: PersistentVolume) -> bool:
         """It was made by this provisioner, on one of these nodes, and is where such volumes are."""

@@ -35,6 +35,13 @@ class HostPorts(Protocol):
     async def unmap_ports(self, sandbox_id: str) -> None: ...
 
 
+class Isolation(Protocol):
+    """Closes a pod as NetworkPolicies want it; who enforces them does."""
+
+    async def isolate(self, pod: Pod, addresses: Sequence[str]) -> None:
+        """Answers once it is closed: before the pod's first container starts."""
+
+
 class NodeServices(Struct):
     """The parts of the node agent that a pod uses."""
 
@@ -51,6 +58,7 @@ class NodeServices(Struct):
     services: Callable[[str], list[Service]]
     """The Services of a namespace, and the API server's own."""
     host_ports: HostPorts | None = None
+    isolation: Isolation | None = None
     traffic: Traffic | None = None
     """What leads connections to the pods; None where nobody is waited for."""
     sandbox_starts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SANDBOX_STARTS_MAX))

@@ -31,6 +31,8 @@ async def start_container(
     if not node.config.hollow:
         await asyncio.to_thread(pod_files.write_hosts, pod, ips, node.config)
         mounts += await asyncio.to_thread(pod_files.mounts, pod, container, attempt, node.config)
+    if node.isolation is not None:
+        await node.isolation.isolate(pod, ips)
     wanted = container_config(pod, container, attempt, variables, mounts, node.memory_bytes, target_id)
     async with node.container_starts:
         container_id = await node.runtime.create_container(sandbox.id, wanted)

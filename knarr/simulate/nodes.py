@@ -133,6 +133,7 @@ class HollowNodes(Controller):
     def watch(self) -> None:
         self.pods = self.informer(Pod)
         self.pods.add_index("node", node_index)
+        self.nodes = self.informer(Node)
         self.on_change(self.pods, self._key_of_pod)
 
     async def run(self) -> None:
@@ -339,18 +340,16 @@ class HollowNodes(Controller):
         return key_of(new) if bound or deleted else None
 
     async def _heartbeats(self) -> None:
-        silent: dict[str, None] = {}
         while True:
             await self.clock.sleep(self.heartbeat_s)
             for batch in _batches([name for name in self.names if name not in self.faults.silent_nodes]):
                 await together(self._beat(name) for name in batch)
-            for name in [name for name in silent if name not in self.faults.silent_nodes]:
-                if await self._is_back(name):
-                    del silent[name]
-            silent |= dict.fromkeys(name for name in self.names if name in self.faults.silent_nodes)
+                for name in batch:
+                    if not _is_ready(self.nodes.get(name)):
+                        await self._is_back(name)
 
-    async def _is_back(self, name: str) -> bool:
-        """A node that was silent says how it is, and how its pods are: they were taken for not ready meanwhile."""
+    async def _is_back(self, name: str) -> None:
+        """A node that was not heard says how it is, and how its pods are: they were taken for not ready meanwhile."""
         try:
             node = await self.client.get(Node, name)
             conditions = _conditions(utc(self.clock.time_s()))
@@ -359,10 +358,9 @@ class HollowNodes(Controller):
             )
         except APIError as error:
             self.log.warning("%s: its status could not be written: %s", name, error)
-            return False
+            return
         for pod in self.pods.by_index("node", name):
             self.queue.add(key_of(pod))
-        return True
 
     async def _beat(self, name: str) -> None:
         patch = {"spec": {"renewTime": micro_time(self.clock.time_s())}}
@@ -401,6 +399,12 @@ class HollowNodes(Controller):
                 node_info=NodeSystemInfo(operating_system="linux", architecture="amd64", kubelet_version="hollow"),
             ),
         )
+
+
+def _is_ready(node: Node | None) -> bool:
+    """Gone counts as ready: there is nothing to say."""
+    conditions = node.status.conditions if node is not None and node.status else ()
+    return all(each.status == "True" for each in conditions if each.type == "Ready")
 
 
 def _conditions(now: datetime) -> list[NodeCondition]:

@@ -10,6 +10,8 @@ from knarr.api.apps.v1 import Deployment, ReplicaSet
 from knarr.api.errors import NotFound
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.types import replace
+from knarr.client.transport import Answer, Request, Transport
+from knarr.controllers.deployment import Deployments
 from knarr.controllers.revisions import REVISION
 from knarr.simulate.nodes import Faults
 from tests.cluster import Cluster, deployment, simulate
@@ -19,6 +21,37 @@ ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavail
 
 def rolling(surge: int | str, unavailable: int | str) -> dict[str, object]:
     return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}}
+
+
+class EndsAfter:
+    """A way to the API server: after one request, which is carried out, its writer is at an end and begins anew."""
+
+    def __init__(self, inner: Transport, method: str, path: str) -> None:
+        self._inner = inner
+        self._last = (method, path)
+
+    async def send(self, request: Request) -> Answer:
+        answer = await self._inner.send(request)
+        if request.method == self._last[0] and request.path.endswith(self._last[1]):
+            self._last = ("", "")
+            raise RuntimeError("at an end")
+        return answer
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def test_a_recreate_whose_beginning_was_never_told_still_has_its_deadline() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        cluster.nodes.faults.missing_images.add("broken")
+        await cluster.create(deployment(replicas=1, strategy={"type": "Recreate"}, progressDeadlineSeconds=30))
+        await cluster.until(lambda: cluster.condition("web", "Progressing") == ("True", "NewReplicaSetAvailable"))
+        loop = next(loop for loop in cluster.loops if isinstance(loop, Deployments))
+        loop.client = replace(loop.client, transport=EndsAfter(loop.client.transport, "POST", "/replicasets"))
+        await cluster.set_image("web", "broken")
+        await cluster.until(lambda: cluster.condition("web", "Progressing") == ("False", "ProgressDeadlineExceeded"))
+
+    simulate(scenario)
 
 
 def test_it_comes_up_and_tells_so() -> None:

@@ -4,11 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from knarr.api.apps.v1 import Deployment
+from knarr.api.apps.v1 import Deployment, DeploymentStrategy
 from knarr.api.errors import ServiceUnavailable
 from knarr.api.types import replace
+from knarr.client.transport import Answer, Request, Transport
+from knarr.clock import Clock
+from knarr.controllers.deployment import Deployments
 from knarr.controllers.rollback import CHECK, MAX_RESTARTS, OPT_IN, Rollbacks
 from tests.cluster import Cluster, deployment, simulate
+
+
+class Slow:
+    """A way to the API server whose answers take a moment: so others see what was written before its writer goes on."""
+
+    def __init__(self, inner: Transport, clock: Clock) -> None:
+        self._inner = inner
+        self._clock = clock
+
+    async def send(self, request: Request) -> Answer:
+        answer = await self._inner.send(request)
+        await self._clock.sleep(0.5)
+        return answer
+
+    async def close(self) -> None:
+        await self._inner.close()
 
 
 def asking(replicas: int = 3, deadline_s: int = 30, **annotations: str) -> Deployment:
@@ -44,6 +63,22 @@ def test_a_rollout_that_passes_its_deadline_returns_to_the_last_complete_revisio
         await cluster.clock.sleep(300)
         assert len(await cluster.events("RolledBack")) == 1
         assert cluster.done("web")
+
+    simulate(scenario)
+
+
+def test_a_recreate_is_not_taken_for_complete_while_its_status_is_that_of_the_old_pods() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        cluster.nodes.faults.missing_images.add("broken")
+        made = asking()
+        await cluster.create(replace(made, spec=replace(made.spec, strategy=DeploymentStrategy(type="Recreate"))))
+        await complete(cluster)
+        loop = next(loop for loop in cluster.loops if isinstance(loop, Deployments))
+        loop.client = replace(loop.client, transport=Slow(loop.client.transport, cluster.clock))
+        await cluster.set_image("web", "broken")
+        await cluster.until(lambda: cluster.condition("web", "RolledBack") == ("True", "ProgressDeadlineExceeded"))
+        await complete(cluster)
+        assert cluster.images() == ["one"] * 3
 
     simulate(scenario)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -10,6 +11,10 @@ import pytest
 from knarr.api.core.v1 import Event, Service
 from knarr.api.errors import Invalid, NotFound
 from knarr.api.networking.v1 import IPAddress
+from knarr.api.types import replace
+from knarr.client.informer import Informers
+from knarr.client.transport import Answer, Request, Transport
+from knarr.clock import Clock
 from knarr.controllers.servicerepair import ServiceRepair
 from tests.controllers.loops import Loops, play
 
@@ -90,3 +95,46 @@ def test_services_that_come_and_go_are_told_nothing() -> None:
         assert len((await loops.client.list(IPAddress)).items) == 25
 
     play(loop, scenario)
+
+
+class Late:
+    """A way to the API server on which changes of Services are told 5 s late."""
+
+    def __init__(self, inner: Transport, clock: Clock) -> None:
+        self._inner = inner
+        self._clock = clock
+
+    async def send(self, request: Request) -> Answer:
+        answer = await self._inner.send(request)
+        if answer.stream is not None and request.path.endswith("/services"):
+            answer.stream = self._told(answer.stream)
+        return answer
+
+    async def _told(self, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in stream:
+            await self._clock.sleep(5)
+            yield chunk
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def test_a_service_that_took_the_place_of_another_keeps_its_address_while_the_cache_shows_the_other() -> None:
+    other = "10.96.0.78"
+
+    def lagging(loops: Loops) -> list[ServiceRepair]:
+        late = Late(loops.client.transport, loops.clock)
+        loops.informers = Informers(replace(loops.client, transport=late), loops.clock)
+        return loop(loops)
+
+    async def scenario(loops: Loops) -> None:
+        await loops.client.create(service("web", clusterIP=other))
+        await loops.clock.sleep(10)
+        await loops.client.delete(Service, "web", "default")
+        await loops.client.create(service("web", clusterIP=ADDRESS))
+        for _ in range(200):
+            await loops.clock.sleep(0.1)
+            assert (await parent(loops), await parent(loops, other)) == ("web", None)
+        assert await told(loops) == []
+
+    play(lagging, scenario)

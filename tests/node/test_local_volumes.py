@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import msgspec
 import pytest
 
 from knarr.api.apps.v1 import StatefulSet
 from knarr.api.core.v1 import PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod
+from knarr.api.core.volume_matching import PROVISIONERS
+from knarr.api.types import replace
 from knarr.client.informer import Informer
+from knarr.controllers.persistentvolume import VolumeBinder
 from knarr.node.local_volumes import HostFolders, node_of, wants_more
 from tests.cluster import Cluster, simulate
 from tests.storage import claim, mounting, storage_class
@@ -75,6 +79,33 @@ def test_a_volume_that_is_to_be_retained_stays_and_belongs_to_nobody_else() -> N
         await cluster.until(lambda: [each.status.phase for each in volumes(cluster) if each.status] == ["Released"])
         await cluster.client.delete(PersistentVolume, volumes(cluster)[0].metadata.name or "")
         await cluster.until(lambda: not volumes(cluster))
+
+    simulate(scenario)
+
+
+def test_a_claim_that_was_seen_before_its_class_gets_its_volume_when_the_class_is_seen() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        early = claim(storageClassName="later")
+        told = dict.fromkeys(PROVISIONERS, "knarr.dev/local")  # as the binder does, whose cache knew the class sooner
+        await cluster.create(replace(early, metadata=replace(early.metadata, annotations=told)))
+        await cluster.clock.sleep(5)
+        await cluster.create(storage_class("later", "knarr.dev/local"))
+        await cluster.until(lambda: phase(cluster) == "Bound")
+
+    simulate(scenario)
+
+
+def test_a_claim_whose_volume_is_removed_before_it_is_bound_gets_another_one() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.create(storage_class("now", "knarr.dev/local"))
+        late = next(loop for loop in cluster.loops if isinstance(loop, VolumeBinder))
+        bind, late.reconcile = late.reconcile, AsyncMock(return_value=None)  # type: ignore[method-assign]
+        made = await cluster.create(claim(storageClassName="now"))
+        await bind(f"claim default/{made.metadata.name}")
+        await cluster.until(lambda: volumes(cluster))
+        (volume,) = volumes(cluster)
+        await cluster.client.delete(PersistentVolume, volume.metadata.name or "")
+        await cluster.until(lambda: [each.metadata.uid for each in volumes(cluster)] not in ([], [volume.metadata.uid]))
 
     simulate(scenario)
 

@@ -2,6 +2,8 @@
 
 python -m tests.simulate --seeds 1000000 [--from 0]
 python -m tests.simulate --seed 4711
+
+With `--only CronJob` all runs are of that story alone.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import sys
 import time
 
 from tests.simulate.campaign import campaign
-from tests.simulate.runs import play
+from tests.simulate.runs import BY_NAME, play
 
 TOLD_EVERY_S = 5.0
 
@@ -22,31 +24,33 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=2000, help="how many runs")
     parser.add_argument("--from", dest="first", type=int, default=0, help="the first seed")
     parser.add_argument("--seed", type=int, help="play this one alone, and show what happens")
+    parser.add_argument("--only", default="", choices=sorted(BY_NAME), help="only runs of this story")
     parser.add_argument("--failures", type=int, default=1, help="stop after so many failing seeds")
     arguments = parser.parse_args()
     if arguments.seed is not None:
-        return one(arguments.seed)
+        return one(arguments.seed, arguments.only)
     logging.disable(logging.CRITICAL)
-    return many(arguments.first, arguments.seeds, arguments.failures)
+    return many(arguments.first, arguments.seeds, arguments.failures, arguments.only)
 
 
-def one(seed: int) -> int:
+def one(seed: int, only: str) -> int:
     logging.basicConfig(level=logging.WARNING, format="         %(name)s: %(message)s")
-    outcome = play(seed, trace=True)
+    outcome = play(seed, only, trace=True)
     print("\n".join(outcome.trace))
     print(outcome)
     return 1 if outcome.broken else 0
 
 
-def many(first: int, count: int, failures_max: int) -> int:
+def many(first: int, count: int, failures_max: int, only: str) -> int:
+    arguments = f' ARGS="--only {only}"' if only else ""
     began_s = told_s = time.monotonic()
     played = writes = crashes = failures = 0
-    for outcomes in campaign(first, count):
+    for outcomes in campaign(first, count, only):
         for outcome in outcomes:
             played, writes, crashes = played + 1, writes + outcome.writes, crashes + outcome.crashes
             if outcome.broken:
                 failures += 1
-                print(f"{outcome}\n    replay: make simulate SEED={outcome.seed}", flush=True)
+                print(f"{outcome}\n    replay: make simulate SEED={outcome.seed}{arguments}", flush=True)
         now_s = time.monotonic()
         if now_s - told_s > TOLD_EVERY_S:
             told_s = now_s

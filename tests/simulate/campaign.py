@@ -12,10 +12,10 @@ from tests.simulate.runs import Outcome, play
 BATCH = 10
 
 
-def campaign(first: int, count: int) -> Iterator[list[Outcome]]:
+def campaign(first: int, count: int, only: str = "") -> Iterator[list[Outcome]]:
     """The outcomes of the seeds from `first` on; what is known so far as soon as it is known."""
     starts = range(first, first + count, BATCH)
-    batches = ((start, min(start + BATCH, first + count)) for start in starts)
+    batches = ((start, min(start + BATCH, first + count), only) for start in starts)
     with multiprocessing.get_context("spawn").Pool(os.cpu_count(), initializer=_quiet) as pool:
         yield from pool.imap(_batch, batches)
 
@@ -25,5 +25,6 @@ def _quiet() -> None:
     logging.disable(logging.CRITICAL)
 
 
-def _batch(seeds: tuple[int, int]) -> list[Outcome]:
-    return [play(seed) for seed in range(*seeds)]
+def _batch(seeds: tuple[int, int, str]) -> list[Outcome]:
+    first, end, only = seeds
+    return [play(seed, only) for seed in range(first, end)]

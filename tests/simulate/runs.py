@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from knarr.simulate.clock import Stalled, VirtualClock, run
 from knarr.simulate.faults import CALM, Odds
 from knarr.simulate.nodes import Ending, Faults
-from tests.simulate.invariants import Broken, Invariants
-from tests.simulate.stories import BAD, STORIES, CrowdStory, Story
+from tests.simulate.rules import Broken, Invariants, Past
+from tests.simulate.stories import STORIES
+from tests.simulate.stories.story import BAD, Story
 from tests.simulate.world import Change, World
 
 WEATHERS: tuple[tuple[str, Odds, float], ...] = (
@@ -65,12 +66,12 @@ class Outcome:
         return f"{about}: {self.broken[0] if self.broken else 'well'}"
 
 
-def play(seed: int, *, trace: bool = False) -> Outcome:
-    """Play the run of a seed."""
+def play(seed: int, only: str = "", *, trace: bool = False) -> Outcome:
+    """Play the run of a seed; with `only` it is about one story, by its name."""
     outcome = Outcome(seed, "", [])
 
     async def main(clock: VirtualClock) -> None:
-        await _Run(clock, outcome, trace).play()
+        await _Run(clock, outcome, trace, only).play()
 
     collecting = gc.isenabled()
     gc.disable()
@@ -78,6 +79,9 @@ def play(seed: int, *, trace: bool = False) -> Outcome:
         run(main, seed)
     except Stalled as stalled:
         outcome.broken.append(f"stalled: {stalled}")
+    except Exception as error:
+        logging.getLogger("tests.simulate").exception("seed %d ended", seed)
+        outcome.broken.append(f"the run ended: {error!r}")
     finally:
         if collecting:
             gc.enable()
@@ -85,15 +89,13 @@ def play(seed: int, *, trace: bool = False) -> Outcome:
 
 
 class _Run:
-    def __init__(self, clock: VirtualClock, outcome: Outcome, trace: bool) -> None:
+    def __init__(self, clock: VirtualClock, outcome: Outcome, trace: bool, only: str) -> None:
         self.clock = clock
         self.outcome = outcome
         self.trace = trace
         chance = random.Random(clock.random.getrandbits(64))
         outcome.weather, odds, slack_s = chance.choice(WEATHERS)
-        kinds = chance.sample(STORIES, chance.choice((1, 1, 2)))
-        if CrowdStory in kinds:
-            kinds = [CrowdStory]  # it leaves no room to others
+        kinds = _kinds(chance, only)
         self.loses_node = chance.random() < NODES_LOST
         self.faults = Faults(
             crashing_images={BAD[0]},
@@ -103,6 +105,7 @@ class _Run:
                 "works": Ending(after_s=(0.5, 4.0)),
                 "flaky": Ending(failing=0.3, after_s=(0.5, 4.0)),
                 "fails": Ending(failing=1.0, after_s=(0.5, 4.0)),
+                "lasts": Ending(failing=0.3, after_s=(30.0, 100.0)),
             },
         )
         self.world = World(
@@ -121,10 +124,11 @@ class _Run:
         self.stories: list[Story] = [
             kind(self.world, random.Random(chance.getrandbits(64)), f"s{number}") for number, kind in enumerate(kinds)
         ]
-        outcome.stories = [type(story).__name__.removesuffix("Story") for story in self.stories]
+        outcome.stories = [_name(type(story)) for story in self.stories]
         self.chance = chance
         flight_s = 2.0 if odds.slow or odds.uncertain else 0.1
-        self.invariants = Invariants(self.world.state, slack_s=slack_s, flight_s=flight_s, certain=not odds.uncertain)
+        past = Past(slack_s, flight_s, not odds.uncertain, prompt=not odds.late, crashed_s=self.world.crashed_s)
+        self.invariants = Invariants(self.world.state, past)
 
     async def play(self) -> None:
         try:
@@ -195,6 +199,21 @@ class _Run:
         except Exception as error:
             logging.getLogger("tests.simulate").exception("a rule failed")
             self.world.broken.append(f"{change}: a rule failed: {error!r}")
+
+
+def _kinds(chance: random.Random, only: str) -> list[type[Story]]:
+    kinds = chance.sample(STORIES, chance.choice((1, 1, 1, 2)))
+    if only:
+        return [BY_NAME[only]]
+    alone = [kind for kind in kinds if kind.alone]
+    return alone[:1] or kinds
+
+
+def _name(story: type[Story]) -> str:
+    return story.__name__.removesuffix("Story")
+
+
+BY_NAME = {_name(story): story for story in STORIES}
 
 
 def _line(change: Change) -> str:

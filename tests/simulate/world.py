@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from knarr.api.apps.v1 import ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet
-from knarr.api.batch.v1 import Job
+from knarr.api.autoscaling.v2 import HorizontalPodAutoscaler
+from knarr.api.batch.v1 import CronJob, Job
 from knarr.api.coordination.v1 import Lease
 from knarr.api.core.v1 import (
     Binding,
     ConfigMap,
+    Endpoints,
     Event,
     Namespace,
     Node,
+    PersistentVolume,
     PersistentVolumeClaim,
     Pod,
     ReplicationController,
@@ -29,37 +32,59 @@ from knarr.api.core.v1 import (
     ServiceAccount,
 )
 from knarr.api.decode import decoder
+from knarr.api.discovery.v1 import EndpointSlice
 from knarr.api.meta.v1 import ObjectMeta
+from knarr.api.networking.v1 import IPAddress, ServiceCIDR
 from knarr.api.policy.v1 import PodDisruptionBudget
+from knarr.api.rbac.v1 import ClusterRole
 from knarr.api.registry import built_in
 from knarr.api.resources import Registry
-from knarr.apiserver.bootstrap import priority_classes
+from knarr.api.scheduling.v1 import PriorityClass
+from knarr.api.storage.v1 import StorageClass
+from knarr.apiserver.bootstrap import local_class, priority_classes
 from knarr.apiserver.server import APIServer, InProcessTransport
 from knarr.client.client import Client
 from knarr.client.controller import Controller
 from knarr.client.informer import Informers
 from knarr.client.transport import User
+from knarr.controllers.clusterrole_aggregation import ClusterRoleAggregation
+from knarr.controllers.cronjob import CronJobs
 from knarr.controllers.daemonset import DaemonSets
 from knarr.controllers.deployment import Deployments
 from knarr.controllers.disruption import DisruptionBudgets
+from knarr.controllers.disruption_stale import StaleDisruptions
+from knarr.controllers.endpoints import EndpointsOfServices
+from knarr.controllers.endpointslice import EndpointSlices
+from knarr.controllers.endpointslicemirroring import EndpointSliceMirroring
+from knarr.controllers.ephemeralvolume import EphemeralVolumes
 from knarr.controllers.garbagecollector import GarbageCollector
+from knarr.controllers.horizontalpodautoscaler import HorizontalPodAutoscalers
 from knarr.controllers.job import Jobs
 from knarr.controllers.job_orphans import JobOrphans
 from knarr.controllers.namespace import Namespaces
 from knarr.controllers.nodelifecycle import NodeLifecycle
+from knarr.controllers.persistentvolume import VolumeBinder
 from knarr.controllers.podgc import PodGarbageCollector
 from knarr.controllers.replicaset import ReplicaSets
+from knarr.controllers.replicationcontroller import ReplicationControllers
 from knarr.controllers.resourcequota import ResourceQuotaUsage
 from knarr.controllers.rollback import Rollbacks
 from knarr.controllers.serviceaccount import ServiceAccounts
+from knarr.controllers.servicecidrs import ServiceCIDRs
+from knarr.controllers.servicerepair import ServiceRepair
 from knarr.controllers.statefulset import StatefulSets
+from knarr.controllers.storageprotection import ClaimProtection, VolumeProtection
 from knarr.controllers.tainteviction import TaintEviction
+from knarr.controllers.ttlafterfinished import FinishedJobs
+from knarr.controllers.volumeexpansion import VolumeExpansion
+from knarr.node.local_volumes import LocalVolumes
 from knarr.scheduler import Scheduler
 from knarr.simulate.clock import VirtualClock
 from knarr.simulate.faults import CALM, FaultyTransport, Odds, Weather, asking
 from knarr.simulate.nodes import HollowNodes
 from knarr.store.contract import Write
 from knarr.store.memory import MemoryStore
+from tests.simulate.outside import Folders, Loads, MeasuredTransport
 
 ADMINISTRATOR = User("admin", ("system:masters", "system:authenticated"))
 ALWAYS: tuple[type[Controller], ...] = (
@@ -73,13 +98,20 @@ ALWAYS: tuple[type[Controller], ...] = (
 """Loops that every run has; the others come with the kinds that it is about."""
 LOOPS: dict[type[Any], tuple[type[Controller], ...]] = {
     Deployment: (Deployments, Rollbacks, ReplicaSets),
+    ReplicationController: (ReplicationControllers,),
     StatefulSet: (StatefulSets,),
     DaemonSet: (DaemonSets,),
-    Job: (Jobs, JobOrphans),
-    PodDisruptionBudget: (DisruptionBudgets,),
+    Job: (Jobs, JobOrphans, FinishedJobs),
+    CronJob: (CronJobs,),
+    HorizontalPodAutoscaler: (HorizontalPodAutoscalers,),
+    PodDisruptionBudget: (DisruptionBudgets, StaleDisruptions),
     ResourceQuota: (ResourceQuotaUsage,),
+    PersistentVolume: (VolumeBinder, VolumeExpansion, EphemeralVolumes, ClaimProtection, VolumeProtection),
+    Service: (EndpointSlices, EndpointsOfServices, EndpointSliceMirroring),
+    IPAddress: (ServiceCIDRs, ServiceRepair),
+    ClusterRole: (ClusterRoleAggregation,),
 }
-OBSERVED: tuple[type[Any], ...] = (
+ALWAYS_OBSERVED: tuple[type[Any], ...] = (
     ConfigMap,
     ControllerRevision,
     DaemonSet,
@@ -91,10 +123,27 @@ OBSERVED: tuple[type[Any], ...] = (
     Pod,
     PodDisruptionBudget,
     ReplicaSet,
+    ReplicationController,
     ResourceQuota,
+    Service,
+    ServiceAccount,
     StatefulSet,
 )
-KINDS = (*OBSERVED, Binding, Event, Lease, ReplicationController, Service, ServiceAccount)
+OBSERVED = (
+    *ALWAYS_OBSERVED,
+    ClusterRole,
+    CronJob,
+    EndpointSlice,
+    Endpoints,
+    HorizontalPodAutoscaler,
+    IPAddress,
+    PersistentVolume,
+    PriorityClass,
+    ServiceCIDR,
+    StorageClass,
+)
+KINDS = (*ALWAYS_OBSERVED, Binding, Event, Lease)
+"""What every cluster serves; the rest only where a story is about it, as the loops watch all that there is."""
 WORKERS = 3
 """Keys that a loop works on at once: few, as there are few."""
 DOWN_MAX_S = 1.0
@@ -143,6 +192,8 @@ class State:
 
     objects: dict[type[Any], dict[str, Any]] = field(default_factory=lambda: {kind: {} for kind in OBSERVED})
     by_uid: dict[str, Any] = field(default_factory=dict)
+    loads: Loads = field(default_factory=Loads)
+    """What users ask of the workloads: autoscalers measure it."""
 
     def all(self, kind: type[Any], namespace: str | None = None) -> list[Any]:
         found = self.objects[kind].values()
@@ -159,6 +210,11 @@ class State:
         else:
             self.objects[change.kind][change.key] = change.new
             self.by_uid[change.new.metadata.uid] = change.new
+
+
+def loops_of(kinds: Collection[type[Any]]) -> list[type[Controller]]:
+    """The loops of a run that is about these kinds."""
+    return [*ALWAYS, *(loop for kind, loops in LOOPS.items() if kind in kinds for loop in loops)]
 
 
 class World:
@@ -191,9 +247,11 @@ class World:
         """The garbage collector has caches of its own, as upstream's: it may know more than the others, or less."""
         whole = {resource.type: resource for resource in self.server.registry}
         self._kinds = {whole[kind].qualified: kind for kind in OBSERVED}
-        self._registry = Registry(resource for kind, resource in whole.items() if kind in KINDS)
         wanted = set(kinds)
-        self._loops = [*ALWAYS, *(loop for kind, loops in LOOPS.items() if kind in wanted for loop in loops)]
+        self._registry = Registry(resource for kind, resource in whole.items() if kind in KINDS or kind in wanted)
+        self._loops = loops_of(wanted)
+        self.folders = Folders(self.state, self.broken)
+        self._has_volumes = PersistentVolume in wanted
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._starts: dict[str, asyncio.TimerHandle] = {}
         """Parts that are down, by name, until they start anew."""
@@ -206,13 +264,18 @@ class World:
     def _client(self, part: str, *, calm: bool = False, crashes: bool = True, whole: bool = False) -> Client:
         """With `whole` for one that reads other kinds than those that runs are about."""
         weather = Weather(self.clock, self.crash) if calm else self.weather
-        transport = FaultyTransport(InProcessTransport(self.server), part, weather, crashes=crashes)
+        measured = MeasuredTransport(InProcessTransport(self.server), self.state, weather)
+        transport = FaultyTransport(measured, part, weather, crashes=crashes)
         return Client(transport, self.server.registry if whole else self._registry, ADMINISTRATOR)
 
     async def run(self, scenario: Callable[[World], Awaitable[None]]) -> None:
         for name in ("default", "kube-node-lease"):
             await self.client.create(Namespace(metadata=ObjectMeta(name=name)))
-        await priority_classes(Client(InProcessTransport(self.server), self.server.registry, ADMINISTRATOR))
+        bare = Client(InProcessTransport(self.server), self.server.registry, ADMINISTRATOR)
+        await priority_classes(bare)
+        if self._has_volumes:
+            await local_class(bare)
+            self._start_volumes()
         self._start("node caches", self._node_caches.run)
         self._start("hollow-nodes", self.nodes.run)
         self._start_manager()
@@ -254,6 +317,14 @@ class World:
         self._start("scheduler caches", caches.run)
         self._start("scheduler", scheduler.run)
 
+    def _start_volumes(self) -> None:
+        """The provisioner of the nodes: a process of its own."""
+        client = self._client(LocalVolumes.name)
+        caches = Informers(client, self.clock)
+        self._start("volume caches", caches.run)
+        volumes = LocalVolumes(client, caches, self.clock, self.nodes.names, self.folders)
+        self._start(LocalVolumes.name, volumes.run)
+
     def _start(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         async def part() -> None:
             try:
@@ -275,6 +346,8 @@ class World:
         down_s = self.clock.random.uniform(0, DOWN_MAX_S)
         if part == "scheduler":
             self._take_down(("scheduler", "scheduler caches"), down_s, self._start_scheduler)
+        elif part == LocalVolumes.name:
+            self._take_down((part, "volume caches"), down_s, self._start_volumes)
         elif self.clock.random.random() < PROCESS_CRASHES:
             names = tuple(kind.name for kind in self._loops)
             self.crashed_s |= dict.fromkeys(names, self.clock.monotonic_s())

@@ -69,6 +69,8 @@ class PolicyEnforcer:
         self._pods: Informer[Pod] = informers.of(Pod)
         self._namespaces: Informer[Namespace] = informers.of(Namespace)
         self._membership = Membership()
+        self._early: dict[str, tuple[str, Sequence[str]]] = {}
+        """Pods (by key, with their uid) whose addresses are known before their status tells them."""
         self._compiled: dict[str, dict[str, Policy]] = {}
         self._renderer = Renderer(dns_addresses)
         self._table: Table | None = None
@@ -95,6 +97,36 @@ class PolicyEnforcer:
         self._wake.set()
         while self._applied[kind] < revision:
             await self._written.wait()
+
+    async def isolate(self, pod: Pod, addresses: Sequence[str]) -> None:
+        """Close a pod that is about to start on this node, if policies select it; answers once it is closed.
+
+        Whom it is open to may follow a moment later.
+        """
+        for informer in (self._policies, self._pods, self._namespaces):
+            await informer.synced.wait()
+        view = pod_view(pod, self._node_name, addresses)
+        if view is None:
+            return
+        key = f"{pod.metadata.namespace}/{pod.metadata.name}"
+        self._early[key] = (pod.metadata.uid or "", view.addresses)
+        self._membership.put_pod(key, view)
+        while not self._is_closed(view):
+            self._wake.set()
+            await self._written.wait()
+
+    def _is_closed(self, view: PodView) -> bool:
+        """Whether the rules close a pod in each direction in which a policy selects it."""
+        wanted = {
+            direction
+            for policies in self._compiled.values()
+            for direction, policy in policies.items()
+            if self._membership.selects(policy.selects, view)
+        }
+        table = self._table
+        return not wanted or (
+            table is not None and all(table.closes(each, address) for each in wanted for address in view.addresses)
+        )
 
     def _informer(self, kind: type[Any]) -> Informer[Any]:
         informers: dict[type[Any], Informer[Any]] = {
@@ -131,8 +163,12 @@ class PolicyEnforcer:
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         pod = new or old
         assert pod is not None
-        view = pod_view(new, self._node_name) if new is not None else None
-        self._membership.put_pod(f"{pod.metadata.namespace}/{pod.metadata.name}", view)
+        key = f"{pod.metadata.namespace}/{pod.metadata.name}"
+        uid, early = self._early.get(key, ("", ()))
+        if new is None or new.metadata.uid != uid or (new.status and new.status.pod_ip):
+            self._early.pop(key, None)
+            early = ()
+        self._membership.put_pod(key, pod_view(new, self._node_name, early) if new is not None else None)
         if self._membership.changed:
             self._wake.set()
 

@@ -24,12 +24,16 @@ class Membership:
             del self._members[gone]
             self.changed.discard(gone)
         for new in wanted - self._members.keys():
-            self._members[new] = {key: pod for key, pod in self._pods.items() if self._matches(new, pod)}
+            self._members[new] = {key: pod for key, pod in self._pods.items() if self.selects(new, pod)}
             self.changed.add(new)
 
     def of(self, selector: Pods) -> Mapping[str, PodView]:
         """The pods that a selector in use selects, by key."""
         return self._members[selector]
+
+    def selects(self, selector: Pods, pod: PodView) -> bool:
+        """Whether any selector, in use or not, selects a pod."""
+        return selector.matches(pod, self._namespaces.get(pod.namespace))
 
     def put_pod(self, key: str, pod: PodView | None) -> None:
         """A pod is there, is another, or (None) is gone."""
@@ -58,10 +62,7 @@ class Membership:
 
     def _update(self, selector: Pods, members: dict[str, PodView], key: str, pod: PodView | None) -> None:
         before = members.pop(key, None)
-        if pod is not None and self._matches(selector, pod):
+        if pod is not None and self.selects(selector, pod):
             members[key] = pod
         if members.get(key) != before:
             self.changed.add(selector)
-
-    def _matches(self, selector: Pods, pod: PodView) -> bool:
-        return selector.matches(pod, self._namespaces.get(pod.namespace))

@@ -9,7 +9,7 @@ pod always reaches itself, and its own node always reaches it
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -105,12 +105,18 @@ def policies_of(policy: NetworkPolicy) -> dict[str, Policy]:
     return found
 
 
-def pod_view(pod: Pod, node_name: str) -> PodView | None:
-    """None for pods that policies don't concern: without address, ended, or in the node's own network."""
+def pod_view(pod: Pod, node_name: str, early: Sequence[str] = ()) -> PodView | None:
+    """None for pods that policies don't concern: without address, ended, or in the node's own network.
+
+    `early` are the addresses of one that has them, but has not told yet.
+    """
     spec, status = pod.spec, pod.status
-    if spec is None or status is None or spec.host_network or status.phase in FINISHED:
+    if spec is None or spec.host_network or (status and status.phase in FINISHED):
         return None
-    addresses = tuple(each.ip for each in status.pod_ips if each.ip) or ((status.pod_ip,) if status.pod_ip else ())
+    told = [each.ip for each in status.pod_ips if each.ip] if status else []
+    if not told and status and status.pod_ip:
+        told = [status.pod_ip]
+    addresses = tuple(told or early)
     if not addresses:
         return None
     ports: dict[tuple[str, str], frozenset[int]] = {}

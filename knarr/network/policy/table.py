@@ -35,6 +35,10 @@ class Table(Struct, frozen=True):
     chains: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     """Hook and rules, by name."""
 
+    def closes(self, direction: str, address: str) -> bool:
+        """Whether what comes to an address (goes from it) is asked for policies."""
+        return address in self.maps[f"{direction.lower()}-{'6' if ':' in address else '4'}"][1]
+
 
 class Renderer:
     """Writes tables, and remembers what it wrote for what hasn't changed."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from knarr.api.core.v1 import Pod
 from knarr.client.informer import Informers
 from knarr.clock import SystemClock
 from knarr.network.policy.enforcer import PolicyEnforcer
@@ -97,6 +98,28 @@ async def test_a_connection_that_was_allowed_goes_on_and_the_next_is_not(lab: La
         assert (await connection.ask())[0] == "b"
         assert await lab.is_dropped("a", b, 8080)
         connection.close()
+
+
+async def test_a_pod_is_closed_before_it_starts(lab: Lab) -> None:
+    async with enforcing(lab) as rig:
+        await rig.put(DENY, namespace("open"))
+        b = await rig.add_pod("b")
+        address = await lab.add_pod("a")
+        await lab.serve("a")
+        starting = pod("a", address)
+        starting.metadata.uid, starting.status = "1", None
+        rig.feed.put(starting)
+        await rig.enforcer.isolate(starting, [address])
+        assert await lab.is_dropped("a", b, 8080)
+        starting.metadata.labels["pod"] = "other"  # something else of it changes before its status tells the address
+        await rig.put(starting)
+        assert await lab.is_dropped("a", b, 8080)
+        await rig.enforcer.synced(rig.feed.delete(starting), Pod)
+        assert (await lab.ask("node", address, 8080))[0] == "a"
+        transactions = rig.enforcer.transactions
+        free = pod("free", "10.244.0.99", within="open")
+        await rig.enforcer.isolate(free, ["10.244.0.99"])  # no policy selects it: nothing to wait for
+        assert rig.enforcer.transactions == transactions
 
 
 @pytest.mark.parametrize(
