@@ -134,6 +134,10 @@ class InService:
             self._exit = begun
         return self._leaving(traffic, pod, self._exit, now_s)
 
+    @property
+    def is_leaving(self) -> bool:
+        return self._exit is not None and not self._left
+
     def spent_s(self) -> float:
         """Of the grace period, with waiting."""
         if self._exit is None or self._traffic is None:
