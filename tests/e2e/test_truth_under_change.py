@@ -28,6 +28,7 @@ NODE_PORT, PORT, INGRESS_PORT = 30480, 8480, 8481
 HOST = "web.example.com"
 MACHINE = list(dict.fromkeys(["/usr", "/lib", "/lib64", sys.base_prefix]))
 """Folders in which this machine's Python is, for containers to have it."""
+ADDRESS = "jsonpath={.status.loadBalancer.ingress}"
 WITH_PAUSE = {"preStop": {"sleep": {"seconds": 2}}}
 
 
@@ -65,6 +66,8 @@ class Application:
         self.cluster = cluster
         self.image = image
         self.namespace = namespace
+        self.host = f"{namespace}.example"
+        """By which the Ingress knows it."""
         self.lifecycle: dict[str, Any] = {}
         self.annotations: dict[str, str] = {}
 
@@ -78,6 +81,7 @@ class Application:
         spec = {"type": "LoadBalancer", "selector": {"app": "web"}, "ports": [port]}
         service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec}
         self.kubectl("apply", "-f", "-", given=json.dumps(service))
+        self.kubectl("create", "ingress", "web", f"--rule={self.host}/*=web:{PORT}")
         self.becomes("v1")
         backend = {"service": {"name": "web", "port": {"name": "http"}}}
         rule = {"host": HOST, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}
@@ -109,7 +113,10 @@ class Application:
         [balanced, *_] = self.cluster.until(lambda: self.balanced("service"), "an address of the load balancer")
         [node] = self.cluster.get("nodes")["items"]
         internal = next(each["address"] for each in node["status"]["addresses"] if each["type"] == "InternalIP")
+        self.cluster.until(lambda: self.kubectl("get", "ingress", "web", "-o", ADDRESS), "an address of the Ingress")
+        edge = self.cluster.ingress_ports[0]
         return [
+            {"name": "ingress", "host": internal, "port": edge, "header": self.host},
             {"name": "cluster IP", "host": service["spec"]["clusterIP"], "port": PORT},
             {"name": "node port", "host": internal, "port": NODE_PORT},
             {"name": "load balancer", "host": balanced["ip"], "port": PORT},
