@@ -32,6 +32,8 @@ DNS_PORT = 53
 EXAMPLE = {4: "10.96.0.0/16", 6: "fd00:96::/112"}
 DRAIN_TIMEOUT_S_MAX = 300
 OPTIONAL_ADMISSION_PLUGINS = ("OwnerReferencesPermissionEnforcement",)
+DISPENSABLE_ADMISSION_PLUGINS = ("DenyServiceExternalIPs",)
+"""On by default, and may be switched off."""
 CONFIG_FILE_BYTES_MAX = 1 << 20
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -132,6 +134,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
         str,
         Meta(description="admission plugins to be on besides the default ones, separated by commas"),
     ] = ""
+    disable_admission_plugins: Annotated[
+        str,
+        Meta(description="default admission plugins to be off, separated by commas"),
+    ] = ""
     scheduler_config: Annotated[
         str,
         Meta(description="file that sets up the scheduler (KubeSchedulerConfiguration of kubescheduler.config.k8s.io)"),
@@ -217,6 +223,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
         return _listed(self.enable_admission_plugins)
 
     @property
+    def disabled_admission_plugins(self) -> list[str]:
+        return _listed(self.disable_admission_plugins)
+
+    @property
     def data_path(self) -> Path:
         return Path(self.data_dir)
 
@@ -280,6 +290,10 @@ def problems_of(config: Config) -> Iterator[str]:
         if name not in OPTIONAL_ADMISSION_PLUGINS:
             there = ", ".join(OPTIONAL_ADMISSION_PLUGINS)
             yield f"enableAdmissionPlugins: there is no plugin {name!r} that is off by default; there is {there}"
+    for name in config.disabled_admission_plugins:
+        if name not in DISPENSABLE_ADMISSION_PLUGINS:
+            there = ", ".join(DISPENSABLE_ADMISSION_PLUGINS)
+            yield f"disableAdmissionPlugins: there is no plugin {name!r} that can be switched off; there is {there}"
     if not re.fullmatch(r"[A-Za-z0-9]([-.A-Za-z0-9]{0,61}[A-Za-z0-9])?", config.cluster_name):
         yield f"clusterName: must be at most 63 letters, digits, '-' and '.', not {config.cluster_name!r}"
     if config.load_balancer_pools and config.load_balancer != "local":

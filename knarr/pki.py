@@ -5,6 +5,7 @@ server has to answer to a name that its certificate lacks. The names and the lay
 
     ca.crt, ca.key                 signs everything below
     apiserver.crt, apiserver.key   what the API server shows
+    apiserver-kubelet-client.*     what the API server shows to nodes in other processes
     admin.crt, admin.key           in the kubeconfig: the user kubernetes-admin in the group system:masters
     sa.pub, sa.key                 service-account tokens are signed with it (ES256)
 
@@ -37,6 +38,7 @@ BACKDATE = timedelta(minutes=5)
 """Certificates begin this much in the past, for clients whose clock is a little late."""
 
 ADMIN_USER, ADMIN_GROUP = "kubernetes-admin", "system:masters"
+KUBELET_CLIENT_USER = "kube-apiserver-kubelet-client"
 
 
 class PkiError(Exception):
@@ -58,6 +60,7 @@ class Pki(Struct, frozen=True):
     ca: KeyPair
     apiserver: KeyPair
     admin: KeyPair
+    kubelet_client: KeyPair
     service_account_key_pem: bytes
     """Private key (PKCS #8) that signs service-account tokens."""
     service_account_public_pem: bytes
@@ -71,6 +74,8 @@ def ensure(folder: Path, clock: Clock, *, dns_names: Sequence[str], addresses: S
     server_names = _alternative_names(dns_names, addresses)
     apiserver = authority.pair("apiserver", _subject("kube-apiserver"), ExtendedKeyUsageOID.SERVER_AUTH, server_names)
     admin = authority.pair("admin", _subject(ADMIN_USER, [ADMIN_GROUP]), ExtendedKeyUsageOID.CLIENT_AUTH, None)
+    server_as_client = _subject(KUBELET_CLIENT_USER, [ADMIN_GROUP])
+    kubelet_client = authority.pair("apiserver-kubelet-client", server_as_client, ExtendedKeyUsageOID.CLIENT_AUTH, None)
     signing_key = _ensure_key(folder / "sa.key")
     public_pem = signing_key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -80,6 +85,7 @@ def ensure(folder: Path, clock: Clock, *, dns_names: Sequence[str], addresses: S
         ca=authority.files,
         apiserver=apiserver,
         admin=admin,
+        kubelet_client=kubelet_client,
         service_account_key_pem=_key_pem(signing_key),
         service_account_public_pem=public_pem,
     )

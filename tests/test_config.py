@@ -167,12 +167,19 @@ def test_missing_file_is_named() -> None:
         ({"drain_timeout": -1}, "drainTimeout"),
         ({"drain_timeout": 301}, "drainTimeout"),
         ({"verbosity": 11}, "verbosity"),
+        ({"disable_admission_plugins": "NamespaceLifecycle"}, "disableAdmissionPlugins"),
         ({"sim_nodes": 0, "runtime": "sim"}, "simNodes"),
         ({"sim_nodes": 3}, "simNodes"),
     ],
 )
 def test_impossible_value_is_refused_with_its_field(settings: dict[str, object], field: str) -> None:
     assert [problem.partition(":")[0] for problem in problems(**settings)] == [field]
+
+
+def test_external_ips_can_be_allowed() -> None:
+    loaded = config.load(None, {"disable_admission_plugins": "DenyServiceExternalIPs"})
+    assert loaded.disabled_admission_plugins == ["DenyServiceExternalIPs"]
+    assert config.load(None, {}).disabled_admission_plugins == []
 
 
 def test_every_problem_is_said_at_once() -> None:

@@ -250,6 +250,12 @@ CONTROLLER_ROLES: dict[str, tuple[PolicyRule, ...]] = {
         rule(READ, "storage.k8s.io", "storageclasses"),
         EVENTS,
     ),
+    "kubelet-serving-approver": (  # knarr's own
+        rule(READ, "certificates.k8s.io", "certificatesigningrequests"),
+        rule("update", "certificates.k8s.io", "certificatesigningrequests/approval"),
+        rule("approve", "certificates.k8s.io", "signers", f"{SIGNER}kubelet-serving"),
+        rule(READ, "core", "nodes"),
+    ),
     "root-ca-cert-publisher": (rule("create update", "core", "configmaps"), EVENTS),
     "validatingadmissionpolicy-status-controller": (
         rule(READ, "admissionregistration.k8s.io", "validatingadmissionpolicies"),

@@ -1,9 +1,12 @@
-"""The nodes of a cluster, as the API server reaches them: each pod's requests go to the backend of its node."""
+"""The nodes of a cluster, as the API server reaches them: each pod's requests go to the backend of its node.
+
+Nodes of this process are backends as they are; how others are reached is said by their Node objects.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from knarr.api.core.v1 import Pod
 from knarr.api.errors import BadRequest, ServiceUnavailable
@@ -13,8 +16,12 @@ from knarr.client.nodes import LogOptions, NodeBackend, NodePage, NodeUsage, Str
 class Nodes:
     """A NodeBackend over those of single nodes."""
 
-    def __init__(self, backends: Mapping[str, NodeBackend]) -> None:
+    def __init__(
+        self, backends: Mapping[str, NodeBackend], elsewhere: Callable[[str], NodeBackend | None] = lambda name: None
+    ) -> None:
+        """`elsewhere` answers the backend of a node that isn't here; None when it knows none of that name."""
         self._backends = backends
+        self._elsewhere = elsewhere
 
     def logs(self, pod: Pod, options: LogOptions) -> AsyncIterator[bytes]:
         return self._of(pod).logs(pod, options)
@@ -41,6 +48,7 @@ class Nodes:
         return self._named(node)
 
     def _named(self, node: str) -> NodeBackend:
-        if node not in self._backends:
+        backend = self._backends.get(node) or self._elsewhere(node)
+        if backend is None:
             raise ServiceUnavailable(f"node {node} can't be reached from this API server")
-        return self._backends[node]
+        return backend

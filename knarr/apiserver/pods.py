@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 
-import msgspec
-
 from knarr.api.core.v1 import Binding, Pod, PodCondition, PodStatus
-from knarr.api.errors import APIError, BadRequest, Conflict, ServiceUnavailable
+from knarr.api.errors import BadRequest, Conflict, ServiceUnavailable
 from knarr.api.types import replace
 from knarr.apiserver.requests import flag, number
+from knarr.client.channels import COMMAND_SUBPROTOCOLS, serve_command
 from knarr.client.nodes import LogOptions, NodeBackend, Streams
 from knarr.client.transport import Answer, Request, Socket, Upgrade
 from knarr.clock import Clock, utc
-
-STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
-"""Channels of the remote-command protocol: the first byte of each message (KEP-4006)."""
-
-SUBPROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 
 
 def bound(pod: Pod, binding: Binding, now_s: float) -> Pod:
@@ -125,65 +118,15 @@ def remote_command(pod: Pod, what: str, request: Request, nodes: NodeBackend) ->
     if what == "exec" and not command:
         raise BadRequest("you must specify at least one command for the container")
 
+    async def begin() -> Streams:
+        if what == "exec":
+            return await nodes.exec(pod, container, command, tty=tty, stdin=stdin)
+        return await nodes.attach(pod, container)
+
     async def serve(socket: Socket) -> None:
-        try:
-            if what == "exec":
-                streams = await nodes.exec(pod, container, command, tty=tty, stdin=stdin)
-            else:
-                streams = await nodes.attach(pod, container)
-        except APIError as error:
-            await socket.send(bytes((ERROR,)) + msgspec.json.encode(error.status()))
-            return
-        try:
-            await _join(socket, streams, reports_exit=what == "exec")
-        finally:
-            await streams.close()
+        await serve_command(socket, begin, reports_exit=what == "exec")
 
-    return Answer(101, {}, upgrade=Upgrade(SUBPROTOCOLS, serve))
-
-
-async def _join(socket: Socket, streams: Streams, *, reports_exit: bool) -> None:
-    """Carry bytes both ways until the process ends or the client goes."""
-
-    async def inward() -> None:
-        while (message := await socket.receive()) is not None:
-            if not message:
-                continue
-            channel, data = message[0], message[1:]
-            if channel == STDIN:
-                if data:
-                    await streams.write(data)
-            elif channel == RESIZE:
-                size = msgspec.json.decode(data)
-                await streams.resize(int(size.get("Width", 0)), int(size.get("Height", 0)))
-            elif channel == CLOSE and data[:1] == bytes((STDIN,)):
-                await streams.close_stdin()
-
-    async def outward() -> None:
-        async for channel, data in streams.output():
-            await socket.send(bytes((channel,)) + data)
-        code = await streams.exit_code() if reports_exit else 0
-        await socket.send(bytes((ERROR,)) + msgspec.json.encode(_exit_status(code)))
-
-    tasks = [asyncio.ensure_future(inward()), asyncio.ensure_future(outward())]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _exit_status(code: int) -> dict[str, object]:
-    if code == 0:
-        return {"metadata": {}, "status": "Success"}
-    return {
-        "metadata": {},
-        "status": "Failure",
-        "reason": "NonZeroExitCode",
-        "message": f"command terminated with non-zero exit code: exit status {code}",
-        "details": {"causes": [{"reason": "ExitCode", "message": str(code)}]},
-    }
+    return Answer(101, {}, upgrade=Upgrade(COMMAND_SUBPROTOCOLS, serve))
 
 
 def need(nodes: NodeBackend | None) -> NodeBackend:

@@ -7,17 +7,17 @@ Others (the Python client) name their ports in the query and get channels 2n for
 from __future__ import annotations
 
 import asyncio
-import struct
+from functools import partial
 
 from knarr.api.core.v1 import Pod
 from knarr.api.errors import APIError, BadRequest
 from knarr.apiserver import spdy
+from knarr.client.channels import CHUNK_BYTES, PORT_SUBPROTOCOL, serve_ports
 from knarr.client.nodes import NodeBackend
 from knarr.client.transport import Answer, Request, Socket, Upgrade
 
 TUNNEL = "SPDY/3.1+portforward.k8s.io"
-SUBPROTOCOLS = (TUNNEL, "v4.channel.k8s.io", "portforward.k8s.io")
-CHUNK_BYTES = 32 << 10
+SUBPROTOCOLS = (TUNNEL, PORT_SUBPROTOCOL, "portforward.k8s.io")
 CONNECTIONS_MAX = 1000
 """In one tunnel at once; each is a socket in the pod."""
 REFUSED_STREAM = 3
@@ -32,7 +32,9 @@ def port_forward(pod: Pod, request: Request, nodes: NodeBackend) -> Answer:
         if socket.subprotocol == TUNNEL:
             await _Tunnel(socket, pod, nodes).serve()
         else:
-            await _serve_channels(socket, pod, ports, nodes)
+            await serve_ports(
+                socket, ports, partial(nodes.port_forward, pod), lambda port, error: _fault(pod, port, error)
+            )
 
     if request.headers.get("upgrade", "websocket").lower() != "websocket":
         raise BadRequest("Upgrade request required: this must be a WebSocket")
@@ -132,33 +134,5 @@ class _Tunnel:
                 pass  # The pod reads no more; what it still has to say is read elsewhere.
 
 
-async def _serve_channels(socket: Socket, pod: Pod, ports: list[int], nodes: NodeBackend) -> None:
-    for index, port in enumerate(ports):
-        for channel in (2 * index, 2 * index + 1):
-            await socket.send(bytes((channel,)) + struct.pack("<H", port))
-    async with asyncio.TaskGroup() as group:
-        writers: dict[int, asyncio.StreamWriter] = {}
-        for index, port in enumerate(ports):
-            try:
-                reader, writer = await nodes.port_forward(pod, port)
-            except (OSError, APIError) as error:
-                await socket.send(bytes((2 * index + 1,)) + _fault(pod, port, error))
-                continue
-            writers[2 * index] = writer
-            group.create_task(_pump(reader, socket, 2 * index))
-        while (received := await socket.receive()) is not None:
-            if received and received[0] in writers:
-                writers[received[0]].write(received[1:])
-                await writers[received[0]].drain()
-        for writer in writers.values():
-            writer.close()
-
-
 def _fault(pod: Pod, port: int, error: Exception) -> bytes:
     return f"error forwarding port {port} to pod {pod.metadata.name}, uid {pod.metadata.uid}: {error}".encode()
-
-
-async def _pump(reader: asyncio.StreamReader, socket: Socket, channel: int) -> None:
-    while data := await reader.read(CHUNK_BYTES):
-        await socket.send(bytes((channel,)) + data)
-    await socket.close()

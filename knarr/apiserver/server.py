@@ -75,6 +75,8 @@ class Settings(msgspec.Struct, frozen=True):
     """Of cluster IPs: one, or one of each family; the first family is that of a Service that asks for none."""
     node_ports: tuple[int, int] = (30000, 32767)
     access: AccessSettings = msgspec.field(default_factory=AccessSettings)
+    without_plugins: Sequence[str] = ()
+    """Admission plugins that are switched off."""
 
 
 class APIServer:
@@ -104,7 +106,7 @@ class APIServer:
             store,
             clock,
             Admission(
-                built_in.plugins(store, clock, addresses, [self.access.admission]),
+                built_in.plugins(store, clock, addresses, [self.access.admission], settings.without_plugins),
                 clock.monotonic_s,
             ),
         )

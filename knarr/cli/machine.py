@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from knarr.api.core.cluster_info import ClusterSettings
 from knarr.clock import Clock
 from knarr.config import Config
 
@@ -27,7 +28,7 @@ _ANYWHERE = {4: "192.0.2.1", 6: "2001:db8::1"}
 """Addresses for documentation (RFC 5737, RFC 3849): beyond every default route."""
 
 
-class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class NodeSettings(ClusterSettings, frozen=True, kw_only=True, rename="camel"):
     """One node with real containers on this machine."""
 
     name: str
@@ -35,21 +36,12 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     internal_ips: tuple[str, ...]
     pod_cidrs: tuple[str, ...]
     """The ranges of this node's pods."""
-    cluster_cidrs: tuple[str, ...]
-    """Those of all pods."""
-    service_cidrs: tuple[str, ...]
-    cluster_dns: tuple[str, ...]
-    cluster_domain: str
+    port: int = 0
+    """At which the API server reaches it; 0 where both are one process."""
     dns_forward: tuple[tuple[str, int], ...] = ()
     """Resolvers for names outside of the cluster; none means this machine's."""
-    dns_stub_domains: dict[str, list[tuple[str, int]]] = {}
     proxy_mode: Literal["nftables", "iptables"]
     bridge_name: str
-    nodeport_addresses: tuple[str, ...] = ()
-    """Where node ports are answered; empty for the default."""
-    load_balancer_pools: str = ""
-    drain_timeout: int = 10
-    """How long a pod's end waits for data planes at most, in seconds."""
 
     @property
     def data_path(self) -> Path:
@@ -143,14 +135,21 @@ def node_settings(config: Config) -> NodeSettings:
         data_dir=config.data_dir,
         internal_ips=internal_ips(config.advertise_address, config.cluster_cidrs),
         pod_cidrs=tuple(config.node_ranges[0]),
+        dns_forward=tuple(config.dns_resolvers),
+        proxy_mode=config.proxy_mode,
+        bridge_name=config.bridge_name,
+        **msgspec.structs.asdict(cluster_settings(config)),
+    )
+
+
+def cluster_settings(config: Config) -> ClusterSettings:
+    """What this machine's node and those that join have in common."""
+    return ClusterSettings(
         cluster_cidrs=tuple(config.cluster_cidrs),
         service_cidrs=tuple(config.service_cidrs),
         cluster_dns=tuple(config.cluster_dns_addresses),
         cluster_domain=config.cluster_domain,
-        dns_forward=tuple(config.dns_resolvers),
         dns_stub_domains=config.dns_stub_resolvers,
-        proxy_mode=config.proxy_mode,
-        bridge_name=config.bridge_name,
         nodeport_addresses=tuple(config.node_port_addresses),
         load_balancer_pools=config.load_balancer_pools,
         drain_timeout=config.drain_timeout,

@@ -10,7 +10,10 @@ them again.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -20,7 +23,7 @@ import uvloop
 
 from knarr.api.core.cluster_info import SETTINGS, ClusterSettings, settings_of
 from knarr.api.core.v1 import ConfigMap, Node, NodeSpec
-from knarr.api.errors import Forbidden, NotFound, ServiceUnavailable, Unauthorized
+from knarr.api.errors import APIError, Forbidden, NotFound, ServiceUnavailable, Unauthorized
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.registry import with_metrics
 from knarr.cli import machine, teardown
@@ -33,11 +36,18 @@ from knarr.cli.progress import Progress
 from knarr.client.client import Client
 from knarr.client.https import HTTPSTransport
 from knarr.client.informer import Informers
-from knarr.node.certificates import CLIENT, NodeCertificates
+from knarr.node.certificates import CLIENT, NodeCertificates, RequestDenied, serving
+from knarr.node.kubelet_access import KubeletAccess
+from knarr.node.kubelet_server import KubeletServer
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
 RETRY_S = 1.0
+SERVING_RETRY_S = 30.0
+SERVING_S_MAX = 10.0
+"""How long the start waits for the node's serving certificate: somebody else may have to approve it."""
 POLL_S = 0.2
 
 
@@ -75,6 +85,7 @@ class NodeProcess(Life):
         self._invitation = invitation
         self.certificates = NodeCertificates(flags.data_path / "pki", flags.name, self.clock)
         self.membership = Membership(flags.data_path, self.certificates)
+        self._serving = asyncio.Event()
 
     async def start(self) -> list[tuple[str, Loop]]:
         flags = self.flags
@@ -103,6 +114,7 @@ class NodeProcess(Life):
         with self._waiting("DNS"):
             await parts.serve()
         loops.append(("certificate", lambda: self.certificates.keep(CLIENT, self.client, self._renewed)))
+        loops.append(("kubelet server", self._serve_kubelet))
         loops.append(("informers", self.informers.run))
         return loops
 
@@ -110,6 +122,9 @@ class NodeProcess(Life):
         with self._waiting("node Ready"):
             own = self.informers.of(Node)
             await seen(own, lambda node: node.metadata.name == self.flags.name and node_is_ready(node))
+        with self._waiting("serving certificate"), suppress(TimeoutError):
+            async with self.clock.timeout(SERVING_S_MAX):
+                await self._serving.wait()
 
     async def status(self) -> dict[str, Any]:
         """For `knarr status`."""
@@ -165,14 +180,32 @@ class NodeProcess(Life):
             data_dir=flags.data_dir,
             internal_ips=addresses,
             pod_cidrs=pod_cidrs,
-            cluster_cidrs=cluster.cluster_cidrs,
-            service_cidrs=cluster.service_cidrs,
-            cluster_dns=cluster.cluster_dns,
-            cluster_domain=cluster.cluster_domain,
-            load_balancer_pools=cluster.load_balancer_pools,
+            port=flags.port,
             proxy_mode=machine.usable_proxy_mode(flags.proxy_mode),
             bridge_name=flags.bridge_name,
+            **msgspec.structs.asdict(cluster),
         )
+
+    async def _serve_kubelet(self) -> None:
+        """For the API server, once the node has a certificate for its addresses."""
+        settings = self.parts.settings
+        wanted = serving((settings.name, *settings.internal_ips))
+        access = KubeletAccess(self.client, self.clock, settings.name)
+        server = KubeletServer(self.parts.backend, lambda: self.parts.agent.pods, access, self.clock, settings.name)
+        certificate, key = self.certificates.paths(wanted)
+        while True:
+            try:
+                await self.certificates.ensure(wanted, self.client)
+                break
+            except (APIError, RequestDenied) as failure:
+                log.warning("no serving certificate yet: %s", failure)
+                await self.clock.sleep(SERVING_RETRY_S)
+        await server.start(None, settings.port, self.membership.ca_path, certificate, key)
+        self._serving.set()
+        try:
+            await self.certificates.keep(wanted, self.client, lambda: server.renewed(certificate, key))
+        finally:
+            await server.close()
 
     def _renewed(self) -> None:
         """New connections show the new certificate."""

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
@@ -23,7 +24,7 @@ import uvloop
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from knarr import pki
-from knarr.api.core.cluster_info import ClusterSettings, public_map, settings_map
+from knarr.api.core.cluster_info import public_map, settings_map
 from knarr.api.core.v1 import ConfigMap, Node, ServiceAccount
 from knarr.api.errors import AlreadyExists
 from knarr.api.registry import with_metrics
@@ -32,6 +33,7 @@ from knarr.apiserver.bootstrap import bootstrap
 from knarr.apiserver.event_expiry import EventExpiry
 from knarr.apiserver.listener import Listener, tls_context
 from knarr.apiserver.nodes import Nodes
+from knarr.apiserver.remote_node import NodeConnections, RemoteNode
 from knarr.apiserver.server import APIServer, InProcessTransport, Settings
 from knarr.cli import kubeconfig, machine, teardown
 from knarr.cli.access import access_settings
@@ -44,6 +46,7 @@ from knarr.cli.node_parts import Parts, parts_of
 from knarr.cli.progress import Progress
 from knarr.cli.scheduling import profiles
 from knarr.client.client import Client
+from knarr.client.https import client_context
 from knarr.client.informer import Informers
 from knarr.client.transport import User
 from knarr.client.workqueue import queue_figures
@@ -96,7 +99,13 @@ class Process(Life):
         issuer = f"https://kubernetes.default.svc.{config.cluster_domain}"
         key = load_pem_private_key(self.pki.service_account_key_pem, None)
         address = joined_address(config.advertise_address, config.listen_port)
-        settings = Settings(address, config.service_cidrs, config.node_ports, access_settings(config, self.clock))
+        settings = Settings(
+            address,
+            config.service_cidrs,
+            config.node_ports,
+            access_settings(config, self.clock),
+            config.disabled_admission_plugins,
+        )
         tokens = Tokens(store, self.clock, key, issuer, [issuer])
         self.server = APIServer(store, with_metrics(), self.clock, settings, tokens=tokens)
         # /readyz tells it from the signal on, while the parts that still need the API end.
@@ -177,24 +186,33 @@ class Process(Life):
             loops.append((edge.name, edge.run))
             self.server.metrics.sources.append(edge.figures)
             self._closing.append((edge.name, edge.close))
-        self.server.nodes = Nodes({each.name: each.backend for each in nodes})
+        self.server.nodes = Nodes({each.name: each.backend for each in nodes}, self._elsewhere())
         loops.append(("cluster info", self._tell_joining))
         loops.append(("informers", informers.run))
         return loops
 
+    def _elsewhere(self) -> Callable[[str], RemoteNode | None]:
+        """The nodes of other processes."""
+        certificate = self.pki.kubelet_client
+        context = client_context(
+            str(self.pki.ca.certificate_path), str(certificate.certificate_path), str(certificate.key_path)
+        )
+        connections = NodeConnections(context)
+        self._closing.append(("connections to nodes", connections.close))
+        nodes = self.informers.of(Node)
+
+        def found(name: str) -> RemoteNode | None:
+            node = nodes.get(name)
+            return RemoteNode(node, connections) if node else None
+
+        return found
+
     async def _tell_joining(self) -> None:
         """What machines that join need to know. Ends when it is written."""
         config = self.config
-        settings = ClusterSettings(
-            cluster_cidrs=tuple(config.cluster_cidrs),
-            service_cidrs=tuple(config.service_cidrs),
-            cluster_dns=tuple(config.cluster_dns_addresses),
-            cluster_domain=config.cluster_domain,
-            load_balancer_pools=config.load_balancer_pools,
-        )
         server = f"https://{joined_address(config.advertise_address, urlsplit(self.address).port or 443)}"
         client = self._client("system:apiserver", "system:masters")
-        for wanted in (settings_map(settings), public_map(server, self.pki.ca.certificate_pem)):
+        for wanted in (settings_map(machine.cluster_settings(config)), public_map(server, self.pki.ca.certificate_pem)):
             try:
                 await client.create(wanted)
             except AlreadyExists:

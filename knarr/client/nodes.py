@@ -82,6 +82,10 @@ class NodeUsage(Struct, frozen=True):
     pods: tuple[PodUsage, ...] = ()
 
 
+USAGE_PATH = "/knarr/usage"
+"""Where a node in another process tells its NodeUsage, as JSON."""
+
+
 class NodePage(Struct, frozen=True):
     """What a node answers by HTTP."""
 

@@ -16,6 +16,7 @@ from knarr.controllers.clusterrole_aggregation import ClusterRoleAggregation
 from knarr.controllers.cronjob import CronJobs
 from knarr.controllers.csr_approving import CertificateApproval
 from knarr.controllers.csr_cleaner import CertificateCleaner
+from knarr.controllers.csr_serving import ServingApproval
 from knarr.controllers.csr_signing import CertificateSigning
 from knarr.controllers.daemonset import DaemonSets
 from knarr.controllers.deployment import Deployments
@@ -73,6 +74,7 @@ ALL: tuple[type[Controller], ...] = (
     PodGarbageCollector,
     ClusterRoleAggregation,
     CertificateApproval,
+    ServingApproval,
     CertificateCleaner,
     ResourceQuotaUsage,
     ServiceCIDRs,

@@ -21,9 +21,11 @@ from knarr.api import types
 from knarr.api.coordination.v1 import Lease, LeaseSpec
 from knarr.api.core.v1 import (
     ContainerImage,
+    DaemonEndpoint,
     Node,
     NodeAddress,
     NodeCondition,
+    NodeDaemonEndpoints,
     NodeSpec,
     NodeStatus,
     NodeSystemInfo,
@@ -168,6 +170,7 @@ class NodeObject:
                 NodeAddress(type="Hostname", address=config.name),
             ],
             conditions=conditions,
+            daemon_endpoints=_endpoints(config.port),
             node_info=info,
             images=images,
         )
@@ -244,10 +247,22 @@ def conditions_of(
     return answer
 
 
+def _endpoints(port: int) -> NodeDaemonEndpoints | None:
+    return NodeDaemonEndpoints(kubelet_endpoint=DaemonEndpoint(port=port)) if port else None
+
+
 def _essence(status: NodeStatus) -> Any:
     conditions = [types.replace(each, last_heartbeat_time=None) for each in status.conditions]
     conditions.sort(key=lambda each: each.type)
-    return (conditions, status.capacity, status.allocatable, status.addresses, status.images, status.node_info)
+    return (
+        conditions,
+        status.capacity,
+        status.allocatable,
+        status.addresses,
+        status.images,
+        status.node_info,
+        status.daemon_endpoints,
+    )
 
 
 def listed(images: Iterable[Image]) -> list[ContainerImage]:

@@ -108,6 +108,7 @@ class Bindings:
             self._beside(self._bind_after(before, course), course)
 
     async def _bind_after(self, before: Sequence[Awaitable[None]], course: Course) -> None:
+        await self._announce(course)
         try:
             if course.held is not None:
                 await self._permitted(course.held)
@@ -122,6 +123,16 @@ class Bindings:
             await self._give_back(course, None, str(error))()
         else:
             await self._bind_now(course)
+
+    async def _announce(self, course: Course) -> None:
+        """Others may want to know where it will be, for it is not there yet (KEP-5278). Binding it takes that back."""
+        metadata = course.pod.pod.metadata
+        patch = {"metadata": {"uid": metadata.uid}, "status": {"nominatedNodeName": course.node_name}}
+        try:
+            where = metadata.name or "", patch, metadata.namespace
+            course.pod.pod = await self._client.patch(Pod, *where, subresource="status")
+        except APIError as error:
+            log.debug("%s: its node could not be announced: %s", course.pod.key, error)
 
     async def _permitted(self, held: HeldPod) -> None:
         try:

@@ -143,6 +143,7 @@ class SchedulingQueue:
         self._added.set()
 
     def _park(self, waiting: Waiting, plugins: frozenset[str]) -> None:
+        self._unpark(waiting.pod.key)
         waiting.parked, waiting.plugins = True, plugins
         self._parked[waiting.pod.key] = waiting
         for plugin in plugins:

@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from knarr.api.certificates.v1 import CertificateSigningRequest
-from knarr.api.core.cluster_info import ClusterSettings, public_map, settings_map, settings_of
+from knarr.api.core.cluster_info import SETTINGS_KEY, ClusterSettings, public_map, settings_map, settings_of
 from knarr.api.core.v1 import ConfigMap, Node, Secret
 from knarr.api.errors import APIError, Forbidden, Unauthorized
 from knarr.api.meta.v1 import ObjectMeta
@@ -262,9 +261,11 @@ async def test_cluster_info_that_cannot_be_read_is_refused(
 
 
 def test_settings_that_lack_something_are_named() -> None:
-    data: dict[str, Any] = {**settings_map(SETTINGS).data, "clusterDNS": ""}
-    with pytest.raises(ValueError, match="lacks clusterDNS"):
-        settings_of(data)
+    without = settings_map(SETTINGS).data[SETTINGS_KEY].replace("clusterDns", "other")
+    with pytest.raises(ValueError, match=r"kube-system/knarr-node.*`clusterDns`"):
+        settings_of({SETTINGS_KEY: without})
+    with pytest.raises(ValueError, match="can't be read"):
+        settings_of({})
 
 
 async def test_a_server_that_tells_nothing_of_its_cluster_is_not_joined(tmp_path: Path) -> None:

@@ -112,6 +112,9 @@ def test_one_that_fails_is_asked_again_and_one_that_may_be_ignored_is() -> None:
         await cluster.create(cluster_pod("p"))
         await cluster.until(lambda: scheduled(cluster, "p")[0] == "False", within_s=1)
         assert scheduled(cluster, "p") == ("False", "SchedulerError", "opinion is out of order")
+        figures = {figure.name: figure.values for figure in cluster.scheduler.figures()}
+        assert figures["scheduler_schedule_attempts_total"]["default-scheduler", "unschedulable"] == 0
+        assert figures["scheduler_schedule_attempts_total"]["default-scheduler", "error"] == 1
         await cluster.clock.sleep(5)
         assert node_of(cluster, "p") is None
         extender.fails = False
@@ -123,6 +126,25 @@ def test_one_that_fails_is_asked_again_and_one_that_may_be_ignored_is() -> None:
 
     extender, ignorable = Opinion(fails=True), Opinion("ignorable", ignorable=True, fails=True, weight=1)
     simulate(scenario, extenders=[ignorable, extender])
+
+
+def test_one_that_fails_when_it_is_asked_who_gives_way_is_asked_again_only_after_the_backoff() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.create(cluster_pod("plain", "900m"))
+        await cluster.until(lambda: node_of(cluster, "plain"))
+        await cluster.create(cluster_pod("urgent", "900m", priorityClassName="system-cluster-critical"))
+        await cluster.until(lambda: scheduled(cluster, "urgent")[1] == "SchedulerError", within_s=1)
+        asked = len(extender.asked)
+        for number in range(5):  # nothing of this node's could help before
+            patch = {"status": {"allocatable": {"cpu": f"{2 + number}", "memory": "1Gi", "pods": "110"}}}
+            await cluster.client.patch(Node, "hollow-0", patch, subresource="status")
+            await cluster.clock.sleep(0.1)
+        assert len(extender.asked) == asked
+        await cluster.until(lambda: node_of(cluster, "urgent"), within_s=12)
+
+    extender = Opinion(preempts=True, fails=True)
+    extender.filter = Extender.filter.__get__(extender)  # type: ignore[method-assign]
+    simulate(scenario, nodes=1, capacity=SMALL, extenders=[extender])
 
 
 def test_an_extender_has_a_say_in_who_gives_way() -> None:

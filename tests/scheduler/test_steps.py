@@ -118,6 +118,11 @@ def gang_of(pod: PodInfo) -> str:
     return pod.pod.metadata.labels.get(GROUP, "")
 
 
+def nominated(cluster: Cluster, name: str) -> str | None:
+    found = cluster.pods.get(f"default/{name}")
+    return found.status.nominated_node_name if found and found.status else None
+
+
 def pod(name: str, cpu: str = "100m", *, labels: dict[str, str] | None = None, **spec: Any) -> Pod:
     made = bare_pod(name, cpu, **spec)
     made.metadata.labels = labels or {}
@@ -152,6 +157,7 @@ def test_who_waits_keeps_its_place_and_gives_it_back_when_its_time_is_over() -> 
         await cluster.clock.sleep(1)
         await cluster.create(pod("other", "900m"))
         await cluster.clock.sleep(8)
+        assert nominated(cluster, "g0") == "hollow-0"
         assert node_of(cluster, "other") is None
         assert "Insufficient cpu" in (scheduled(cluster, "other")[2] or "")
         await cluster.until(lambda: node_of(cluster, "other") == "hollow-0", within_s=2)
@@ -159,6 +165,7 @@ def test_who_waits_keeps_its_place_and_gives_it_back_when_its_time_is_over() -> 
         await cluster.until(lambda: scheduled(cluster, "g0") == ("False", "Unschedulable", message), within_s=1)
         assert message in await cluster.events("FailedScheduling")
         assert node_of(cluster, "g0") is None
+        assert nominated(cluster, "g0") is None
 
     simulate(scenario, nodes=1, capacity=SMALL, **with_plugins(Gang))
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from typing import Any
 
-from msgspec import Struct, json
+from msgspec import MsgspecError, Struct, json
 
 from knarr.api.core.v1 import ConfigMap
 from knarr.api.meta.v1 import ObjectMeta
@@ -19,38 +18,38 @@ from knarr.api.meta.v1 import ObjectMeta
 PUBLIC = ("kube-public", "cluster-info")
 SETTINGS = ("kube-system", "knarr-node")
 """Namespace and name."""
+SETTINGS_KEY = "settings.json"
 
 
-class ClusterSettings(Struct, frozen=True, kw_only=True):
+class ClusterSettings(Struct, frozen=True, kw_only=True, rename="camel"):
     """What all nodes of a cluster have in common. Ranges and addresses are one, or one of each family."""
 
     cluster_cidrs: tuple[str, ...]
+    """The ranges of all pods."""
     service_cidrs: tuple[str, ...]
     cluster_dns: tuple[str, ...]
     cluster_domain: str
+    dns_stub_domains: dict[str, list[tuple[str, int]]] = {}
+    nodeport_addresses: tuple[str, ...] = ()
+    """Where node ports are answered; empty for the default."""
     load_balancer_pools: str = ""
     """Addresses that the nodes answer for on their LAN."""
-
-
-_LISTS = {"clusterCIDR": "cluster_cidrs", "serviceCIDR": "service_cidrs", "clusterDNS": "cluster_dns"}
+    drain_timeout: int = 10
+    """How long a pod's end waits for data planes at most, in seconds."""
 
 
 def settings_map(settings: ClusterSettings) -> ConfigMap:
-    data = {key: ",".join(getattr(settings, name)) for key, name in _LISTS.items()}
     namespace, name = SETTINGS
     metadata = ObjectMeta(namespace=namespace, name=name)
-    data |= {"clusterDomain": settings.cluster_domain, "loadBalancerPools": settings.load_balancer_pools}
-    return ConfigMap(metadata=metadata, data=data)
+    return ConfigMap(metadata=metadata, data={SETTINGS_KEY: json.encode(settings).decode()})
 
 
 def settings_of(data: Mapping[str, str]) -> ClusterSettings:
-    """Raises ValueError where something is missing."""
-    missing = [key for key in (*_LISTS, "clusterDomain") if not data.get(key)]
-    if missing:
-        raise ValueError(f"the ConfigMap {'/'.join(SETTINGS)} lacks {', '.join(missing)}")
-    lists: dict[str, Any] = {name: tuple(data[key].split(",")) for key, name in _LISTS.items()}
-    pools = data.get("loadBalancerPools", "")
-    return ClusterSettings(**lists, cluster_domain=data["clusterDomain"], load_balancer_pools=pools)
+    """Raises ValueError where they can't be read."""
+    try:
+        return json.decode(data.get(SETTINGS_KEY, ""), type=ClusterSettings)
+    except MsgspecError as error:
+        raise ValueError(f"the ConfigMap {'/'.join(SETTINGS)} can't be read: {error}") from None
 
 
 def public_map(server: str, ca_pem: bytes) -> ConfigMap:

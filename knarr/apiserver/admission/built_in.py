@@ -5,7 +5,7 @@ To add one: a file with a `Plugin`, and a line here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from knarr.api.core.v1 import LimitRange, Namespace, PersistentVolume, ResourceQuota
 from knarr.api.networking.v1 import IngressClass
@@ -14,6 +14,7 @@ from knarr.api.scheduling.v1 import PriorityClass
 from knarr.api.storage.v1 import StorageClass
 from knarr.apiserver.addresses import ServiceAddresses
 from knarr.apiserver.admission import Plugin
+from knarr.apiserver.admission.externalips import DenyServiceExternalIPs
 from knarr.apiserver.admission.index import Index
 from knarr.apiserver.admission.ingressclass import DefaultIngressClass
 from knarr.apiserver.admission.limitranges import LimitRanger
@@ -31,14 +32,21 @@ from knarr.clock import Clock
 from knarr.store.contract import Store
 
 
-def plugins(store: Store, clock: Clock, addresses: ServiceAddresses, access: Sequence[Plugin] = ()) -> list[Plugin]:
+def plugins(
+    store: Store,
+    clock: Clock,
+    addresses: ServiceAddresses,
+    access: Sequence[Plugin] = (),
+    without: Collection[str] = (),
+) -> list[Plugin]:
     """The chain. What they decide by is shared between them, and read from memory.
 
-    `access` are the plugins that ask who it is that writes; upstream has them in NodeRestriction's place.
+    `access` are the plugins that ask who it is that writes; upstream has them in NodeRestriction's place. Those whose
+    names are in `without` are switched off.
     """
     namespaces = Index(store, "namespaces", Namespace)
     storage_classes = Index(store, "storageclasses.storage.k8s.io", StorageClass)
-    return [
+    chain = [
         NamespaceLifecycle(namespaces),
         LimitRanger(Index(store, "limitranges", LimitRange)),
         ServiceAccountAdmission(store, clock),
@@ -52,7 +60,9 @@ def plugins(store: Store, clock: Clock, addresses: ServiceAddresses, access: Seq
         ClaimResize(storage_classes, Index(store, "persistentvolumes", PersistentVolume)),
         RuntimeClasses(Index(store, "runtimeclasses.node.k8s.io", RuntimeClass)),
         DefaultIngressClass(Index(store, "ingressclasses.networking.k8s.io", IngressClass)),
+        DenyServiceExternalIPs(),
         PodTopologyLabels(store),
         addresses,
         ResourceQuotas(store, clock, Index(store, "resourcequotas", ResourceQuota)),
     ]
+    return [each for each in chain if each.named not in without]

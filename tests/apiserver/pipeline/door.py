@@ -77,13 +77,14 @@ class Asking:
 class Door(Asking):
     """An API server of its own."""
 
-    def __init__(self, nodes: Any = None, service_cidrs: Sequence[str] = ("10.96.0.0/16",)) -> None:
+    def __init__(self, nodes: Any = None, **settings: Any) -> None:
         clock = SystemClock(seed=1)
         self.store = MemoryStore()
         self.clock = clock
         self.tokens = Tokens(self.store, clock, ec.generate_private_key(ec.SECP256R1()), ISSUER, [ISSUER])
-        settings = Settings(service_cidrs=service_cidrs)
-        super().__init__(APIServer(self.store, built_in(), clock, settings, tokens=self.tokens, nodes=nodes))
+        super().__init__(
+            APIServer(self.store, built_in(), clock, Settings(**settings), tokens=self.tokens, nodes=nodes)
+        )
         self.client = Client(InProcessTransport(self.server), self.server.registry, ADMINISTRATOR)
 
 
