@@ -188,6 +188,27 @@ def test_a_log_is_followed_on_the_second_machine(two: TwoNodes) -> None:
             following.terminate()
 
 
+def test_a_claim_gets_its_folder_on_the_machine_of_its_pod(two: TwoNodes) -> None:
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}},
+    }
+    pod = server("keeps", "second")
+    del pod["spec"]["nodeName"]
+    pod["spec"]["nodeSelector"] = {"kubernetes.io/hostname": "second"}
+    pod["spec"]["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    pod["spec"]["containers"][0]["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    apply(two, claim, pod)
+    two.kubectl("wait", "--for=condition=Ready", "pod/keeps", "--timeout=30s")
+    two.kubectl("exec", "keeps", "--", "sh", "-c", "echo kept >/data/file")
+    (folder,) = (two.node_data / "volumes").iterdir()
+    assert (folder / "file").read_text() == "kept\n"
+    two.kubectl("delete", "pod/keeps", "pvc/data")
+    two.until(lambda: not folder.exists(), "the folder's end")
+
+
 def containers(two: TwoNodes) -> dict[str, tuple[str, int]]:
     pods = two.get("pods", "-l", "app=web")["items"]
     statuses = {pod["metadata"]["name"]: pod["status"]["containerStatuses"][0] for pod in pods}
