@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import time
@@ -171,18 +172,18 @@ def test_a_port_of_a_pod_on_the_second_machine_is_forwarded(two: TwoNodes) -> No
 
 def test_a_log_is_followed_on_the_second_machine(two: TwoNodes) -> None:
     command = ["kubectl", "--kubeconfig", str(two.kubeconfig), "logs", "-f", "--tail", "0", "web-second"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as following:
         assert following.stdout
+        descriptor, seen = following.stdout.fileno(), b""
+
+        def is_told() -> bool:
+            nonlocal seen
+            ask(two, "web-second", "127.0.0.1", PORT)
+            if select.select([descriptor], [], [], 0.1)[0]:
+                seen += os.read(descriptor, 65536)
+            return b"127.0.0.1" in seen
+
         try:
-            os.set_blocking(following.stdout.fileno(), False)
-            seen = ""
-
-            def is_told() -> bool:
-                nonlocal seen
-                ask(two, "web-second", "127.0.0.1", PORT)
-                seen += following.stdout.read() or "" if following.stdout else ""
-                return "127.0.0.1" in seen
-
             two.until(is_told, "a line of the log")
         finally:
             following.terminate()
