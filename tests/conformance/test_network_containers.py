@@ -242,7 +242,7 @@ def by_hand(net: Net, number: int, ports: list[dict[str, Any]], *addresses: str)
     )
 
 
-def test_a_service_of_several_slices_with_several_addresses(net: Net) -> None:
+def test_several_addresses_in_several_slices(net: Net) -> None:
     """[sig-network] EndpointSlice should support a Service with multiple endpoint IPs specified in multiple
     EndpointSlices"""
     client = net.client()
@@ -258,7 +258,7 @@ def test_a_service_of_several_slices_with_several_addresses(net: Net) -> None:
     net.reach(client, f"http://{address}:81", "two")
 
 
-def test_a_service_of_several_slices_with_several_ports(net: Net) -> None:
+def test_several_ports_in_several_slices(net: Net) -> None:
     """[sig-network] EndpointSlice should support a Service with multiple ports specified in multiple EndpointSlices"""
     client = net.client()
     one = net.servers("one", script=f"httpd -p 9090 -h /www; {SERVER}")["one"]
