@@ -134,15 +134,16 @@ def _ready_to_rule(node: str) -> Figure:
 
         informers.of(EndpointSlice).add_handler(look)
         await cluster.create_all(_selecting(number) for number in range(READY_SERVICES))
-        await cluster.create_all(_pod(number) for number in range(READY_PODS))
+        await cluster.create_all(_pod(number, cluster.hollow.names[0]) for number in range(READY_PODS))
         await asyncio.sleep(2.0)  # until what was made is at rest
         times = []
         for number in range(READY_PODS):
             address = f"10.244.{1 + number // 250}.{1 + number % 250}"
-            ready[address] = asyncio.get_running_loop().create_future()
+            ready = {address: asyncio.get_running_loop().create_future()}
             began_s = time.perf_counter()
             await cluster.client.patch(Pod, f"pod{number}", _ready(address), "default", subresource="status")
-            await rules.synced(await ready.pop(address))
+            async with asyncio.timeout(hollow.WITHIN_S / 10):
+                await rules.synced(await ready[address])
             times.append((time.perf_counter() - began_s) * 1e3)
         await rules.close(remove=True)
         return times
@@ -191,14 +192,14 @@ def _selecting(number: int) -> Service:
     return Service(metadata=ObjectMeta(name=f"web{number}", namespace="default"), spec=spec)
 
 
-def _pod(number: int) -> Pod:
+def _pod(number: int, node: str) -> Pod:
     thing = {
         "metadata": {
             "name": f"pod{number}",
             "namespace": "default",
             "labels": {"app": f"app{number % READY_SERVICES}"},
         },
-        "spec": {"nodeName": NODE, "containers": [{"name": "main", "image": "registry.example/app:1"}]},
+        "spec": {"nodeName": node, "containers": [{"name": "main", "image": "registry.example/app:1"}]},
     }
     return hollow.typed(Pod, thing)
 
