@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from knarr.api.networking.v1 import Ingress, IngressClass
 from knarr.cli.machine import NodeSettings
 from knarr.client.client import Client
 from knarr.client.controller import Controller
 from knarr.client.informer import Informers
 from knarr.clock import Clock
 from knarr.config import Config, ConfigError, read_yaml
+from knarr.edge.ingress.classes import is_ours
 from knarr.edge.loadbalancer import LoadBalancers
 from knarr.edge.providers.contract import Provider
-from knarr.edge.providers.local import Local, Pool, parse_pools
+from knarr.edge.providers.local import Held, Local, Pool, parse_pools
 
 if TYPE_CHECKING:
     from knarr.edge.announcer import Announcer
@@ -36,16 +39,54 @@ def load_balancers(
 
 
 def provider_of(config: Config, informers: Informers) -> Provider | None:
-    """The provider that is configured; a new one gets a line here. A cloud's is imported only where it is used."""
+    """The provider that is configured. A cloud's is imported only where it is used."""
     if config.load_balancer == "none":
         return None
     if config.load_balancer == "local":
-        return Local(informers, pools(config), {(config.listen_port, "TCP"), (KUBELET_PORT, "TCP")})
-    settings = cloud_settings(config)
-    from knarr.edge.providers.aws import Aws, AwsSettings
+        local = Local(
+            informers, pools(config), {(config.listen_port, "TCP"), (KUBELET_PORT, "TCP")}, held(config, informers)
+        )
+        informers.of(Ingress).add_handler(lambda old, new: local.retry())
+        return local
+    return CLOUDS[config.load_balancer].provider(cloud_settings(config))
 
-    assert isinstance(settings, AwsSettings)
-    return Aws(settings)
+
+class Cloud(msgspec.Struct, frozen=True):
+    """Where a cloud's provider is, which library it needs, and what it is called there."""
+
+    module: str
+    name: str
+    library: str
+
+    @property
+    def settings(self) -> type[msgspec.Struct]:
+        kind: type[msgspec.Struct] = getattr(import_module(self.module), f"{self.name}Settings")
+        return kind
+
+    def provider(self, settings: msgspec.Struct) -> Provider:
+        made: Provider = getattr(import_module(self.module), self.name)(settings)
+        return made
+
+
+CLOUDS = {
+    "aws": Cloud("knarr.edge.providers.aws", "Aws", "boto3"),
+    "gcp": Cloud("knarr.edge.providers.gcp", "Gcp", "google.cloud.compute_v1"),
+    "azure": Cloud("knarr.edge.providers.azure", "Azure", "azure.mgmt.network"),
+}
+"""A new cloud gets a line here."""
+
+
+def held(config: Config, informers: Informers) -> Held:
+    """Ingress has its ports as soon as there is one to serve; a Service that had them before keeps them."""
+    ports = {port for port in (config.ingress_http_port, config.ingress_https_port) if port}
+    ingresses, classes = informers.of(Ingress), informers.of(IngressClass)
+
+    def holder(port: int, protocol: str) -> str:
+        if protocol != "TCP" or port not in ports or config.ingress_class == "none":
+            return ""
+        return "that of Ingress" if any(is_ours(each, classes) for each in ingresses.all()) else ""
+
+    return holder
 
 
 def announcer(settings: NodeSettings, client: Client, informers: Informers, clock: Clock) -> Announcer | None:
@@ -66,14 +107,12 @@ def announcer(settings: NodeSettings, client: Client, informers: Informers, cloc
 
 def cloud_settings(config: Config) -> msgspec.Struct:
     """What is set up for the cloud that is configured. Raises ConfigError."""
-    library, extra = {"aws": ("boto3", "aws")}[config.load_balancer]
-    if find_spec(library) is None:
-        raise ConfigError([f"loadBalancer: {config.load_balancer} needs {library}: pip install 'knarr[{extra}]'"])
-    from knarr.edge.providers.aws import AwsSettings
-
-    kind = {"aws": AwsSettings}[config.load_balancer]
+    cloud = CLOUDS[config.load_balancer]
+    if not _is_there(cloud.library):
+        wanted = f"pip install 'knarr[{config.load_balancer}]'"
+        raise ConfigError([f"loadBalancer: {config.load_balancer} needs {cloud.library}: {wanted}"])
     try:
-        return msgspec.convert(read_yaml(config.cloud_config) if config.cloud_config else {}, kind)
+        return msgspec.convert(read_yaml(config.cloud_config) if config.cloud_config else {}, cloud.settings)
     except ConfigError as error:
         raise ConfigError([f"cloudConfig: {problem}" for problem in error.problems]) from None
     except msgspec.ValidationError as error:
@@ -99,3 +138,11 @@ def check(config: Config) -> None:
     pools(config)
     if config.load_balancer not in ("local", "none"):
         cloud_settings(config)
+
+
+def _is_there(library: str) -> bool:
+    """It is installed; nothing of it is run but the packages that it is in."""
+    try:
+        return find_spec(library) is not None
+    except ModuleNotFoundError:
+        return False

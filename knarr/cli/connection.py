@@ -49,7 +49,7 @@ class Connection:
 
     def __init__(self, access: Access) -> None:
         self.access = access
-        self._context = _tls(access)
+        self._context = tls(access)
         server = urlsplit(access.server)
         self._host, self._port = server.hostname or "localhost", server.port or 443
         self._open: http.client.HTTPSConnection | None = None
@@ -131,8 +131,11 @@ def _failure(status: int, answer: bytes) -> ApiFailure:
         return ApiFailure(status, "", answer.decode(errors="replace")[:1000])
 
 
-def _tls(access: Access) -> ssl.SSLContext:
+def tls(access: Access) -> ssl.SSLContext:
+    """Trust the cluster's authority alone, and show the certificate if there is one."""
     context = ssl.create_default_context(cadata=access.ca_pem.decode())
+    if not access.certificate_pem:
+        return context
     with _file(access.certificate_pem + b"\n" + access.key_pem) as path:
         context.load_cert_chain(path)
     return context

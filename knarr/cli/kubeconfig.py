@@ -31,6 +31,8 @@ class Access(Struct, frozen=True):
     certificate_pem: bytes
     key_pem: bytes
     namespace: str = "default"
+    token: str = ""
+    """In place of a certificate."""
 
 
 def default_path() -> Path:
@@ -68,12 +70,16 @@ def read(path: Path) -> Access:
     user = _named(config, "users", context.get("user", "")).get("user", {})
     if not cluster.get("server"):
         raise KubeconfigError(f"{path} names no cluster; is `knarr up` running, or --kubeconfig missing?")
+    token = str(user.get("token") or "")
+    if not token and user.get("tokenFile"):
+        token = (path.parent / str(user["tokenFile"])).read_text().strip()
     return Access(
         server=cluster["server"],
         ca_pem=_data(path, cluster, "certificate-authority"),
-        certificate_pem=_data(path, user, "client-certificate"),
-        key_pem=_data(path, user, "client-key"),
+        certificate_pem=b"" if token else _data(path, user, "client-certificate"),
+        key_pem=b"" if token else _data(path, user, "client-key"),
         namespace=context.get("namespace") or "default",
+        token=token,
     )
 
 

@@ -55,6 +55,10 @@ def _run(parsed: argparse.Namespace) -> int:
         from knarr.cli.node import node
 
         return node(parsed)
+    if command == "proxy":
+        from knarr.cli.proxy import proxy
+
+        return proxy(parsed)
     if command == "token":
         from knarr.cli.token import token
 
@@ -82,6 +86,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     kept = down.add_mutually_exclusive_group()
     kept.add_argument("--keep", action="store_true", help="stop the cluster but leave its containers running")
     kept.add_argument("--purge", action="store_true", help="also delete the data and the kubeconfig's entries")
+
+    _add_proxy(commands.add_parser("proxy", help="only the service rules of this machine, for a cluster of any make"))
 
     image = commands.add_parser("image", help="images on this node")
     actions = image.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -143,6 +149,19 @@ def _add_node(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verbosity", type=int, metavar="N", help="2 says each step, 4 each request")
     parser.add_argument("--detach", action="store_true", help="put it in the background once it is ready")
     _add_data_dir(parser)
+
+
+def _add_proxy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--kubeconfig", default="", metavar="FILE", help="of the cluster; its user reads Services")
+    parser.add_argument("--mode", choices=["auto", "nftables", "iptables"], default="auto")
+    parser.add_argument("--node-name", default="", metavar="NAME", help="default: the host name")
+    parser.add_argument("--cluster-cidr", default="", metavar="CIDRS", help="of pods: they keep their address")
+    parser.add_argument("--service-cidr", default="", metavar="CIDRS", help="of cluster IPs: others in it are dropped")
+    parser.add_argument("--nodeport-addresses", default="", metavar="CIDRS", help="primary, or ranges")
+    parser.add_argument("--healthz-port", type=int, default=10256, metavar="N")
+    parser.add_argument("--metrics-port", type=int, default=10249, metavar="N")
+    parser.add_argument("--cleanup", action="store_true", help="remove the rules, and end")
+    parser.add_argument("--verbosity", type=int, default=0, metavar="N", help="2 says each step, 4 each request")
 
 
 def _add_token(parser: argparse.ArgumentParser) -> None:

@@ -19,6 +19,7 @@ from knarr.cli.balancing import announcer
 from knarr.cli.life import Loop
 from knarr.cli.machine import NodeSettings
 from knarr.client.client import Client
+from knarr.client.events import EventRecorder
 from knarr.client.informer import Informers
 from knarr.clock import Clock
 from knarr.config import Config
@@ -27,6 +28,7 @@ from knarr.network.dns.pages import dns_pages
 from knarr.network.dns.server import DnsServer, host_resolvers
 from knarr.network.node_routes import NodeRoutes
 from knarr.network.policy.enforcer import PolicyEnforcer
+from knarr.network.proxy.health import ServiceHealth
 from knarr.network.proxy.service_proxy import ServiceProxy
 from knarr.node.agent import NodeAgent
 from knarr.node.backend import NodeBackend
@@ -110,8 +112,10 @@ class NodeParts:
             node_port_addresses=settings.answering,
             mode=settings.proxy_mode,
             own_addresses=settings.cluster_dns,
+            events=(events := EventRecorder(client, self._clock, "kube-proxy", settings.name)),
             table=settings.service_table,
         )
+        health = ServiceHealth(proxy, self._clock, events, node_name=settings.name)
         routes = NodeRoutes(informers, self._clock, settings.name, self.network)
         # Its rules go, or stay, with everything else in the kernel.
         self._closing.append(lambda: proxy.close(remove=False))
@@ -128,6 +132,8 @@ class NodeParts:
             (f"node {self.name}", agent.run),
             ("routes", routes.run),
             ("service proxy", proxy.run),
+            ("service health", health.run),
+            ("service events", events.run),
             (policies.name, policies.run),
             (acknowledgement.name, acknowledgement.run),
         ]

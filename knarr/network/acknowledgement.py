@@ -29,9 +29,11 @@ log = logging.getLogger(__name__)
 LEASE_S = 15
 """A data plane that hasn't been heard of for so long is dead."""
 RENEW_S = 5.0
+INTERVAL_MIN_S = 0.05
 INTERVAL_EACH_S = 0.01
 INTERVAL_MAX_S = 1.0
-"""Between two writes, for each data plane there is: n of them make at most 100 writes a second, read by n nodes."""
+"""Between two writes, for each data plane there is: n of them make at most 100 writes a second, read by n nodes. The
+first change after a rest is told at once."""
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 5.0
 RETRY_HEARTBEAT_S = 1.0
@@ -120,7 +122,7 @@ class Acknowledgement:
                 await self._clock.sleep(RETRY_HEARTBEAT_S)
 
     def _interval_s(self) -> float:
-        return min(max(len(self._leases.all()), 1) * INTERVAL_EACH_S, INTERVAL_MAX_S)
+        return min(max(len(self._leases.all()) * INTERVAL_EACH_S, INTERVAL_MIN_S), INTERVAL_MAX_S)
 
     async def _write(self) -> None:
         async with self._writing:

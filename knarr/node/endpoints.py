@@ -58,12 +58,14 @@ class Endpoints:
         concerned = {uid for slice_ in (old, new) if slice_ for uid, _ in _pods_of(slice_) if uid in self._followed}
         for uid in concerned:
             standing = self._followed[uid]
+            before = (set(standing.leading), standing.revision > 0)
             if new is not None:
                 _take(standing, uid, new)
             elif old is not None:
                 standing.leading.pop(key_of(old), None)
                 standing.revision = max(standing.revision, version_of(old))
-            self._changed(uid)
+            if before != (set(standing.leading), True):
+                self._changed(uid)
 
 
 def _take(standing: Standing, uid: str, slice_: EndpointSlice) -> None:

@@ -29,7 +29,7 @@ from knarr.node.traffic import Traffic
 Tell = Callable[[str, str, str], None]
 """An event of the pod: its kind, reason and message."""
 LOOK_S = 1.0
-"""A pod that waits tells so often for whom."""
+"""A pod that waits tells so often for whom; the first time after so long, for most waits are over by then."""
 UNSEEN_S_MAX = 1.0
 """How long a pod that was deleted just when it became ready may take to show up in an EndpointSlice."""
 
@@ -104,7 +104,10 @@ class InService:
         missing = traffic.data_planes.lagging(wait.revision) if wait.revision else ["the EndpointSlices"]
         rest_s = wait.began_s + wait.bound_s - traffic.clock.monotonic_s()
         if missing and rest_s > 0:
-            self._show(pod, "False", WAITING, f"not yet led to by {', '.join(missing)}")
+            if wait.bound_s - rest_s >= LOOK_S:
+                self._show(pod, "False", WAITING, f"not yet led to by {', '.join(missing)}")
+            else:
+                self._show(pod, "False", WAITING, "not yet led to by every data plane")
             return _again_s(rest_s, traffic.data_planes.next_death_s())
         self._entry = None
         self.close()
@@ -134,6 +137,11 @@ class InService:
             self._exit = begun
         return self._leaving(traffic, pod, self._exit, now_s)
 
+    @property
+    def is_leaving(self) -> bool:
+        """It waits, or has waited, for its end."""
+        return self._exit is not None
+
     def spent_s(self) -> float:
         """Of the grace period, with waiting."""
         if self._exit is None or self._traffic is None:
@@ -155,7 +163,10 @@ class InService:
         if not traffic.data_planes.any():
             missing = []
         if missing and rest_s > 0:
-            self._show(pod, "True", DRAINING, f"still led to by {', '.join(missing)}")
+            if wait.bound_s - rest_s >= LOOK_S:
+                self._show(pod, "True", DRAINING, f"still led to by {', '.join(missing)}")
+            else:
+                self._show(pod, "True", DRAINING, "perhaps still led to by some data plane")
             return _again_s(rest_s, traffic.data_planes.next_death_s())
         if missing:
             text = f"not confirmed within {wait.bound_s:g} s by {', '.join(missing)}"

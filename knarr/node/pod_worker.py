@@ -708,6 +708,8 @@ class PodWorker:
             status.conditions = [*status.conditions, self._service.condition]
         self._status = status
         quiet = not self._runs and not self._waiting and not self._is_to_end()
+        # Most have left, and ended, before anybody could have read that they wait.
+        quiet = quiet or (self._service.is_leaving and self._serves())
         self._writer.write(status, urgent=not quiet)
         return again_s
 

@@ -148,7 +148,8 @@ class Scheduler:
             began_s = self._clock.monotonic_s()
             try:
                 write = await self._place(waiting)
-                self._count(waiting, "unschedulable" if waiting.parked else "scheduled", began_s)
+                refused = "unschedulable" if waiting.plugins else "error"
+                self._count(waiting, refused if waiting.parked else "scheduled", began_s)
             except Exception:
                 log.exception("%s: scheduling failed", waiting.pod.key)
                 self._count(waiting, "error", began_s)
@@ -320,6 +321,8 @@ class Scheduler:
         before = (pod.status.nominated_node_name if pod.status else None) or ""
         if waiting.message == message and nominated in (None, before):
             return
+        if self._queue.get(waiting.pod.key) is not waiting or (nominated is None and not waiting.parked):
+            return  # it has a node by now, or is about to be told anew
         waiting.message = message
         old = next((c for c in pod.status.conditions if c.type == "PodScheduled"), None) if pod.status else None
         now = utc(self._clock.time_s())

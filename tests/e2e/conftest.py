@@ -8,10 +8,12 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -50,10 +52,13 @@ class Cluster:
         self.bridge = f"ke{secrets.token_hex(4)}"
         self.service_cidr = f"10.{100 + number}.0.0/16"
         self.port = 0
+        self.ingress_ports = free_ports(2)
+        """HTTP and HTTPS."""
         self.flags = [
             *("--cluster-cidr", f"10.{180 + number}.0.0/16", "--service-cidr", self.service_cidr),
             *("--cluster-dns", f"10.{100 + number}.0.10", "--bridge-name", self.bridge),
             *("--proxy-mode", proxy_mode, "--kubeconfig", str(self.kubeconfig)),
+            *("--ingress-http-port", str(self.ingress_ports[0]), "--ingress-https-port", str(self.ingress_ports[1])),
         ]
 
     def knarr(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -102,6 +107,15 @@ class Cluster:
                 return found
             time.sleep(0.1)
         raise AssertionError(f"{what}: not within {WAIT_S_MAX:.0f} s\n{self.kubectl('get', 'pods,events', '-A')}")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody has now."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def load(name: str) -> ModuleType:

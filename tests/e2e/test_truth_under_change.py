@@ -1,7 +1,7 @@
 """No request fails while pods come and go: every way to an application at once, under constant load, for real.
 
-The application is behind a ClusterIP, a NodePort and a LoadBalancer. It is asked 1,000 times a second, on connections
-that are kept and on new ones, for the whole of a rolling update.
+The application is behind a ClusterIP, a NodePort, a LoadBalancer and an Ingress. It is asked 1,000 times a second, on
+connections that are kept and on new ones, for the whole of a rolling update.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import REPOSITORY, Cluster
+from tests.e2e.conftest import REPOSITORY, Cluster, started
 
 SERVER = (Path(__file__).parent / "polite_server.py").read_text()
 RATE = 1000
 REPLICAS = 4
-NODE_PORT, PORT = 30480, 8480
+NODE_PORT, PORT, INGRESS_PORT = 30480, 8480, 8481
+HOST = "web.example.com"
 MACHINE = list(dict.fromkeys(["/usr", "/lib", "/lib64", sys.base_prefix]))
 """Folders in which this machine's Python is, for containers to have it."""
+ADDRESS = "jsonpath={.status.loadBalancer.ingress}"
 WITH_PAUSE = {"preStop": {"sleep": {"seconds": 2}}}
 
 
@@ -64,6 +66,8 @@ class Application:
         self.cluster = cluster
         self.image = image
         self.namespace = namespace
+        self.host = f"{namespace}.example"
+        """By which the Ingress knows it."""
         self.lifecycle: dict[str, Any] = {}
         self.annotations: dict[str, str] = {}
 
@@ -77,7 +81,14 @@ class Application:
         spec = {"type": "LoadBalancer", "selector": {"app": "web"}, "ports": [port]}
         service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec}
         self.kubectl("apply", "-f", "-", given=json.dumps(service))
+        self.kubectl("create", "ingress", "web", f"--rule={self.host}/*=web:{PORT}")
         self.becomes("v1")
+        backend = {"service": {"name": "web", "port": {"name": "http"}}}
+        rule = {"host": HOST, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}
+        metadata, group = {"name": "web"}, "networking.k8s.io/v1"
+        ingress = {"apiVersion": group, "kind": "Ingress", "metadata": metadata, "spec": {"rules": [rule]}}
+        self.kubectl("apply", "-f", "-", given=json.dumps(ingress))
+        self.cluster.until(lambda: self.balanced("ingress"), "Envoy")
 
     def becomes(self, text: str) -> None:
         """Roll out the version that answers `text`."""
@@ -93,18 +104,23 @@ class Application:
         found: list[dict[str, Any]] = self.cluster.get("pods", "-n", self.namespace)["items"]
         return found
 
-    def ways(self) -> list[dict[str, Any]]:
-        def balanced() -> Any:
-            return self.cluster.get("-n", self.namespace, "service", "web")["status"]["loadBalancer"].get("ingress")
+    def balanced(self, kind: str) -> Any:
+        status = self.cluster.get("-n", self.namespace, kind, "web").get("status", {})
+        return status.get("loadBalancer", {}).get("ingress")
 
+    def ways(self) -> list[dict[str, Any]]:
         service = self.cluster.get("-n", self.namespace, "service", "web")
-        address = self.cluster.until(balanced, "an address of the load balancer")[0]["ip"]
+        [balanced, *_] = self.cluster.until(lambda: self.balanced("service"), "an address of the load balancer")
         [node] = self.cluster.get("nodes")["items"]
         internal = next(each["address"] for each in node["status"]["addresses"] if each["type"] == "InternalIP")
+        self.cluster.until(lambda: self.kubectl("get", "ingress", "web", "-o", ADDRESS), "an address of the Ingress")
+        edge = self.cluster.ingress_ports[0]
         return [
+            {"name": "ingress", "host": internal, "port": edge, "header": self.host},
             {"name": "cluster IP", "host": service["spec"]["clusterIP"], "port": PORT},
             {"name": "node port", "host": internal, "port": NODE_PORT},
-            {"name": "load balancer", "host": address, "port": PORT},
+            {"name": "load balancer", "host": balanced["ip"], "port": PORT},
+            {"name": "ingress", "host": internal, "port": INGRESS_PORT, "header": HOST},
         ]
 
     @contextmanager
@@ -127,6 +143,13 @@ class Application:
         print(json.dumps({**result, "targets": shown}, indent=1))
 
 
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, archives: list[str]) -> Iterator[Cluster]:
+    made = Cluster(tmp_path_factory.mktemp("truth"))
+    made.flags += ["--ingress-http-port", str(INGRESS_PORT), "--ingress-https-port", "0"]
+    yield from started(made, archives)
+
+
 @pytest.fixture
 def web(cluster: Cluster, tools: str, request: pytest.FixtureRequest) -> Iterator[Application]:
     application = Application(cluster, tools, f"truth-{abs(hash(request.node.name)) % 10**6}")
@@ -147,7 +170,7 @@ def test_a_rolling_update_loses_no_request(web: Application, lifecycle: dict[str
         web.becomes("v2")
         web.settle(REPLICAS)
     assert failures(result) == {}
-    assert len(result["targets"]) == 6
+    assert len(result["targets"]) == 8
     for told in result["targets"].values():
         assert set(told["bodies"]) == {"v1", "v2"}
     assert result["rate"] > RATE * 0.9

@@ -112,6 +112,9 @@ def test_one_that_fails_is_asked_again_and_one_that_may_be_ignored_is() -> None:
         await cluster.create(cluster_pod("p"))
         await cluster.until(lambda: scheduled(cluster, "p")[0] == "False", within_s=1)
         assert scheduled(cluster, "p") == ("False", "SchedulerError", "opinion is out of order")
+        figures = {figure.name: figure.values for figure in cluster.scheduler.figures()}
+        assert figures["scheduler_schedule_attempts_total"]["default-scheduler", "unschedulable"] == 0
+        assert figures["scheduler_schedule_attempts_total"]["default-scheduler", "error"] == 1
         await cluster.clock.sleep(5)
         assert node_of(cluster, "p") is None
         extender.fails = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 
 from knarr.api.apps.v1 import Deployment
 from knarr.api.core.v1 import Node, Pod
@@ -82,6 +83,32 @@ def test_a_change_of_a_node_helps_at_once_without_waiting_for_the_backoff() -> N
         assert "3 node(s) didn't match Pod's node affinity/selector" in (scheduled(cluster, "p")[2] or "")
         await cluster.client.patch(Node, "hollow-1", {"metadata": {"labels": {"disk": "ssd"}}})
         await cluster.until(lambda: node_of(cluster, "p") == "hollow-1", within_s=0.3)
+
+    simulate(scenario)
+
+
+def test_what_is_told_late_of_a_pod_that_has_its_node_by_then_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The writes of the scheduler wait for each other: a refusal may be written when the pod is bound already."""
+
+    async def scenario(cluster: Cluster) -> None:
+        late: list[Any] = []
+        refuse = cluster.scheduler._refuse
+
+        async def slow(*refusal: Any, **more: Any) -> None:
+            late.append((refusal, more))
+
+        monkeypatch.setattr(cluster.scheduler, "_refuse", slow)
+        await cluster.create(pod("p", nodeSelector={"disk": "ssd"}))
+        await cluster.until(lambda: late, within_s=1)
+        await cluster.client.patch(Node, "hollow-1", {"metadata": {"labels": {"disk": "ssd"}}})
+        await cluster.until(lambda: node_of(cluster, "p") == "hollow-1", within_s=1)
+        await cluster.clock.sleep(1)
+        (refusal, more), *_ = late
+        await refuse(*refusal, **more)
+        await cluster.clock.sleep(1)
+        assert scheduled(cluster, "p")[0] == "True"
 
     simulate(scenario)
 

@@ -1,9 +1,10 @@
 """What Envoy is told, and what it answers: incremental xDS on one aggregated stream (delta ADS) over a unix socket.
 
 `Conversation` is the pure part: it knows what is wanted, what was sent and what Envoy confirmed, and says what to send
-next. One message is under way at a time, so the order is strict: what is added goes out from the back to the front
-(clusters, their endpoints, certificates, listeners, routes), what is no longer used is removed only after that. Nothing
-is ever routed to what Envoy does not have yet.
+next. What is added goes out from the back to the front (clusters, their endpoints, certificates, listeners, routes),
+and what is in front waits until Envoy has confirmed what is behind; what is no longer used is removed only after that.
+Nothing is ever routed to what Envoy does not have yet. One message of each kind is under way at a time. (Not one in
+all: Envoy confirms a new cluster only when it has its endpoints.)
 
 https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol: incremental, eventual consistency considerations.
 """
@@ -63,9 +64,8 @@ class Rejection(Struct, frozen=True):
 
 
 class _Sent(Struct):
-    """The message under way."""
+    """A message under way."""
 
-    kind: str
     nonce: str
     versions: dict[str, str]
 
@@ -83,13 +83,13 @@ class Conversation:
         self._owed: set[str] = set()
         """Kinds of which Envoy waits for a first answer, be it empty."""
         self._heard: set[str] = set()
-        self._under_way: _Sent | None = None
+        self._under_way: dict[str, _Sent] = {}
         self._nonce = 0
 
     @property
     def settled(self) -> bool:
         """Envoy has everything that is wanted, or has refused it."""
-        return self._under_way is None and LISTENER in self._heard and not self._awaited() and self._due() is None
+        return not self._under_way and LISTENER in self._heard and not self._awaited() and self._due() is None
 
     def hear(self, request: Mapping[str, Any]) -> Rejection | None:
         """A request of Envoy's: it subscribes, confirms or refuses."""
@@ -113,10 +113,10 @@ class Conversation:
         return self._confirmed(kind, request)
 
     def _confirmed(self, kind: str, request: Mapping[str, Any]) -> Rejection | None:
-        sent = self._under_way
+        sent = self._under_way.get(kind)
         if sent is None or request.get("response_nonce") != sent.nonce:
             return None
-        self._under_way = None
+        del self._under_way[kind]
         error = request.get("error_detail")
         if error is None:
             for name in sent.versions:
@@ -130,8 +130,6 @@ class Conversation:
 
     def next(self) -> dict[str, Any] | None:
         """The next message, or None while there is nothing to say or an answer is awaited."""
-        if self._under_way is not None:
-            return None
         due = self._due()
         if due is None:
             return None
@@ -147,7 +145,7 @@ class Conversation:
             # A cluster that changes is made anew in Envoy, and waits until it is told its endpoints again.
             for name in names:
                 self._known[ENDPOINTS].pop(name, None)
-        self._under_way = _Sent(kind, str(self._nonce), versions)
+        self._under_way[kind] = _Sent(str(self._nonce), versions)
         resources = [{"name": name, "version": wanted[name].version, "resource": wanted[name].body} for name in names]
         return {
             "type_url": TYPE_URL + kind,
@@ -164,17 +162,15 @@ class Conversation:
 
     def _due(self) -> tuple[str, list[str], list[str]] | None:
         """The next kind of which something must be said: names to send, names to remove."""
-        if CLUSTER not in self._heard:
-            return None
         for kind in ORDER:
-            if kind not in self._heard:
-                continue
-            if kind in (LISTENER, ROUTES) and self._awaited():
+            if kind in (LISTENER, ROUTES) and (self._awaited() or self._under_way.keys() & {CLUSTER, ENDPOINTS}):
                 return None
+            if kind not in self._heard or kind in self._under_way:
+                continue
             changed = self._changed(kind)
             if changed or kind in self._owed:
                 return kind, changed, []
-        if self._awaited():
+        if self._under_way or self._awaited():
             return None
         for kind in (LISTENER, CLUSTER):
             removed = [name for name in self._known[kind] if name not in self.wanted.get(kind, {})]
@@ -281,8 +277,10 @@ class XdsServer:
                 if conversation.settled:
                     self._settled(self._generation.number)
                 waking = asyncio.create_task(self._wake.wait())
-                await asyncio.wait((waking, listening), return_when=asyncio.FIRST_COMPLETED)
-                waking.cancel()
+                try:
+                    await asyncio.wait((waking, listening), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    waking.cancel()
         finally:
             listening.cancel()
             if self._conversation is conversation:

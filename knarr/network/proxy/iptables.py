@@ -32,6 +32,10 @@ from knarr.network.proxy.model import family_of
 WAIT_FOR_LOCK_S = 5
 """How long to wait for other users of iptables (only the legacy variant has a lock)."""
 
+CHAINS_AT_ONCE_MAX = 2000
+_FROM_THE_END = ("KUBE-SEP", "KUBE-SVC", "KUBE-SVL", "KUBE-EXT", "KUBE-FW-")
+"""A chain leads only to those of kinds before its own."""
+
 TABLES = ("nat", "filter")
 _JUMPS: tuple[tuple[str, str, str, str], ...] = (
     ("nat", "PREROUTING", "", "KUBE-SERVICES"),
@@ -156,7 +160,21 @@ class _Rules:
             }
             for table in TABLES
         }
-        return await self._write(touched, {table: _missing_jumps(table, saved[table]) for table in TABLES})
+        commits = await self._write_ahead(chains)
+        for chain in chains if commits else ():
+            del touched["nat"][chain]
+        return commits + await self._write(touched, {table: _missing_jumps(table, saved[table]) for table in TABLES})
+
+    async def _write_ahead(self, chains: Chains) -> int:
+        """Very many chains a few at a time, those first that others lead to: iptables takes the square of their number.
+        What leads to them so far goes on as it is until the shared chains are written. Answers how many commits."""
+        if len(chains) <= CHAINS_AT_ONCE_MAX:
+            return 0
+        ordered = sorted(chains, key=lambda chain: (_FROM_THE_END.index(chain[: len("KUBE-SEP")]), chain))
+        starts = range(0, len(ordered), CHAINS_AT_ONCE_MAX)
+        parts = [{chain: chains[chain] for chain in ordered[start : start + CHAINS_AT_ONCE_MAX]} for start in starts]
+        parts[0]["KUBE-MARK-MASQ"] = self._shared("nat", "KUBE-MARK-MASQ")
+        return sum([await self._write({"nat": part}) for part in parts])
 
     def _difference(
         self, before: Mapping[str, ServiceLines], new: Mapping[str, ServiceLines]

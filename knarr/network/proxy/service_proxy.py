@@ -14,6 +14,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -26,15 +28,21 @@ from knarr.clock import Clock
 from knarr.network import netlink as kernel
 from knarr.network.commands import CommandFailed
 from knarr.network.proxy.conntrack import forget_stale_flows
+from knarr.network.proxy.figures import ProxyFigures
 from knarr.network.proxy.iptables import Iptables
+from knarr.network.proxy.liveliness import ProxyHealth, is_eligible
 from knarr.network.proxy.mode import ProxyMode
 from knarr.network.proxy.model import (
+    FAMILIES,
     HEADLESS_LABEL,
     SERVICE_NAME_LABEL,
     ZONE_LABEL,
+    Family,
+    HealthCheck,
     NodeView,
     PortRules,
     family_of,
+    health_check,
     refused_addresses,
     service_rules,
 )
@@ -51,7 +59,12 @@ RESYNC_PERIOD_S = 30.0
 RETRY_DELAY_MIN_S = 0.1
 RETRY_DELAY_MAX_S = 10.0
 """Between attempts when the kernel refuses a transaction."""
+TRIGGERS_MAX = 10_000
 SLICES_BY_SERVICE = "slices by service"
+
+
+TRIGGER_ANNOTATION = "endpoints.kubernetes.io/last-change-trigger-time"
+"""On slices: when the change of a pod or a service happened that made them change."""
 
 
 class ServiceProxy:
@@ -114,12 +127,20 @@ class ServiceProxy:
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()
         self._applied: dict[type[Any], int] = {Service: 0, EndpointSlice: 0}
+        self._triggers: list[tuple[Family, float]] = []
+        """When what the rules don't show yet happened."""
         self._waiting: list[tuple[type[Any], int, asyncio.Future[None]]] = []
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="service-proxy")
         self._worker_entered = False
         self._netfilter: kernel.Netlink | None = None
         self.transactions = 0
         """How often rules were written."""
+        self.figures = ProxyFigures(mode)
+        self.health = ProxyHealth(clock)
+        self.health_checks: dict[str, HealthCheck] = {}
+        """What load balancers may ask about, by service."""
+        self.news = asyncio.Event()
+        """Set when rules or health checks may be others; for one who waits, and clears it."""
         self._slices.add_index(SLICES_BY_SERVICE, _service_of)
         self._local_addresses: frozenset[str] = frozenset()
         self._services.add_handler(self._service_changed)
@@ -130,6 +151,15 @@ class ServiceProxy:
     def applied_revision(self) -> int:
         """The newest revision of EndpointSlices that the kernel's rules are known to show."""
         return self._applied[EndpointSlice]
+
+    @property
+    def node_port_addresses(self) -> tuple[str, ...]:
+        """Where node ports are answered."""
+        return self._node.node_port_addresses
+
+    def service(self, name: str) -> Service | None:
+        """By namespace/name."""
+        return self._services.get(name)
 
     async def synced(self, revision: int, kind: type[Any] = EndpointSlice) -> None:
         """Wait until the rules show `revision`: that of a write to an EndpointSlice (or, by `kind`, a Service)."""
@@ -176,14 +206,28 @@ class ServiceProxy:
     def _service_changed(self, old: Service | None, new: Service | None) -> None:
         service = new or old
         assert service is not None
+        self.figures.changed("service", self._clock.time_s())
         self._mark(f"{service.metadata.namespace}/{service.metadata.name}")
 
     def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+        self.figures.changed("endpoint", self._clock.time_s())
+        if new is not None:
+            self._note_trigger(new)
         for each in (old, new):
             for key in _service_of(each) if each is not None else ():
                 self._mark(key)
 
+    def _note_trigger(self, changed: EndpointSlice) -> None:
+        """Remember since when the rules have been behind, to tell how long it took."""
+        text = changed.metadata.annotations.get(TRIGGER_ANNOTATION)
+        if not text or changed.address_type not in FAMILIES or len(self._triggers) >= TRIGGERS_MAX:
+            return
+        with suppress(ValueError):
+            family: Family = "IPv6" if changed.address_type == "IPv6" else "IPv4"
+            self._triggers.append((family, datetime.fromisoformat(text).timestamp()))
+
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        self.health.node_eligible = is_eligible(new)
         if new is not None:
             self._see(zone=new.metadata.labels.get(ZONE_LABEL, ""), addresses=_addresses_of(new))
 
@@ -197,7 +241,7 @@ class ServiceProxy:
         if seen != self._node:
             self._node = seen
             for service in self._services.all():
-                self._service_changed(None, service)
+                self._mark(f"{service.metadata.namespace}/{service.metadata.name}")
 
     async def _look_at_addresses(self) -> None:
         """The machine's own addresses may change without anybody telling."""
@@ -206,6 +250,7 @@ class ServiceProxy:
 
     def _mark(self, service: str) -> None:
         self._dirty.add(service)
+        self.health.queued()
         self._wake.set()
 
     # The loop
@@ -217,6 +262,7 @@ class ServiceProxy:
                 await self._sync()
                 delay_s = RETRY_DELAY_MIN_S
             except CommandFailed as failure:
+                self.figures.failures += 1
                 log.warning("service rules were not written, trying again in %.1f s: %s", delay_s, failure)
                 self._wake.set()
                 await self._clock.sleep(delay_s)
@@ -230,12 +276,15 @@ class ServiceProxy:
         self._wake.clear()
         shown: dict[type[Any], int] = {Service: self._services.revision, EndpointSlice: self._slices.revision}
         dirty, self._dirty = self._dirty, set()
+        triggers, self._triggers = self._triggers, []
+        self.figures.taken()
         before = {name: self._rules.get(name, ()) for name in dirty}
         wanted = {name: self._wanted(name) for name in dirty}
         changed = {name for name in dirty if wanted[name] != before[name]}
-        rules = {**self._rules, **{name: wanted[name] for name in changed}}
-        rules = {name: ports for name, ports in rules.items() if ports}
         if self._rewrite or changed:
+            rules = {**self._rules, **{name: wanted[name] for name in changed}}
+            for name in [name for name in changed if not rules[name]]:
+                del rules[name]
             whole = self._rewrite
             self._rewrite = True  # until the kernel has said yes
             try:
@@ -245,7 +294,25 @@ class ServiceProxy:
                 raise
             self._rules, self._rewrite = rules, False
             await self._forget_flows(rules if whole else changed, before)
+        for name in dirty:
+            self._note(name, wanted[name])
         self._show(shown)
+        if not self._dirty:
+            self.health.updated()
+        now_s = self._clock.time_s()
+        for family, since_s in triggers:
+            self.figures.programmed(family, max(0.0, now_s - since_s))
+        self.news.set()
+
+    def _note(self, name: str, ports: tuple[PortRules, ...]) -> None:
+        """What others may ask of a service that the rules show."""
+        self.figures.ports(name, ports)
+        service = self._services.get(name)
+        check = health_check(service, self._slices.by_index(SLICES_BY_SERVICE, name), self._node) if service else None
+        if check:
+            self.health_checks[name] = check
+        else:
+            self.health_checks.pop(name, None)
 
     def _wanted(self, name: str) -> tuple[PortRules, ...]:
         service = self._services.get(name)
@@ -279,10 +346,11 @@ class ServiceProxy:
             counted = before is not None and after == before + commits
             self._generation = after if undisturbed and counted else None
         self.transactions += 1
+        took_s = self._clock.monotonic_s() - started_s
+        families = {port.family for name in (rules if changed is None else changed) for port in rules.get(name, ())}
+        self.figures.synced(took_s, self._clock.time_s(), families, whole=changed is None)
         log.debug(
-            "service rules: %s services written in %.1f ms",
-            "all" if changed is None else len(changed),
-            (self._clock.monotonic_s() - started_s) * 1e3,
+            "service rules: %s services written in %.1f ms", "all" if changed is None else len(changed), took_s * 1e3
         )
 
     async def _forget_flows(
@@ -291,7 +359,8 @@ class ServiceProxy:
         now = [port for name in names for port in self._rules.get(name, ())]
         gone = [port for name in names for port in before.get(name, ())]
         if any(port.protocol == "udp" for port in (*now, *gone)):
-            await self._in_worker(lambda: forget_stale_flows(self._opened_netfilter(), now, gone))
+            forgotten = await self._in_worker(lambda: forget_stale_flows(self._opened_netfilter(), now, gone))
+            self.figures.forgot(forgotten)
 
     def _show(self, shown: dict[type[Any], int]) -> None:
         for kind, revision in shown.items():

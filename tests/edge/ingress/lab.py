@@ -32,6 +32,15 @@ from knarr.edge.ingress.names import Resolve, by_host
 from knarr.store.memory import MemoryStore
 from tests.edge.ingress.objects import OURS, service, slice_of
 
+
+def own_address() -> str:
+    """Of this machine, and not loopback: no endpoint may be there. Nothing is sent to find out."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
+
+
+HERE = own_address()
 WAIT_S_MAX = 30.0
 ADDRESS = "192.0.2.80"
 """What the status tells."""
@@ -52,7 +61,7 @@ class Backend:
         application.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(application, access_log=None, keepalive_timeout=75)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, HERE, 0)
         await site.start()
         self.port = self._runner.addresses[0][1]
 
@@ -109,7 +118,7 @@ class Lab:
         self.informers = informers
         self.edge = edge
         self.http_port, self.https_port, self.metrics_port = ports
-        self.revision = 0
+        self.revision = self.markers = 0
         self.tasks: list[asyncio.Task[None]] = []
         self._backends: list[Backend] = []
         insecure = ssl.create_default_context()
@@ -124,7 +133,7 @@ class Lab:
         """A server, and the Service in front of it."""
         running = await self.server(name)
         await self.create(service(name, **fields))
-        await self.create(slice_of(name, [("127.0.0.1", running.port)]))
+        await self.create(slice_of(name, [(HERE, running.port)]))
         return running
 
     async def server(self, name: str) -> Backend:
@@ -149,7 +158,8 @@ class Lab:
     async def applied(self) -> None:
         """Envoy has everything that was written until now."""
         marker = slice_of("marker", [])
-        marker.metadata.name = f"marker-{self.revision}-{id(marker)}"
+        self.markers += 1
+        marker.metadata.name = f"marker-{self.markers}"
         made = await self.client.create(marker)
         for kind in (Ingress, EndpointSlice):
             await self.informers.of(kind).synced.wait()

@@ -11,13 +11,16 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from cryptography import x509
 
+from knarr.api.core.v1 import LoadBalancerIngress, LoadBalancerStatus, Service, ServiceStatus
+from knarr.api.discovery.v1 import EndpointSlice
 from knarr.api.networking.v1 import Ingress
 from knarr.edge.ingress import picture as picture_module
 from knarr.edge.ingress.child import binary
-from tests.edge.ingress.lab import Lab, free_ports, lab
+from tests.edge.ingress.lab import ADDRESS, HERE, Lab, free_ports, lab
 from tests.edge.ingress.objects import ingress, service, slice_of, tls_secret
 
 PATHS = [("shop.example", "Prefix", "/", "web")]
@@ -81,9 +84,9 @@ async def test_endpoints_change_under_load_without_a_failed_request() -> None:
         async with load_on(edge) as load:
             for number in range(8):
                 new = await edge.server(f"v{number}")
-                await edge.create(slice_of("web", [("127.0.0.1", new.port)]))
+                await edge.create(slice_of("web", [(HERE, new.port)]))
                 await edge.applied()
-                await edge.client.delete(slice_of("web", []).__class__, f"web-{old.port}", "default")
+                await edge.client.delete(EndpointSlice, f"web-{old.port}", "default")
                 await edge.applied()
                 await old.close()
                 old = new
@@ -97,6 +100,22 @@ async def _more(load: Load, name: str, count: int) -> bool:
     return load.seen[name] >= count
 
 
+async def test_one_comes_after_the_last_has_gone() -> None:
+    """Envoy confirms a cluster that is added later only when it has its endpoints, so they must not wait for that."""
+    async with lab() as edge:
+        for number in range(3):
+            name = f"web{number}"
+            running = await edge.backend(name)
+            await edge.create(ingress(name, [(f"{name}.example", "Prefix", "/", name)]))
+            await edge.applied()
+            assert (await edge.get(f"{name}.example")).backend == name
+            await edge.client.delete(Ingress, name, "default")
+            await edge.client.delete(Service, name, "default")
+            await edge.client.delete(EndpointSlice, f"{name}-{running.port}", "default")
+            await edge.applied()
+            await edge.until(lambda host=f"{name}.example": _is_gone(edge, host))
+
+
 async def test_a_change_of_endpoints_is_in_use_within_100_ms() -> None:
     async with lab() as edge:
         first = await edge.backend("web")
@@ -106,7 +125,7 @@ async def test_a_change_of_endpoints_is_in_use_within_100_ms() -> None:
         times = []
         for number in range(10):
             port = second.port if number % 2 == 0 else first.port
-            piece = slice_of("web", [("127.0.0.1", port)])
+            piece = slice_of("web", [(HERE, port)])
             piece.metadata.name = f"web-{first.port}"
             began_s = time.perf_counter()
             made = await edge.update(piece)
@@ -244,6 +263,27 @@ async def _asked(backend: Any) -> bool:
     return backend.requests > 0
 
 
+async def test_a_port_that_leads_to_a_load_balancers_service_is_told_and_had_once_it_no_longer_does() -> None:
+    http, https, metrics = free_ports(3)
+    async with lab(ports=(http, https, metrics)) as edge:
+        await edge.backend("web")
+        made = await edge.create(service("other", http, type="LoadBalancer", cluster_ip=None))
+        balancer = LoadBalancerStatus(ingress=[LoadBalancerIngress(ip=ADDRESS)])
+        await edge.client.update_status(msgspec.structs.replace(made, status=ServiceStatus(load_balancer=balancer)))
+        await edge.create(ingress("shop", PATHS))
+        (told,) = await edge.until(lambda: edge.events("PortUnavailable"))
+        assert f"port {http}: it leads to the Service default/other (type LoadBalancer) at {ADDRESS}" in told
+        await edge.client.delete(Service, "other", "default")
+
+        async def serves() -> bool:
+            try:
+                return (await edge.get("shop.example")).status == 200
+            except aiohttp.ClientError:
+                return False
+
+        await edge.until(serves)
+
+
 async def test_a_port_that_is_taken_is_told_and_the_other_serves_and_it_is_taken_once_it_is_free() -> None:
     http, https, metrics = free_ports(3)
     holder = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", http)
@@ -268,7 +308,7 @@ async def test_a_port_that_is_taken_is_told_and_the_other_serves_and_it_is_taken
 
 
 async def test_an_external_name_is_resolved_and_refused_where_it_leads_inside() -> None:
-    addresses = {"good.example": ("127.0.0.1",), "evil.example": ("127.0.0.2",)}
+    addresses = {"good.example": (HERE,), "evil.example": ("127.0.0.2",)}
 
     async def resolve(name: str) -> tuple[str, ...]:
         return addresses[name]

@@ -14,7 +14,7 @@ from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Server
 
-from tests.edge.ingress.lab import Lab, lab
+from tests.edge.ingress.lab import HERE, Lab, lab
 from tests.edge.ingress.objects import ingress, service, slice_of, tls_secret
 
 METHOD = "/greeter.Greeter/"
@@ -52,11 +52,11 @@ class _Greeter:
 @asynccontextmanager
 async def greeter(edge: Lab, *, app_protocol: str | None = None) -> AsyncIterator[None]:
     server = Server([_Greeter()], codec=_Bytes())
-    await server.start("127.0.0.1", 0)
+    await server.start(HERE, 0)
     assert server._server
     port = server._server.sockets[0].getsockname()[1]
     await edge.create(service("web", app_protocol=app_protocol))
-    await edge.create(slice_of("web", [("127.0.0.1", port)]))
+    await edge.create(slice_of("web", [(HERE, port)]))
     try:
         yield
     finally:
@@ -157,10 +157,10 @@ async def test_a_backend_may_speak_tls() -> None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(Path(folder) / "tls.crt", Path(folder) / "tls.key")
         assert running._runner
-        await web.TCPSite(running._runner, "127.0.0.1", 0, ssl_context=context).start()
+        await web.TCPSite(running._runner, HERE, 0, ssl_context=context).start()
         port = running._runner.addresses[1][1]
         await edge.create(service("web", app_protocol="https"))
-        await edge.create(slice_of("web", [("127.0.0.1", port)]))
+        await edge.create(slice_of("web", [(HERE, port)]))
         await edge.create(ingress("shop", PATHS))
         await edge.applied()
         assert (await edge.get("shop.example")).backend == "secure"

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from knarr.api.networking.v1 import Ingress
-from tests.edge.ingress.lab import ADDRESS, Lab, lab
+from tests.edge.ingress.lab import ADDRESS, HERE, Lab, lab
 from tests.edge.ingress.objects import ingress, service
 
 
@@ -71,7 +71,7 @@ async def test_without_an_endpoint_the_answer_is_503_and_it_is_200_as_soon_as_th
     running = await edge.server("web")
     from tests.edge.ingress.objects import slice_of
 
-    await edge.create(slice_of("web", [("127.0.0.1", running.port)]))
+    await edge.create(slice_of("web", [(HERE, running.port)]))
     await edge.applied()
     assert (await edge.get("shop.example")).backend == "web"
 
@@ -299,7 +299,7 @@ async def test_a_cookie_keeps_a_client_with_its_endpoint(edge: Lab) -> None:
     from tests.edge.ingress.objects import slice_of
 
     second = await edge.server("second")
-    await edge.create(slice_of("web", [("127.0.0.1", second.port)]))
+    await edge.create(slice_of("web", [(HERE, second.port)]))
     annotations = {"affinity": "cookie", "session-cookie-name": "route", "session-cookie-max-age": "600"}
     await edge.create(ingress("shop", [("shop.example", "Prefix", "/", "web")], annotations=annotations))
     await edge.applied()

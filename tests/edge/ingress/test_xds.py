@@ -137,14 +137,25 @@ def test_a_cluster_that_changes_is_told_its_endpoints_again() -> None:
     assert peer.follow() == ["Cluster a", "ClusterLoadAssignment a"]
 
 
-def test_one_message_is_under_way_at_a_time() -> None:
+def test_one_message_of_a_kind_is_under_way_at_a_time_and_endpoints_go_beside_their_cluster() -> None:
+    """Envoy confirms a cluster only when it has its endpoints."""
     conversation = Conversation(wanted(**WHOLE))
     conversation.hear({"type_url": wire.TYPE_URL + CLUSTER})
     message = conversation.next()
     assert message
+    conversation.hear({"type_url": wire.TYPE_URL + LISTENER})
     assert conversation.next() is None
+    conversation.hear({"type_url": wire.TYPE_URL + ENDPOINTS, "resource_names_subscribe": ["a"]})
+    beside = conversation.next()
+    assert beside
+    assert beside["type_url"] == wire.TYPE_URL + ENDPOINTS
     conversation.hear({"type_url": message["type_url"], "response_nonce": "an older one"})
+    conversation.hear({"type_url": beside["type_url"], "response_nonce": beside["nonce"]})
     assert conversation.next() is None
+    conversation.hear({"type_url": message["type_url"], "response_nonce": message["nonce"]})
+    listener = conversation.next()
+    assert listener
+    assert listener["type_url"] == wire.TYPE_URL + LISTENER
 
 
 def test_what_is_refused_is_named_and_not_sent_again_until_it_changes() -> None:

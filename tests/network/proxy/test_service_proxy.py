@@ -312,12 +312,40 @@ async def test_removed_rules_are_healed(rig: Rig) -> None:
             return False
 
     damages = {
-        "nftables": ["nft delete table ip knarr", "nft flush map ip knarr service-ips", "nft flush ruleset"],
-        "iptables": ["iptables -t nat -F KUBE-SERVICES", "iptables -t nat -F", "nft flush ruleset"],
+        "nftables": [
+            "nft delete table ip knarr",
+            "nft flush map ip knarr service-ips",
+            "nft flush map ip knarr endpoints-tcp",
+            "nft flush set ip knarr cluster-ips",
+            "nft flush chain ip knarr turn-tcp-1-0",
+            "nft flush chain ip knarr services",
+            "nft delete chain ip knarr nat-prerouting",
+            "nft flush ruleset",
+        ],
+        "iptables": [
+            "iptables -t nat -F KUBE-SERVICES",
+            "iptables -t nat -D PREROUTING 1",
+            "iptables -t nat -F",
+            "iptables -t filter -F",
+            "nft flush ruleset",
+        ],
     }
+
+    def ours() -> dict[str, set[str]]:
+        kept = ("table ip knarr {", "table ip nat {", "table ip filter {")
+        return {name: rules for name, rules in rig.tables().items() if name in kept}
+
+    intact = ours()
+
+    async def is_healed() -> bool:
+        return ours() == intact and await works()
+
     for damage in damages[rig.mode]:
         rig.lab.inside("node", damage)
-        await until(works)
+        await until(is_healed)
+    # And then single changes work as before.
+    await rig.show(rig.endpoints("b"))
+    assert await rig.answers(2) == {"b": 2}
 
 
 async def test_an_untouched_rule_set_is_not_written_again(rig: Rig) -> None:
