@@ -277,8 +277,10 @@ class XdsServer:
                 if conversation.settled:
                     self._settled(self._generation.number)
                 waking = asyncio.create_task(self._wake.wait())
-                await asyncio.wait((waking, listening), return_when=asyncio.FIRST_COMPLETED)
-                waking.cancel()
+                try:
+                    await asyncio.wait((waking, listening), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    waking.cancel()
         finally:
             listening.cancel()
             if self._conversation is conversation:

@@ -5,7 +5,6 @@ That no folder is removed under a claim is checked where folders are (tests.simu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from knarr.api.apps.v1 import StatefulSet
@@ -30,7 +29,11 @@ class Volumes(Rule):
 
     def _volume(self, change: Change) -> None:
         old, new = change.old, change.new
-        claim = self._claim_of(old) if old is not None else None
+        if old is None:
+            return
+        if new is not None and new.status.phase == "Released" and old.status.phase != "Released":
+            self._released(new)
+        claim = self._claim_of(old)
         if claim is None:
             return
         if new is None:
@@ -38,6 +41,13 @@ class Volumes(Rule):
         reference = new.spec.claim_ref
         if reference is None or reference.uid != claim.metadata.uid:
             raise Broken(f"it is taken from its claim {claim.metadata.name}")
+
+    def _released(self, volume: Any) -> None:
+        """Asked of the server: caches don't count here."""
+        reference = volume.spec.claim_ref
+        claim = self.state.by_uid.get(reference.uid) if reference is not None else None
+        if claim is not None and claim.spec.volume_name in (None, "", volume.metadata.name):
+            raise Broken(f"released, and its claim {claim.metadata.name} lives")
 
     def _claim_of(self, volume: Any) -> Any | None:
         """The claim that lives, and that both say is the volume's."""
@@ -64,18 +74,16 @@ class Volumes(Rule):
                 raise Broken(f"bound to {name}, as {other.metadata.name} is")
 
     def _claim_gone(self, claim: Any, change: Change) -> None:
+        """Asked of the server too. A pod may come to its node just as its claim is let go: kubelet refuses it then."""
         for pod in self.state.all(Pod, claim.metadata.namespace):
             if not uses(pod, claim) or is_terminal(pod) or not node_name(pod):
                 continue
-            placed = all(node_name(each) for each in self._lately(pod, change))
-            if placed and self.past.known_to_all(pod, change.now_s):
+            since_s = max(
+                (ended_s for ended_s, each in self.past.versions[pod.metadata.uid or ""] if not node_name(each)),
+                default=self.past.made_s[pod.metadata.uid or ""],
+            )
+            if change.now_s - since_s > self.past.flight_s:
                 raise Broken(f"it is gone, and {pod.metadata.name} uses it")
-
-    def _lately(self, pod: Pod, change: Change) -> Iterator[Pod]:
-        """A pod may come to its node while its claim is let go: kubelet refuses it then."""
-        for ended_s, version in self.past.versions[pod.metadata.uid or ""]:
-            if ended_s >= change.now_s - self.past.slack_s - self.past.flight_s:
-                yield version
 
 
 class Retention(Rule):

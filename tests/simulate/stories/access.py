@@ -27,7 +27,7 @@ class AggregationStory(Story):
             await chance.choice((self._come, self._come, self._change, self._go))()
 
     async def _come(self) -> None:
-        name = f"{self.name}-{self.chance.randrange(10_000)}"
+        name = self.fresh()
         self.parts[name] = self.chance.choice(("pods", "nodes", "secrets"))
         metadata = {"name": name, "namespace": None, "labels": {"part": self.name}}
         await self.create(ClusterRole, {"metadata": metadata, "rules": self._rules(name)})

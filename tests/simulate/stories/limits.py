@@ -128,14 +128,14 @@ class CrowdStory(Story):
     async def play(self) -> None:
         chance = self.chance
         self.cpu_m = chance.choice((200, 400, 500))
-        names = [f"{self.name}-{number}" for number in range(chance.randint(3, 9))]
+        names = [self.fresh() for _ in range(chance.randint(3, 9))]
         await asyncio.gather(*(self._come(name) for name in names))
         for _ in range(chance.randint(0, 2)):
             await self.rest()
             for name in chance.sample(names, 2):
                 names.remove(name)
                 await self.delete(Pod, name=name)
-            names.append(f"{self.name}-again-{len(names)}-{chance.randrange(1000)}")
+            names.append(self.fresh())
             await self._come(names[-1])
 
     async def _come(self, name: str) -> None:

@@ -103,7 +103,7 @@ class ServiceStory(DeploymentStory):
 
     async def _range(self) -> None:
         """A range of addresses comes, and goes."""
-        metadata = {"name": f"{self.name}-{self.chance.randrange(1000)}", "namespace": None}
+        metadata = {"name": self.fresh(), "namespace": None}
         await self.create(ServiceCIDR, {"metadata": metadata, "spec": {"cidrs": ["10.77.0.0/24"]}})
         await self.rest()
         for each in self.world.state.all(ServiceCIDR):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -45,6 +46,7 @@ class Story:
         self.name = name
         self.namespace = "default"
         self.log: list[str] = []
+        self._names = itertools.count()
 
     async def play(self) -> None:
         raise NotImplementedError
@@ -53,6 +55,10 @@ class Story:
         raise NotImplementedError
 
     # What users do
+
+    def fresh(self) -> str:
+        """A name that it has not used."""
+        return f"{self.name}-{next(self._names)}"
 
     async def create(self, kind: type[Any], written: dict[str, Any]) -> None:
         metadata = {"name": self.name, "namespace": self.namespace} | written.pop("metadata", {})

@@ -72,7 +72,7 @@ class VolumeStory(Story):
         await self.create(PersistentVolume, {"metadata": metadata, "spec": spec})
 
     async def _claim(self, name: str = "") -> None:
-        name = name or f"{self.name}-{len(self.claims)}-{self.chance.randrange(10_000)}"
+        name = name or self.fresh()
         self.claims[name] = self.chance.choice(("local", "local", f"{self.name}-now", self.static, self.static))
         spec = _claim_spec(self.claims[name], self.chance.choice(SIZES))
         metadata = {"name": name, "labels": {"app": self.name}}
@@ -92,7 +92,7 @@ class VolumeStory(Story):
         await self._pod("", {"name": "own", "ephemeral": {"volumeClaimTemplate": template}})
 
     async def _pod(self, claim: str, volume: dict[str, Any]) -> None:
-        name = f"{self.name}-pod-{self.chance.randrange(10_000)}"
+        name = self.fresh()
         self.used_by[name] = claim or f"{name}-own"
         written = self.template("one", volumes=[volume])
         written["metadata"] |= {"name": name}
