@@ -39,6 +39,7 @@ from knarr.figures import Figure
 log = logging.getLogger(__name__)
 
 SLICES_BY_SERVICE = "service"
+SERVICES_BY_BALANCED_PORT = "address and port of a load balancer"
 MIN_INTERVAL_S = 0.02
 """Between two pictures: a burst of changes is taken together, the first is not delayed."""
 PORT_RETRY_S = 5.0
@@ -76,6 +77,7 @@ class IngressEdge:
         """
         self._clock = clock
         self._serving = serving
+        self._addresses = tuple(addresses)
         self._beside = beside
         self._refuse = refuse
         self._ingresses = informers.of(Ingress)
@@ -109,6 +111,7 @@ class IngressEdge:
         self._applied = 0
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._slices.add_index(SLICES_BY_SERVICE, _service_of)
+        self._services.add_index(SERVICES_BY_BALANCED_PORT, _balanced_ports)
         self._ingresses.add_handler(self._ingress_changed)
         self._classes.add_handler(lambda old, new: self._mark_all())
         self._services.add_handler(self._used_changed)
@@ -271,11 +274,9 @@ class IngressEdge:
         serving = self._serving
         ports = {HTTP: serving.http_port, HTTPS: serving.https_port, METRICS: serving.metrics_port}
         for name, port in ports.items():
-            if port and not self._is_listening(name):
-                address = "127.0.0.1" if name == METRICS else serving.address
+            if port and (name in self._taken or self._led_away(name) or not self._is_listening(name)):
                 self._taken.pop(name, None)
-                fault = fault_of(address, port)
-                if fault:
+                if fault := self._port_fault(name):
                     self._taken[name] = fault
                     log.warning("Ingress can't listen for %s on port %d: %s", name, port, fault)
         free = {f"{name}_port": 0 if name in self._taken else port for name, port in ports.items()}
@@ -301,8 +302,22 @@ class IngressEdge:
         return name in self._sent.get(LISTENER, {}) and (LISTENER, name) not in self._server.refused
 
     def _port_fault(self, name: str) -> str:
-        port = getattr(self._serving, f"{name}_port")
-        return fault_of("127.0.0.1" if name == METRICS else self._serving.address, port)
+        """Why a port can't be had; empty when it can."""
+        address = "127.0.0.1" if name == METRICS else self._serving.address
+        return self._led_away(name) or fault_of(address, getattr(self._serving, f"{name}_port"))
+
+    def _led_away(self, name: str) -> str:
+        """Rules of the kernel that lead a port of ours elsewhere, in words; empty where there are none."""
+        for place in self._places(name):
+            for service in self._services.by_index(SERVICES_BY_BALANCED_PORT, place):
+                return f"it leads to the Service {key_of(service)} (type LoadBalancer) at {place.partition(' ')[0]}"
+        return ""
+
+    def _places(self, name: str) -> list[str]:
+        """Address and port of each place where others meet a listener."""
+        if name == METRICS:
+            return []
+        return [f"{address} {getattr(self._serving, f'{name}_port')}" for address in self._addresses]
 
     # What changed
 
@@ -318,6 +333,9 @@ class IngressEdge:
     def _used_changed(self, old: Service | Secret | None, new: Service | Secret | None) -> None:
         either = new or old
         assert either is not None
+        balanced = {place for each in (old, new) if isinstance(each, Service) for place in _balanced_ports(each)}
+        if balanced.intersection(self._places(HTTP) + self._places(HTTPS)):
+            self._mark_all()
         if f"{either.kind}/{key_of(either)}" in self._used:
             self._mark_all()
 
@@ -438,6 +456,15 @@ def rotate(path: Path, files_max: int) -> None:
 def _service_of(each: EndpointSlice) -> tuple[str, ...]:
     name = each.metadata.labels.get(SERVICE_NAME_LABEL)
     return (f"{each.metadata.namespace}/{name}",) if name else ()
+
+
+def _balanced_ports(service: Service) -> Iterable[str]:
+    """What the rules of its load balancer take away from whoever listens there."""
+    spec, balancer = service.spec, service.status.load_balancer if service.status else None
+    if spec is None or spec.type != "LoadBalancer" or balancer is None:
+        return ()
+    ports = [port.port for port in spec.ports if (port.protocol or "TCP") == "TCP"]
+    return [f"{ingress.ip} {port}" for ingress in balancer.ingress if ingress.ip for port in ports]
 
 
 def _named(ingresses: Iterable[Ingress]) -> Iterable[str]:

@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from knarr.api.core.v1 import Service
+from knarr.api.core.v1 import LoadBalancerIngress, LoadBalancerStatus, Service, ServiceStatus
 from knarr.api.discovery.v1 import EndpointSlice
 from knarr.api.networking.v1 import Ingress
 from knarr.edge.ingress import picture as picture_module
 from knarr.edge.ingress.certificates import KeyPair
 from knarr.edge.ingress.child import binary
-from tests.edge.ingress.lab import HERE, Lab, free_ports, lab
+from tests.edge.ingress.lab import ADDRESS, HERE, Lab, free_ports, lab
 from tests.edge.ingress.objects import ingress, service, slice_of, tls_secret
 
 PATHS = [("shop.example", "Prefix", "/", "web")]
@@ -327,6 +328,27 @@ async def test_nothing_is_left_of_it_and_requests_under_way_finish() -> None:
 
 async def _asked(backend: Any) -> bool:
     return backend.requests > 0
+
+
+async def test_a_port_that_leads_to_a_load_balancers_service_is_told_and_had_once_it_no_longer_does() -> None:
+    http, https, metrics = free_ports(3)
+    async with lab(ports=(http, https, metrics)) as edge:
+        await edge.backend("web")
+        made = await edge.create(service("other", http, type="LoadBalancer", cluster_ip=None))
+        balancer = LoadBalancerStatus(ingress=[LoadBalancerIngress(ip=ADDRESS)])
+        await edge.client.update_status(msgspec.structs.replace(made, status=ServiceStatus(load_balancer=balancer)))
+        await edge.create(ingress("shop", PATHS))
+        (told,) = await edge.until(lambda: edge.events("PortUnavailable"))
+        assert f"port {http}: it leads to the Service default/other (type LoadBalancer) at {ADDRESS}" in told
+        await edge.client.delete(Service, "other", "default")
+
+        async def serves() -> bool:
+            try:
+                return (await edge.get("shop.example")).status == 200
+            except aiohttp.ClientError:
+                return False
+
+        await edge.until(serves)
 
 
 async def test_a_port_that_is_taken_is_told_and_the_other_serves_and_it_is_taken_once_it_is_free() -> None:
