@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import clusters, dns, load, policies, proxy, scheduling, stages, subjects, workloads
+from bench import clusters, dns, ingress, load, policies, proxy, scheduling, stages, subjects, workloads
 from bench.clusters import Measured
 from bench.document import Figure, document
 from knarr.cli.connection import ApiFailure, Connection
@@ -386,6 +386,7 @@ SECTIONS: dict[str, Callable[[], Iterator[Figure]]] = {
     "containers": containers,
     "proxy": proxy.proxy,
     "dns": dns.dns,
+    "ingress": ingress.ingress,
     "policies": policies.policies,
     "upstream-api": on_upstream(api),
     "upstream-applies": on_upstream(applies),

@@ -204,7 +204,9 @@ class Envoy:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             pass_fds=(self._descriptor,),
-            start_new_session=True,
+            # Apart from the terminal's signals, but in the session: of each the kernel gives an equal share of the
+            # processors, and Envoy's belongs to the node.
+            preexec_fn=os.setpgrp,
             cwd="/",
         )
         assert self._process.stderr is not None

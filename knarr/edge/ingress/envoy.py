@@ -244,15 +244,14 @@ def _http(name: str, serving: Serving) -> Message:
 
 
 def _filters(*, buffer: bool) -> list[Message]:
-    """Each does nothing but where a route asks for it."""
-    rate_limit = {"@type": f"{FILTERS}.local_ratelimit.v3.LocalRateLimit", "stat_prefix": "ingress"}
-    found: list[Message] = [
-        {"name": RBAC, "typed_config": {"@type": f"{FILTERS}.rbac.v3.RBAC"}},
-        {"name": RATE_LIMIT, "typed_config": rate_limit},
-        {"name": CORS, "typed_config": {"@type": f"{FILTERS}.cors.v3.Cors"}},
+    """Each is on the way only of the routes that ask for it."""
+    optional: list[tuple[str, Message]] = [
+        (RBAC, {"@type": f"{FILTERS}.rbac.v3.RBAC"}),
+        (RATE_LIMIT, {"@type": f"{FILTERS}.local_ratelimit.v3.LocalRateLimit", "stat_prefix": "ingress"}),
+        (CORS, {"@type": f"{FILTERS}.cors.v3.Cors"}),
     ]
     if buffer:
-        config = {"@type": f"{FILTERS}.buffer.v3.Buffer", "max_request_bytes": BUFFER_BYTES}
-        found.append({"name": BUFFER, "typed_config": config, "disabled": True})
+        optional.append((BUFFER, {"@type": f"{FILTERS}.buffer.v3.Buffer", "max_request_bytes": BUFFER_BYTES}))
+    found: list[Message] = [{"name": name, "typed_config": each, "disabled": True} for name, each in optional]
     router = {"@type": f"{FILTERS}.router.v3.Router", "suppress_envoy_headers": True}
     return [*found, {"name": "envoy.filters.http.router", "typed_config": router}]

@@ -168,6 +168,8 @@ class Conversation:
             if kind not in self._heard or kind in self._under_way:
                 continue
             changed = self._changed(kind)
+            if kind == SECRET:
+                changed = changed[:1]  # a refusal doesn't say of which
             if changed or kind in self._owed:
                 return kind, changed, []
         if self._under_way or self._awaited():
@@ -277,8 +279,10 @@ class XdsServer:
                 if conversation.settled:
                     self._settled(self._generation.number)
                 waking = asyncio.create_task(self._wake.wait())
-                await asyncio.wait((waking, listening), return_when=asyncio.FIRST_COMPLETED)
-                waking.cancel()
+                try:
+                    await asyncio.wait((waking, listening), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    waking.cancel()
         finally:
             listening.cancel()
             if self._conversation is conversation:

@@ -47,7 +47,7 @@ from knarr.network.proxy.model import (
     service_rules,
 )
 from knarr.network.proxy.nftables import Nftables
-from knarr.network.proxy.node_ports import DEFAULTS, PRIMARY, answering_addresses, includes_loopback
+from knarr.network.proxy.node_ports import DEFAULTS, PRIMARY, answering_addresses, includes_loopback, route_loopback
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -185,6 +185,8 @@ class ServiceProxy:
         """After `run` has ended; idempotent. With `remove`, leave no chain, set or rule of ours in the kernel."""
         if remove:
             await self._mode.remove()
+            if includes_loopback(self._node_ports):
+                await asyncio.to_thread(route_loopback, False, self._namespace)
         for mode in (self._mode, *self._other_modes):
             await mode.close()
         if self._netfilter is not None:
@@ -400,8 +402,7 @@ class ServiceProxy:
         if not any(each != PRIMARY for each in self._node_ports):
             return frozenset()
         if includes_loopback(self._node_ports):
-            # A packet to 127.0.0.1 that is led to a pod comes back to that address from outside.
-            kernel.write_setting("ipv4/conf/all/route_localnet", "1")
+            route_loopback(True)
         with kernel.Netlink() as route:
             return frozenset(kernel.local_addresses(route))
 
