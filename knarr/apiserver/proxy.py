@@ -17,11 +17,13 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from msgspec import Struct
 
+from knarr.api.core.node_agents import agents
 from knarr.api.core.v1 import Node, Pod, Service
 from knarr.api.decode import decoder
 from knarr.api.discovery.v1 import EndpointSlice
 from knarr.api.errors import BadRequest, ServiceUnavailable
 from knarr.api.resources import Registry
+from knarr.apiserver.admission.index import Index
 from knarr.apiserver.calls import Call
 from knarr.apiserver.objects import Objects
 from knarr.client.nodes import NodeBackend
@@ -80,6 +82,7 @@ class Proxy:
         self._objects = objects
         self._clock = clock
         self._nodes = nodes
+        self._known_nodes = Index(objects.store, "nodes", Node)
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -96,13 +99,17 @@ class Proxy:
         if not port.isdecimal():
             port = str(_container_port(pod, port)) if port else ""
         host = (pod.status.pod_ip if pod.status else None) or ""
-        return await self._carry(call, Target(scheme or "http", host, int(port or (443 if scheme == "https" else 80))))
+        target = Target(scheme or "http", host, int(port or (443 if scheme == "https" else 80)))
+        await self._refuse_agents(target)
+        return await self._carry(call, target)
 
     async def service(self, call: Call) -> Answer:
         scheme, name, port = _named(call.path.name)
         service: Service = await self._objects.get(call.kept, call.path.namespace, name)
         host, number = await self._endpoint(service, port)
-        return await self._carry(call, Target(scheme or "http", host, number))
+        target = Target(scheme or "http", host, number)
+        await self._refuse_agents(target)
+        return await self._carry(call, target)
 
     async def node(self, call: Call) -> Answer:
         scheme, name, port = _named(call.path.name)
@@ -116,6 +123,12 @@ class Proxy:
         host = next((each.address for each in addresses if each.type == "InternalIP"), "")
         number = int(port) if port.isdecimal() else KUBELET_PORT
         return await self._carry(call, Target(scheme or ("http" if port else "https"), host, number))
+
+    async def _refuse_agents(self, target: Target) -> None:
+        """Raises BadRequest. A pod on the node's network or an endpoint written by hand would lead there too, and so
+        past the right to nodes/proxy."""
+        if (target.host, target.port) in agents(await self._known_nodes.all()):
+            raise BadRequest("address not allowed: the agent of a node is reached through nodes/proxy")
 
     async def _endpoint(self, service: Service, port: str) -> tuple[str, int]:
         """A ready endpoint of a Service's port, by chance. Raises ServiceUnavailable."""

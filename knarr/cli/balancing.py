@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from knarr.api.networking.v1 import Ingress, IngressClass
 from knarr.cli.machine import NodeSettings
 from knarr.client.client import Client
 from knarr.client.controller import Controller
 from knarr.client.informer import Informers
 from knarr.clock import Clock
 from knarr.config import Config, ConfigError, read_yaml
+from knarr.edge.ingress.classes import is_ours
 from knarr.edge.loadbalancer import LoadBalancers
 from knarr.edge.providers.contract import Provider
-from knarr.edge.providers.local import Local, Pool, parse_pools
+from knarr.edge.providers.local import Held, Local, Pool, parse_pools
 
 if TYPE_CHECKING:
     from knarr.edge.announcer import Announcer
@@ -41,7 +43,11 @@ def provider_of(config: Config, informers: Informers) -> Provider | None:
     if config.load_balancer == "none":
         return None
     if config.load_balancer == "local":
-        return Local(informers, pools(config), {(config.listen_port, "TCP"), (KUBELET_PORT, "TCP")})
+        local = Local(
+            informers, pools(config), {(config.listen_port, "TCP"), (KUBELET_PORT, "TCP")}, held(config, informers)
+        )
+        informers.of(Ingress).add_handler(lambda old, new: local.retry())
+        return local
     return CLOUDS[config.load_balancer].provider(cloud_settings(config))
 
 
@@ -68,6 +74,19 @@ CLOUDS = {
     "azure": Cloud("knarr.edge.providers.azure", "Azure", "azure.mgmt.network"),
 }
 """A new cloud gets a line here."""
+
+
+def held(config: Config, informers: Informers) -> Held:
+    """Ingress has its ports as soon as there is one to serve; a Service that had them before keeps them."""
+    ports = {port for port in (config.ingress_http_port, config.ingress_https_port) if port}
+    ingresses, classes = informers.of(Ingress), informers.of(IngressClass)
+
+    def holder(port: int, protocol: str) -> str:
+        if protocol != "TCP" or port not in ports or config.ingress_class == "none":
+            return ""
+        return "that of Ingress" if any(is_ours(each, classes) for each in ingresses.all()) else ""
+
+    return holder
 
 
 def announcer(settings: NodeSettings, client: Client, informers: Informers, clock: Clock) -> Announcer | None:

@@ -170,7 +170,7 @@ class HollowParts:
         self.name = config.name
         self._config = config
         self._clock = clock
-        self.runtime: Runtime = SimRuntime(clock, config.pod_cidrs[0])
+        self.runtime: Runtime = SimRuntime(clock, ",".join(config.pod_cidrs))
 
     async def open(self) -> None:
         await self.runtime.start()

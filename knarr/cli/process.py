@@ -30,6 +30,7 @@ from knarr.api.errors import AlreadyExists
 from knarr.api.registry import with_metrics
 from knarr.apiserver.authenticate import Tokens
 from knarr.apiserver.bootstrap import bootstrap
+from knarr.apiserver.default_range import DefaultRange
 from knarr.apiserver.event_expiry import EventExpiry
 from knarr.apiserver.listener import Listener, tls_context
 from knarr.apiserver.nodes import Nodes
@@ -170,6 +171,8 @@ class Process(Life):
         loops: list[tuple[str, Loop]] = [(controller.name, controller.run) for controller in of_cluster]
         server = self._client("system:apiserver", "system:masters")
         loops += [(kind.name, kind(server, informers, clock).run) for kind in (FlowControl, ServiceRepair)]
+        default_range = DefaultRange(server, informers, clock, config.service_cidrs)
+        loops.append((default_range.name, default_range.run))
         loops.append(("event expiry", EventExpiry(self.server.store, clock).run))
         scheduler = Scheduler(self._client("system:kube-scheduler"), informers, clock, profiles(config))
         loops.append(("scheduler", scheduler.run))

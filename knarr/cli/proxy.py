@@ -128,12 +128,14 @@ async def clean_up(network_namespace: str | None = None) -> None:
     from knarr.clock import SystemClock
     from knarr.network.proxy.iptables import Iptables
     from knarr.network.proxy.nftables import Nftables
+    from knarr.network.proxy.node_ports import route_loopback
 
     clock = SystemClock()
     if machine.installed("nft"):
         await Nftables(clock, cluster_cidrs=(), name=TABLE, network_namespace=network_namespace).remove()
     if machine.installed("iptables-restore"):
         await Iptables(clock, cluster_cidrs=(), network_namespace=network_namespace).remove()
+    await asyncio.to_thread(route_loopback, False, network_namespace)
 
 
 def _problem_of(flags: ProxyFlags) -> str | None:

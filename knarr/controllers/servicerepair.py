@@ -1,7 +1,8 @@
 """Addresses of Services are repaired: a cluster IP in use has its IPAddress, and an IPAddress has its Service.
 
 The API server writes both in one commit, but an administrator may delete an IPAddress, and then its address could be
-given to a second Service. Upstream's API server looks after that too (its service IP repair controllers, KEP-1880).
+given to a second Service. A cluster IP that is in no range any more is told of. Upstream's API server looks after that
+too (its service IP repair controllers, KEP-1880).
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from knarr.api.core.v1 import Service
 from knarr.api.core.validate_addresses import canonical
 from knarr.api.errors import AlreadyExists, NotFound
 from knarr.api.networking.addresses import MANAGER, MANAGER_LABEL, address_of
-from knarr.api.networking.v1 import IPAddress
+from knarr.api.networking.v1 import IPAddress, ServiceCIDR
 from knarr.client.controller import Controller
 from knarr.client.informer import key_of
+from knarr.controllers.servicecidrs import networks_of
 
 T = TypeVar("T")
 
@@ -27,11 +29,12 @@ class ServiceRepair(Controller):
     """The IPAddresses of Services."""
 
     name = "service-ip-repair-controller"
-    needs = (Service, IPAddress)
+    needs = (Service, IPAddress, ServiceCIDR)
 
     def watch(self) -> None:
         self.services = self.informer(Service)
         self.addresses = self.informer(IPAddress)
+        self.ranges = self.informer(ServiceCIDR)
         self.on(self.services, lambda service: [key_of(service), *_address_keys(service)])
         self.on(self.addresses, self._keys_of_address)
 
@@ -44,6 +47,10 @@ class ServiceRepair(Controller):
             return
         metadata = service.metadata
         for address in cluster_ips(service):
+            if not self._is_in_a_range(address):
+                message = f"Cluster IP [{_family(address)}]: {address} is not within any configured Service CIDR"
+                self.events.warning(service, "ClusterIPOutOfRange", f"{message}; please recreate service")
+                continue
             # Service and IPAddress are one commit, but two caches: the one that lags behind must not be believed.
             there = self.addresses.get(address) or await self._live(IPAddress, address, None)
             if there is None:
@@ -56,13 +63,17 @@ class ServiceRepair(Controller):
                 self.events.warning(service, "ClusterIPAlreadyAllocated", message)
 
     async def _allocate(self, service: Service, address: str) -> None:
-        family = f"IPv{ip_address(address).version}"
-        message = f"Cluster IP [{family}]: {address} is not allocated; repairing"
+        message = f"Cluster IP [{_family(address)}]: {address} is not allocated; repairing"
         self.events.warning(service, "ClusterIPNotAllocated", message)
         try:
             await self.client.create(address_of(address, service.metadata))
         except AlreadyExists:
             pass
+
+    def _is_in_a_range(self, address: str) -> bool:
+        """Of any ServiceCIDR, ready or not; while there is none, nothing is said."""
+        ranges = [one for each in self.ranges.all() for one in networks_of(each)]
+        return not ranges or any(ip_address(address) in one for one in ranges)
 
     async def _clean_up(self, address: str) -> None:
         """An IPAddress of ours whose Service is gone, or has other addresses, has leaked."""
@@ -96,6 +107,10 @@ class ServiceRepair(Controller):
 
     def _keys_of_address(self, address: IPAddress) -> list[str]:
         return [parent_key(address), f"{ADDRESS_PREFIX}{address.metadata.name}"]
+
+
+def _family(address: str) -> str:
+    return f"IPv{ip_address(address).version}"
 
 
 def cluster_ips(service: Service) -> list[str]:

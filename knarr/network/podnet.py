@@ -39,9 +39,15 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 POD_INTERFACE = "eth0"
+POD_LINK_PREFIX = "kn"
+"""Of the names of the node's ends of pods' links."""
 ETHERNET_MTU_BYTES = 1500
 INTERFACE_NAME_CHARACTERS_MAX = 15
 """IFNAMSIZ less its closing zero byte."""
+
+
+class RangeTaken(OSError):
+    """Addresses that pods or services are to have are those of a network that this machine is in already."""
 
 
 class PodNetwork:
@@ -186,8 +192,25 @@ class PodNetwork:
             raise RuntimeError("the pod network is not started")
         return self._pool
 
+    def _refuse_taken_ranges(self, netlink: kernel.Netlink) -> None:
+        """A network of the machine inside of our ranges would be cut off: our routes would take its place."""
+        names = {link.index: link.name for link in kernel.links(netlink)}
+        for index, text in kernel.interface_addresses(netlink):
+            network = ipaddress.ip_interface(text).network
+            name = names.get(index, "")
+            if name in (self._interface, self.tunnel_interface) or name.startswith(POD_LINK_PREFIX):
+                continue
+            for kind, ranges in (("pods'", self.cluster_cidrs), ("services'", self.service_cidrs)):
+                for cidr in map(ipaddress.ip_network, ranges):
+                    if network.version == cidr.version and network.subnet_of(cidr):  # type: ignore[arg-type]
+                        raise RangeTaken(
+                            f"the {kind} range {cidr} holds {text}, which interface {name} of this machine has;"
+                            " choose another range"
+                        )
+
     def _prepare_node(self) -> None:
         netlink = self._opened()
+        self._refuse_taken_ranges(netlink)
         anchor = kernel.link(netlink, self._interface)
         if anchor is None:
             kernel.add_bridge(netlink, self._interface)
@@ -273,7 +296,7 @@ class PodNetwork:
     def interface_of(self, sandbox_id: str) -> str:
         """Name of the node's end of a pod's link."""
         digest = hashlib.sha256(f"{self._interface}/{sandbox_id}".encode()).hexdigest()
-        return f"kn{digest[:12]}"
+        return f"{POD_LINK_PREFIX}{digest[:12]}"
 
     def _change_node_address(self, address: str, *, present: bool) -> None:
         with_length = f"{address}/{_host_prefix(address)}"

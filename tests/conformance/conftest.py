@@ -15,7 +15,7 @@ from tests.conformance.image import build_images
 from tests.conformance.space import Space
 from tests.e2e.conftest import Cluster, started
 
-PROGRAMS = ("kubectl", "conmon", "runc", "nft", "busybox", "openssl")
+PROGRAMS = ("kubectl", "conmon", "runc", "nft", "busybox", "openssl", "perl")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -42,6 +42,47 @@ printf 'GET %s HTTP/1.0\\r\\nHost: %s\\r\\nAuthorization: Bearer %s\\r\\n\\r\\n'
     -CAfile $secrets/ca.crt -verify_return_error
 """
 
+UDP_SERVER = """#!/usr/bin/perl
+# udp-server PORT: answers every datagram with the pod's name.
+use Socket;
+socket(my $socket, PF_INET, SOCK_DGRAM, 0) or die $!;
+bind($socket, sockaddr_in($ARGV[0], INADDR_ANY)) or die $!;
+chomp(my $name = `hostname`);
+while (my $from = recv($socket, my $asked, 1024, 0)) { send($socket, $name, 0, $from); }
+"""
+UDP_CLIENT = """#!/usr/bin/perl
+# udp HOST PORT TIMES: asks each time from a new port, and prints the answers, a line each.
+use Socket;
+$SIG{ALRM} = sub { die "no answer\\n" };
+for (1 .. ($ARGV[2] || 1)) {
+  socket(my $socket, PF_INET, SOCK_DGRAM, 0) or die $!;
+  connect($socket, sockaddr_in($ARGV[1], inet_aton($ARGV[0]))) or die $!;
+  send($socket, "who", 0);
+  alarm 2;
+  defined recv($socket, my $answer, 1024, 0) or die "$!\\n";
+  alarm 0;
+  print "$answer\\n";
+}
+"""
+HTTP_ECHO = """#!/usr/bin/perl
+# http-echo PORT: answers every request with its method and path.
+use Socket;
+socket(my $server, PF_INET, SOCK_STREAM, 0) or die $!;
+setsockopt($server, SOL_SOCKET, SO_REUSEADDR, 1);
+bind($server, sockaddr_in($ARGV[0], INADDR_ANY)) or die $!;
+listen($server, 64) or die $!;
+while (accept(my $client, $server)) {
+  my ($method, $path) = split(/ /, scalar <$client>);
+  my $length = 0;
+  while (my $line = <$client>) { $length = $1 if $line =~ /^content-length: *(\\d+)/i; last if $line =~ /^\\r?\\n$/; }
+  read($client, my $body, $length) if $length;
+  my $answer = $method eq "HEAD" ? "" : "$method $path";
+  my $size = length($answer);
+  syswrite($client, "HTTP/1.1 200 OK\\r\\nContent-Length: $size\\r\\nConnection: close\\r\\n\\r\\n$answer");
+  close($client);
+}
+"""
+
 
 def build_images(folder: Path) -> list[str]:
     """Two versions of one image, as archives."""
@@ -52,9 +93,12 @@ def build_images(folder: Path) -> list[str]:
             "/www/index.html": name.encode(),
             "/bin/serve": SERVE.encode(),
             "/bin/https": HTTPS.encode(),
+            "/bin/udp-server": UDP_SERVER.encode(),
+            "/bin/udp": UDP_CLIENT.encode(),
+            "/bin/http-echo": HTTP_ECHO.encode(),
         }
         path = str(folder / f"{name.replace(':', '-')}.tar")
-        build(path, name, Recipe(cmd=("serve",), files=files, layers=[_openssl()]))
+        build(path, name, Recipe(cmd=("serve",), files=files, layers=[_openssl(), _perl()]))
         paths.append(path)
     return paths
 
@@ -63,7 +107,17 @@ def _openssl() -> bytes:
     """This machine's openssl, with the libraries that it loads."""
     program = shutil.which("openssl")
     assert program
+    return tar({"/bin/openssl": Path(program).read_bytes(), **_libraries(program)})
+
+
+def _perl() -> bytes:
+    """This machine's perl with what Debian always has of it: busybox knows no UDP."""
+    program = "/usr/bin/perl"
+    (folder,) = Path("/usr/lib").glob("*/perl-base")
+    modules = {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return tar({program: Path(program).read_bytes(), **_libraries(program), **modules})
+
+
+def _libraries(program: str) -> dict[str, bytes]:
     listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
-    libraries = [path for path in re.findall(r"(/\S+)", listed) if Path(path).exists()]
-    files = {path: Path(path).read_bytes() for path in libraries}
-    return tar(files | {"/bin/openssl": Path(program).read_bytes()})
+    return {path: Path(path).read_bytes() for path in re.findall(r"(/\S+)", listed) if Path(path).exists()}

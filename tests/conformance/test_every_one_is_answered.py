@@ -1,4 +1,4 @@
-"""Upstream's conformance tests of seven SIGs: each is answered by one test here, or is aside for a reason.
+"""Upstream's conformance tests of eight SIGs: each is answered by one test here, or is aside for a reason.
 
 The names come from a file of facts beside the repository; where it is not, there is nothing to compare with
 (UPSTREAM_FACTS names another folder).
@@ -26,6 +26,7 @@ SIGS = (
     "sig-auth",
     "sig-cli",
     "sig-instrumentation",
+    "sig-network",
     "sig-scheduling",
 )
 PARTLY = ("sig-storage",)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.apiserver.pipeline.door import Asking, Events
 from tests.cluster import Cluster, simulate
 from tests.conformance.operations import MERGE
+
+T = TypeVar("T")
 
 STRATEGIC = "application/strategic-merge-patch+json"
 TOLD_MAX = 300
@@ -38,6 +40,16 @@ class Whole(Asking):
         """Read again until something holds of it."""
         began_s = self.cluster.clock.monotonic_s()
         while not holds(found := await self.get(path)):
+            assert self.cluster.clock.monotonic_s() - began_s < within_s, found
+            await self.cluster.clock.sleep(0.1)
+        return found
+
+    async def until_async(
+        self, ask: Callable[[], Awaitable[T]], holds: Callable[[T], object], within_s: float = 300.0
+    ) -> T:
+        """Ask again until something holds of the answer."""
+        began_s = self.cluster.clock.monotonic_s()
+        while not holds(found := await ask()):
             assert self.cluster.clock.monotonic_s() - began_s < within_s, found
             await self.cluster.clock.sleep(0.1)
         return found

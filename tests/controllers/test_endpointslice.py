@@ -8,10 +8,10 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knarr.api.core.v1 import Pod, Service
+from knarr.api.core.v1 import Pod, PodIP, Service
 from knarr.api.discovery.v1 import EndpointSlice
 from knarr.controllers.endpoints import endpoints_of, subsets_of
-from knarr.controllers.endpointslice import ENDPOINTS_MAX, Changes, desired, plan, reuse
+from knarr.controllers.endpointslice import ENDPOINTS_MAX, Changes, desired, families, plan, reuse
 
 
 def service(**spec: Any) -> Service:
@@ -212,3 +212,30 @@ def test_endpoints_are_capped_and_say_so() -> None:
 def test_a_headless_service_without_ports_has_addresses_all_the_same() -> None:
     subsets, _ = subsets_of(service(clusterIP="None", ports=[]), [pod(1)])
     assert [address.ip for subset in subsets for address in subset.addresses] == ["10.0.0.2"]
+
+
+def dual(number: int) -> Pod:
+    one = pod(number)
+    assert one.status is not None
+    one.status.pod_ips = msgspec.convert([{"ip": one.status.pod_ip}, {"ip": f"fd00::{number + 1}"}], list[PodIP])
+    return one
+
+
+def test_a_service_of_both_families_has_slices_of_each() -> None:
+    both = service(ipFamilies=["IPv6", "IPv4"])
+    assert families(both) == ["IPv6", "IPv4"]
+    for family, addresses in (("IPv4", ["10.0.0.2"]), ("IPv6", ["fd00::2"])):
+        changes = Changes()
+        plan(both, family, desired(both, family, [dual(1), pod(2)], {}), [], changes)
+        (made,) = changes.create
+        assert made.address_type == family
+        assert [each.addresses for each in made.endpoints][:1] == [addresses]
+        assert len(made.endpoints) == (2 if family == "IPv4" else 1), (
+            "a pod without an address of the family is in none"
+        )
+
+
+def test_endpoints_are_of_the_first_family_of_their_service() -> None:
+    for wanted, address in ((["IPv6", "IPv4"], "fd00::2"), (["IPv4", "IPv6"], "10.0.0.2")):
+        subsets, _ = subsets_of(service(ipFamilies=wanted), [dual(1)])
+        assert [each.ip for subset in subsets for each in subset.addresses] == [address]

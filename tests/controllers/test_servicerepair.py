@@ -10,7 +10,7 @@ import pytest
 
 from knarr.api.core.v1 import Event, Service
 from knarr.api.errors import Invalid, NotFound
-from knarr.api.networking.v1 import IPAddress
+from knarr.api.networking.v1 import IPAddress, ServiceCIDR
 from knarr.api.types import replace
 from knarr.client.informer import Informers
 from knarr.client.transport import Answer, Request, Transport
@@ -79,6 +79,24 @@ def test_an_address_without_its_service_goes_and_one_of_somebody_else_stays() ->
         await loops.until(gone, within_s=5)
         await loops.clock.sleep(30)
         assert await parent(loops, "10.96.0.78") == "gone"
+
+    play(loop, scenario)
+
+
+def test_an_address_that_is_in_no_range_is_told_of_and_left_alone() -> None:
+    async def scenario(loops: Loops) -> None:
+        await loops.client.create(service("web", clusterIP=ADDRESS))
+        cidr = {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.97.0.0/16"]}}
+        await loops.client.create(msgspec.convert(cidr, ServiceCIDR))
+        await loops.clock.sleep(1)
+        await loops.client.patch(Service, "web", {"metadata": {"labels": {"a": "b"}}}, "default")
+        wanted = f"Cluster IP [IPv4]: {ADDRESS} is not within any configured Service CIDR; please recreate service"
+
+        async def said() -> bool:
+            return wanted in await told(loops)
+
+        await loops.until(said, within_s=5)
+        assert await parent(loops) == "web"
 
     play(loop, scenario)
 

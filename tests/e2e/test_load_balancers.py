@@ -8,14 +8,18 @@ import secrets
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from knarr.edge.election import owner_of
 from knarr.network import netlink as kernel
 from tests import images
+from tests.e2e import two_nodes
 from tests.e2e.conftest import TOOLS, Cluster, started
+from tests.e2e.two_nodes import NODES, TwoNodes
 
 POD = """
 apiVersion: v1
@@ -150,5 +154,62 @@ def test_with_pools_a_service_has_an_address_of_its_own_that_leaves_no_trace(
         assert neighbour.reads(two, 80) == "hello"  # alone, a machine answers on
         cluster.knarr("down", "--purge")
         assert f"{two}/32" not in neighbour.addresses()
+    finally:
+        run.close()  # type: ignore[attr-defined]
+
+
+FAILOVER_S_MAX = 8.0
+
+
+@pytest.mark.parametrize("end", ["killed", "unplugged"])
+def test_an_address_moves_to_the_other_machine_within_seconds(end: str, tmp_path: Path) -> None:
+    """Two machines; the one that answers for the address dies, by its process or as a whole."""
+    cluster = TwoNodes(tmp_path)
+    cluster.flags += ["--load-balancer-pools", f"{cluster.net}.200-{cluster.net}.240"]
+    address = next(each for n in range(200, 240) if owner_of(each := f"{cluster.net}.{n}", NODES) == "second")
+    run = two_nodes.started(cluster)
+    next(run)
+    try:
+        pod = POD.replace("spec:\n", "spec:\n  nodeName: first\n", 1)
+        cluster.kubectl("apply", "-f", "-", given=pod + service("web", 80, loadBalancerIP=address))
+
+        def reads() -> str:
+            command = [
+                "nsenter",
+                f"--net=/run/netns/{cluster.name}-client",
+                "curl",
+                "-sS",
+                "-m",
+                "1",
+                f"http://{address}/",
+            ]
+            return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+        def here() -> bool:
+            return (
+                f"{address}/32"
+                in subprocess.run(
+                    ["ip", "addr", "show", cluster.name], capture_output=True, text=True, check=True
+                ).stdout
+            )
+
+        cluster.until(lambda: reads() == "hello", "a page")
+        assert f"{address}/32" in cluster.inside("node", "ip", "addr", "show", "eth0")
+        assert not here()
+        if end == "killed":
+            os.kill(cluster.pids["second"], signal.SIGKILL)
+        else:
+            subprocess.run(["ip", "link", "set", f"{cluster.name}n", "down"], check=True)
+        began = time.monotonic()
+        cluster.until(here, "the other machine")
+        cluster.until(lambda: reads() == "hello", "a page")
+        assert time.monotonic() - began < FAILOVER_S_MAX
+        if end == "killed":
+            assert f"{address}/32" not in cluster.inside("node", "ip", "addr", "show", "eth0")
+        else:
+            subprocess.run(["ip", "link", "set", f"{cluster.name}n", "up"], check=True)
+            cluster.until(lambda: not here(), "the way back")
+            cluster.until(lambda: reads() == "hello", "a page")
+        cluster.kubectl("delete", "service", "web")
     finally:
         run.close()  # type: ignore[attr-defined]

@@ -256,3 +256,30 @@ def test_a_pool_of_any_size_is_searched_at_once() -> None:
         await space.gets("web", "10.0.0.1")
 
     playing(scenario, pools="fd00::/32,10.0.0.0/8")
+
+
+def test_a_port_that_ingress_needs_is_its_unless_a_service_had_it_first() -> None:
+    held: set[int] = set()
+    made: list[Local] = []
+
+    async def scenario(space: Space) -> None:
+        await space.client.create(service("first", ports=[{"port": 80}]))
+        await space.gets("first", "192.168.0.1")
+        held.update({80, 443})
+        await space.client.create(service("second", ports=[{"port": 443}]))
+        assert "port 443/TCP of the nodes is that of Ingress" in "".join(await space.messages("second"))
+        await space.gets("first", "192.168.0.1")
+        held.clear()
+        made[0].retry()
+        await space.gets("second", "192.168.0.1")
+
+    def make(loops: Loops) -> list[LoadBalancers]:
+        made.append(Local(loops.informers, held=lambda port, protocol: "that of Ingress" if port in held else ""))
+        return [LoadBalancers(loops.account("service-controller"), loops.informers, loops.clock, made[0])]
+
+    async def main(loops: Loops) -> None:
+        space = Space(loops)
+        await space.create_node(node("n1", "192.168.0.1"))
+        await scenario(space)
+
+    play(make, main)

@@ -9,7 +9,7 @@ import pytest
 
 from knarr.clock import SystemClock
 from knarr.network.addresses import AddressPool, NoAddressLeft
-from knarr.network.podnet import PodNetwork
+from knarr.network.podnet import PodNetwork, RangeTaken
 from knarr.node.runtime.contract import PortMapping
 from tests.network.lab import CLIENT_ADDRESS, NODE_ADDRESS, Lab
 
@@ -208,3 +208,24 @@ async def test_a_firewall_that_drops_forwarded_packets_is_told_of_the_pods(lab: 
         return [line.split(" [")[0] for line in saved.splitlines() if not line.startswith("#")]
 
     assert rules(lab.inside("node", "iptables-save -t filter")) == rules(before)
+
+
+@pytest.mark.parametrize("address", ["10.244.9.1/24", "10.96.4.1/30"])
+async def test_a_range_that_holds_a_network_of_the_machine_is_refused_and_the_network_stays(
+    lab: Lab, tmp_path: Path, address: str
+) -> None:
+    lab.inside("node", f"ip addr add {address} dev up0")
+    routes = lab.inside("node", "ip route")
+    other = PodNetwork(
+        pod_cidrs=["10.244.9.0/24"],
+        cluster_cidrs=["10.244.0.0/16"],
+        service_cidrs=["10.96.0.0/16"],
+        state_directory=tmp_path / "other",
+        clock=SystemClock(),
+        interface="knarr1",
+        network_namespace=lab.path("node"),
+    )
+    with pytest.raises(RangeTaken, match=f"holds {address}, which interface up0 of this machine has"):
+        await other.start()
+    await other.close(remove=False)
+    assert lab.inside("node", "ip route") == routes

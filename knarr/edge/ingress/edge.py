@@ -27,18 +27,19 @@ from knarr.edge.ingress.backends import SERVICE_NAME_LABEL, endpoints_of
 from knarr.edge.ingress.child import ACCESS_LOG, XDS_SOCKET, Envoy
 from knarr.edge.ingress.classes import is_ours
 from knarr.edge.ingress.envoy import HTTP, HTTPS, METRICS, Resources, Serving, endpoint_resources, resources
-from knarr.edge.ingress.model import Backend, Certificate, Endpoint, Picture
+from knarr.edge.ingress.model import Backend, Certificate, Endpoint, Picture, Problem
 from knarr.edge.ingress.names import ExternalNames, Resolve, by_host
 from knarr.edge.ingress.picture import Objects, picture
 from knarr.edge.ingress.ports import fault_of
 from knarr.edge.ingress.report import Reports
 from knarr.edge.ingress.trial import Trial
-from knarr.edge.ingress.xds import ENDPOINTS, LISTENER, ROUTES, Rejection, XdsServer
+from knarr.edge.ingress.xds import ENDPOINTS, LISTENER, ROUTES, SECRET, Rejection, XdsServer
 from knarr.figures import Figure
 
 log = logging.getLogger(__name__)
 
 SLICES_BY_SERVICE = "service"
+SERVICES_BY_BALANCED_PORT = "address and port of a load balancer"
 MIN_INTERVAL_S = 0.02
 """Between two pictures: a burst of changes is taken together, the first is not delayed."""
 PORT_RETRY_S = 5.0
@@ -76,6 +77,7 @@ class IngressEdge:
         """
         self._clock = clock
         self._serving = serving
+        self._addresses = tuple(addresses)
         self._beside = beside
         self._refuse = refuse
         self._ingresses = informers.of(Ingress)
@@ -89,6 +91,8 @@ class IngressEdge:
         self._envoy = Envoy(folder, clock, concurrency=concurrency, told=self._logged, ended=self._envoy_ended)
         self._server = XdsServer(folder / XDS_SOCKET, self._rejected, self._settled)
         self._trial = Trial()
+        self._refused_secrets: dict[str, tuple[str, str]] = {}
+        """Version and reason."""
         self._picture = Picture(picture(self._objects([]), refuse).routing)
         self._sent: Resources = {}
         self._default: Certificate | None = None
@@ -107,6 +111,7 @@ class IngressEdge:
         self._applied = 0
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._slices.add_index(SLICES_BY_SERVICE, _service_of)
+        self._services.add_index(SERVICES_BY_BALANCED_PORT, _balanced_ports)
         self._ingresses.add_handler(self._ingress_changed)
         self._classes.add_handler(lambda old, new: self._mark_all())
         self._services.add_handler(self._used_changed)
@@ -217,7 +222,7 @@ class IngressEdge:
         self._names.want({each.external_name for each in self._backends() if each.external_name})
         serving = self._serving_now()
         wanted = resources(self._picture.routing, serving, self._default)
-        self._reports.problems(self._picture.problems, {key_of(each): each for each in ours})
+        self._reports.problems((*self._picture.problems, *self._port_problems()), {key_of(each): each for each in ours})
         same = self._sent and all(
             {name: each.version for name, each in wanted[kind].items()}
             == {name: each.version for name, each in self._sent[kind].items()}
@@ -249,7 +254,18 @@ class IngressEdge:
             secrets=self._secrets,
             slices=lambda service: self._slices.by_index(SLICES_BY_SERVICE, service),
             resolved=self._names.addresses,
+            refused_secrets=self._refused_now(),
         )
+
+    def _refused_now(self) -> dict[str, str]:
+        """Secrets that still are what Envoy did not take."""
+        there = {name: self._secrets.get(name) for name in self._refused_secrets}
+        self._refused_secrets = {
+            name: (version, reason)
+            for name, (version, reason) in self._refused_secrets.items()
+            if (secret := there[name]) is not None and secret.metadata.resource_version == version
+        }
+        return {name: reason for name, (_, reason) in self._refused_secrets.items()}
 
     # Ports
 
@@ -258,20 +274,19 @@ class IngressEdge:
         serving = self._serving
         ports = {HTTP: serving.http_port, HTTPS: serving.https_port, METRICS: serving.metrics_port}
         for name, port in ports.items():
-            if port and not self._is_listening(name):
-                address = "127.0.0.1" if name == METRICS else serving.address
+            if port and (name in self._taken or self._led_away(name) or not self._is_listening(name)):
                 self._taken.pop(name, None)
-                fault = fault_of(address, port)
-                if fault:
+                if fault := self._port_fault(name):
                     self._taken[name] = fault
                     log.warning("Ingress can't listen for %s on port %d: %s", name, port, fault)
-        if self._taken.keys() - {METRICS}:
-            told = ", ".join(f"port {ports[name]}: {fault}" for name, fault in self._taken.items() if name != METRICS)
-            for ingress in self._ingresses.all():
-                if is_ours(ingress, self._classes):
-                    self._reports.warning(ingress, "PortUnavailable", f"{told}; it is tried again")
         free = {f"{name}_port": 0 if name in self._taken else port for name, port in ports.items()}
         return replace(serving, access_log=self._envoy.access_log, **free)
+
+    def _port_problems(self) -> Iterable[Problem]:
+        ports = {HTTP: self._serving.http_port, HTTPS: self._serving.https_port}
+        taken = [f"port {port}: {self._taken[name]}" for name, port in ports.items() if name in self._taken]
+        for key in self._picture.served if taken else ():
+            yield Problem(key, "PortUnavailable", f"{', '.join(taken)}; it is tried again")
 
     async def _look_at_ports(self) -> None:
         while True:
@@ -287,8 +302,22 @@ class IngressEdge:
         return name in self._sent.get(LISTENER, {}) and (LISTENER, name) not in self._server.refused
 
     def _port_fault(self, name: str) -> str:
-        port = getattr(self._serving, f"{name}_port")
-        return fault_of("127.0.0.1" if name == METRICS else self._serving.address, port)
+        """Why a port can't be had; empty when it can."""
+        address = "127.0.0.1" if name == METRICS else self._serving.address
+        return self._led_away(name) or fault_of(address, getattr(self._serving, f"{name}_port"))
+
+    def _led_away(self, name: str) -> str:
+        """Rules of the kernel that lead a port of ours elsewhere, in words; empty where there are none."""
+        for place in self._places(name):
+            for service in self._services.by_index(SERVICES_BY_BALANCED_PORT, place):
+                return f"it leads to the Service {key_of(service)} (type LoadBalancer) at {place.partition(' ')[0]}"
+        return ""
+
+    def _places(self, name: str) -> list[str]:
+        """Address and port of each place where others meet a listener."""
+        if name == METRICS:
+            return []
+        return [f"{address} {getattr(self._serving, f'{name}_port')}" for address in self._addresses]
 
     # What changed
 
@@ -304,6 +333,9 @@ class IngressEdge:
     def _used_changed(self, old: Service | Secret | None, new: Service | Secret | None) -> None:
         either = new or old
         assert either is not None
+        balanced = {place for each in (old, new) if isinstance(each, Service) for place in _balanced_ports(each)}
+        if balanced.intersection(self._places(HTTP) + self._places(HTTPS)):
+            self._mark_all()
         if f"{either.kind}/{key_of(either)}" in self._used:
             self._mark_all()
 
@@ -328,6 +360,12 @@ class IngressEdge:
     # What Envoy says
 
     def _rejected(self, rejection: Rejection) -> None:
+        if rejection.kind == SECRET:
+            for name in rejection.names:
+                secret = self._secrets.get(name)
+                if secret is not None:
+                    self._refused_secrets[name] = secret.metadata.resource_version or "", rejection.reason
+            self._mark_all()
         if rejection.kind != ROUTES or not any(kind == ROUTES for kind, _ in self._server.refused):
             return
         if not self._trial.has_suspects:
@@ -418,6 +456,15 @@ def rotate(path: Path, files_max: int) -> None:
 def _service_of(each: EndpointSlice) -> tuple[str, ...]:
     name = each.metadata.labels.get(SERVICE_NAME_LABEL)
     return (f"{each.metadata.namespace}/{name}",) if name else ()
+
+
+def _balanced_ports(service: Service) -> Iterable[str]:
+    """What the rules of its load balancer take away from whoever listens there."""
+    spec, balancer = service.spec, service.status.load_balancer if service.status else None
+    if spec is None or spec.type != "LoadBalancer" or balancer is None:
+        return ()
+    ports = [port.port for port in spec.ports if (port.protocol or "TCP") == "TCP"]
+    return [f"{ingress.ip} {port}" for ingress in balancer.ingress if ingress.ip for port in ports]
 
 
 def _named(ingresses: Iterable[Ingress]) -> Iterable[str]:

@@ -11,7 +11,7 @@ given out is what those statuses say, together with what was given out a moment 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
 from msgspec import Struct
@@ -31,6 +31,12 @@ NODES_MAX = 32
 Claim = tuple[str, int, str]
 """An address, and a port with its protocol; port 0 stands for the address as a whole."""
 Address = IPv4Address | IPv6Address
+Held = Callable[[int, str], str]
+"""Who else has a port (and protocol) of the nodes at present, in words; empty where nobody has."""
+
+
+def nobody(port: int, protocol: str) -> str:
+    return ""
 
 
 class Pool(Struct, frozen=True):
@@ -101,9 +107,17 @@ class Local:
     sees_readiness = True
 
     def __init__(
-        self, informers: Informers, pools: Sequence[Pool] = (), reserved: Iterable[tuple[int, str]] = ()
+        self,
+        informers: Informers,
+        pools: Sequence[Pool] = (),
+        reserved: Iterable[tuple[int, str]] = (),
+        held: Held = nobody,
     ) -> None:
-        """`reserved` are ports of the nodes' own, such as the API server's: (port, protocol)."""
+        """`reserved` are ports of the nodes' own, such as the API server's: (port, protocol).
+
+        `held` ports are others', as long as they need them; `retry` says that it may be different now.
+        """
+        self._held = held
         self._pools = tuple(pools)
         self._reserved = frozenset(reserved)
         self._services: Informer[Service] = informers.of(Service)
@@ -142,6 +156,10 @@ class Local:
 
     async def close(self) -> None:
         return
+
+    def retry(self) -> None:
+        """Services that did not get what they want are to try again."""
+        self._wake_pending()
 
     # Which addresses
 
@@ -222,6 +240,9 @@ class Local:
             holder = self._claims.get((address, port.port, port.protocol), balancer.key)
             if holder != balancer.key:
                 return f"port {port.port}/{port.protocol} of {address} is taken by the Service {holder}"
+            elsewhere = self._held(port.port, port.protocol)
+            if elsewhere and (address, port.port, port.protocol) not in self._claims:
+                return f"port {port.port}/{port.protocol} of the nodes is {elsewhere}"
             other = self._node_ports.get((port.port, port.protocol), balancer.key)
             if other != balancer.key:
                 return f"port {port.port}/{port.protocol} of the nodes is a node port of the Service {other}"

@@ -118,7 +118,7 @@ class Layout:
         if ip == "ip":
             # route_localnet, which node ports at 127.0.0.1 need, must not open loopback to the network (CVE-2020-8558).
             input_rules.append(
-                "ip daddr 127.0.0.0/8 ip saddr != 127.0.0.0/8 ct status & dnat == 0 "
+                'iifname != "lo" ip daddr 127.0.0.0/8 ip saddr != 127.0.0.0/8 ct status & dnat == 0 '
                 "ct state != { established, related } drop"
             )
         return {

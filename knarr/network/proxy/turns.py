@@ -17,7 +17,7 @@ from msgspec import Struct, field
 COUNTERS_MAX = 256
 """For each number of endpoints."""
 SPARE = 8
-"""Made at once when none is left."""
+"""Made at once when none is left; as many as there are when there are more."""
 READY_MADE = 4
 """Up to so many endpoints, chains for TCP are there from the start: to make one takes far longer than all the rest."""
 
@@ -92,8 +92,9 @@ class Turns:
         if not counters.free:
             if counters.made >= COUNTERS_MAX:
                 return self._told(Chain(protocol, local, endpoints, SHARED))
-            counters.free = list(range(counters.made, counters.made + SPARE))
-            counters.made += SPARE
+            more = min(max(SPARE, counters.made), COUNTERS_MAX - counters.made)
+            counters.free = list(range(counters.made, counters.made + more))
+            counters.made += more
             for number in counters.free:
                 self._told(Chain(protocol, local, endpoints, number))
         return Chain(protocol, local, endpoints, heapq.heappop(counters.free))

@@ -104,9 +104,10 @@ class SimRuntime:
         address_range: str = "10.244.0.0/24",
         behaviour: Callable[[SandboxConfig, ContainerConfig], Behaviour] = from_labels,
     ) -> None:
+        """`address_range`: of its pods; two, one of each family and separated by a comma, on a dual-stack node."""
         self._clock = clock
         self._behaviour_of = behaviour
-        self._addresses = _Addresses(address_range)
+        self._addresses = [_Addresses(each) for each in address_range.split(",")]
         self._sandboxes: dict[str, Sandbox] = {}
         self._containers: dict[str, Container] = {}
         self._behaviours: dict[str, Behaviour] = {}
@@ -136,7 +137,7 @@ class SimRuntime:
 
     async def run_sandbox(self, config: SandboxConfig) -> Sandbox:
         identity = self._new_id()
-        ips = () if config.host_network else (self._addresses.take(),)
+        ips = () if config.host_network else tuple(each.take() for each in self._addresses)
         namespace = None if config.host_network else f"/run/netns/sim-{identity}"
         sandbox = Sandbox(identity, config, True, ips, namespace, self._clock.time_s())
         self._sandboxes[identity] = sandbox
@@ -149,8 +150,8 @@ class SimRuntime:
         self._sandboxes[sandbox_id] = replace(sandbox, ready=False)
         for container in self._of_sandbox(sandbox_id):
             self.end(container.id, _KILLED)
-        for address in sandbox.ips:
-            self._addresses.give_back(address)
+        for addresses, address in zip(self._addresses, sandbox.ips, strict=False):
+            addresses.give_back(address)
 
     async def remove_sandbox(self, sandbox_id: str) -> None:
         await self.stop_sandbox(sandbox_id)

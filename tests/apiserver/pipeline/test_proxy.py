@@ -121,6 +121,31 @@ async def test_addresses_that_are_not_of_the_cluster_are_refused(
     assert (status, data["reason"], data["message"]) == (400, "BadRequest", "address not allowed")
 
 
+async def test_the_agent_of_a_node_is_not_reached_as_a_pod_or_an_endpoint(door: Door) -> None:
+    """Neither by a pod on the node's network nor by an endpoint that somebody wrote: that would pass by nodes/proxy."""
+    await door.done("POST", "/api/v1/nodes", {"metadata": {"name": "n"}})
+    status = {
+        "addresses": [{"type": "InternalIP", "address": "192.0.2.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
+    }
+    patch = {"content_type": "application/merge-patch+json"}
+    await door.done("PATCH", "/api/v1/nodes/n/status", {"status": status}, **patch)
+    await door.done("POST", PODS, pod("web", hostNetwork=True))
+    await set_address(door, "192.0.2.1")
+    await door.done("POST", SERVICES, service("agent", (10250,)))
+    slice_ = {
+        "metadata": {"name": "agent", "labels": {"kubernetes.io/service-name": "agent"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["192.0.2.1"]}],
+        "ports": [{"name": "p10250", "port": 10250}],
+    }
+    await door.done("POST", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice_)
+    for path in (f"{PODS}/https:web:10250/proxy/pods", f"{SERVICES}/https:agent:10250/proxy/pods"):
+        status, data = await door("GET", path)
+        wanted = "address not allowed: the agent of a node is reached through nodes/proxy"
+        assert (status, data["message"]) == (400, wanted)
+
+
 async def test_a_pod_without_an_address_is_a_bad_request(door: Door) -> None:
     await door.done("POST", PODS, pod("web"))
     assert (await door("GET", f"{POD}/x"))[0] == 400

@@ -65,6 +65,9 @@ class Rig:
     async def answers(self, count: int, caller: str = "caller", address: str = SERVICE, port: int = 80) -> Counter[str]:
         return Counter([(await self.lab.ask(caller, address, port))[0] for _ in range(count)])
 
+    def routes_loopback(self) -> bool:
+        return self.lab.inside("node", "sysctl -n net.ipv4.conf.all.route_localnet").strip() == "1"
+
     def rules(self) -> str:
         """All rules of the node's namespace but the pod network's, without counters."""
         return "\n".join(
@@ -156,8 +159,23 @@ async def test_node_port_addresses_can_be_set(lab: Lab) -> None:
             await rig.show(service(node_port=NODE_PORT), rig.endpoints("a"))
             for address in ("127.0.0.1", "10.244.0.1"):
                 assert await rig.answers(2, "node", address, NODE_PORT) == {f"pod-{mode}": 2}
+            assert rig.routes_loopback()
             with pytest.raises(ConnectionRefusedError):
                 await rig.lab.connect("node", NODE_ADDRESS, NODE_PORT)
+        assert not rig.routes_loopback(), "without the rules it would be open to the network"
+
+
+async def test_loopback_stays_closed_to_the_network(rig: Rig) -> None:
+    """Although the kernel would let packets to it in, for the sake of node ports there (CVE-2020-8558)."""
+    await rig.lab.serve("node", 7777)
+    for name in ("node", "client"):
+        rig.lab.inside(name, "sysctl -qw net.ipv4.conf.all.route_localnet=1")
+    rig.lab.inside("client", f"ip route add 127.0.0.1/32 via {NODE_ADDRESS}")
+    assert (await rig.lab.ask("client", "127.0.0.1", 7777))[0] == "node", "open before there are rules"
+    await rig.show(service(), rig.endpoints("a"))
+    assert await rig.lab.is_dropped("client", "127.0.0.1", 7777)
+    assert await rig.answers(1, "node", "127.0.0.1", 7777) == {"node": 1}
+    assert await rig.answers(1, "client", NODE_ADDRESS, 7777) == {"node": 1}
 
 
 async def test_without_endpoints_connections_are_refused_at_once(rig: Rig) -> None:
@@ -189,7 +207,8 @@ async def test_session_affinity_keeps_a_client_at_its_endpoint(rig: Rig) -> None
     await rig.show(rig.endpoints("a", "b", "c", "caller"))
     assert set(await rig.answers(5)) == {first}
     rewritten = rig.proxy.transactions
-    rig.lab.inside("node", "nft add table ip elsewhere")
+    poke = "nft add chain ip knarr poke" if rig.mode == "nftables" else "iptables -t nat -N POKE"
+    rig.lab.inside("node", poke)
     await until(lambda: _is(rig.proxy.transactions > rewritten))
     assert set(await rig.answers(5)) == {first}
     # Its endpoint leaves: it finds another, and stays there.
@@ -353,6 +372,25 @@ async def test_an_untouched_rule_set_is_not_written_again(rig: Rig) -> None:
     written = rig.proxy.transactions
     await asyncio.sleep(0.2)  # four checks
     assert rig.proxy.transactions == written
+
+
+async def test_what_others_do_to_their_own_tables_costs_us_nothing(rig: Rig) -> None:
+    await rig.show(service(), rig.endpoints("a"))
+    written = rig.proxy.transactions
+    for number in range(5):
+        rig.lab.inside("node", f"nft add table ip theirs{number}")
+        await asyncio.sleep(0.06)  # more than a check
+    assert rig.proxy.transactions == written
+    await rig.show(rig.endpoints("b"))
+    assert await rig.answers(2) == {"b": 2}
+    # Nor does it hide what somebody did to ours.
+    rig.lab.inside("node", "nft flush ruleset")
+
+    async def is_whole() -> bool:
+        return rig.proxy.transactions > written + 1
+
+    await until(is_whole)
+    assert await rig.answers(2) == {"b": 2}
 
 
 async def test_rules_of_others_are_never_touched(rig: Rig) -> None:

@@ -123,6 +123,12 @@ async def test_addresses_are_unique_and_used_again_only_when_none_is_new(clock: 
     assert (await runtime.run_sandbox(pod("again"))).ips == ("10.1.2.5",)
 
 
+async def test_pods_of_a_dual_stack_node_have_an_address_of_each_family(clock: HandClock) -> None:
+    runtime = SimRuntime(clock, "10.1.2.0/24,fd00:2::/64")
+    sandboxes = [await runtime.run_sandbox(pod(str(number))) for number in range(2)]
+    assert [each.ips for each in sandboxes] == [("10.1.2.2", "fd00:2::2"), ("10.1.2.3", "fd00:2::3")]
+
+
 async def test_two_runs_with_one_seed_are_the_same() -> None:
     async def play() -> list[object]:
         clock = HandClock()
