@@ -27,13 +27,13 @@ from knarr.edge.ingress.backends import SERVICE_NAME_LABEL, endpoints_of
 from knarr.edge.ingress.child import ACCESS_LOG, XDS_SOCKET, Envoy
 from knarr.edge.ingress.classes import is_ours
 from knarr.edge.ingress.envoy import HTTP, HTTPS, METRICS, Resources, Serving, endpoint_resources, resources
-from knarr.edge.ingress.model import Backend, Certificate, Endpoint, Picture
+from knarr.edge.ingress.model import Backend, Certificate, Endpoint, Picture, Problem
 from knarr.edge.ingress.names import ExternalNames, Resolve, by_host
 from knarr.edge.ingress.picture import Objects, picture
 from knarr.edge.ingress.ports import fault_of
 from knarr.edge.ingress.report import Reports
 from knarr.edge.ingress.trial import Trial
-from knarr.edge.ingress.xds import ENDPOINTS, LISTENER, ROUTES, Rejection, XdsServer
+from knarr.edge.ingress.xds import ENDPOINTS, LISTENER, ROUTES, SECRET, Rejection, XdsServer
 from knarr.figures import Figure
 
 log = logging.getLogger(__name__)
@@ -91,6 +91,8 @@ class IngressEdge:
         self._envoy = Envoy(folder, clock, concurrency=concurrency, told=self._logged, ended=self._envoy_ended)
         self._server = XdsServer(folder / XDS_SOCKET, self._rejected, self._settled)
         self._trial = Trial()
+        self._refused_secrets: dict[str, tuple[str, str]] = {}
+        """Version and reason."""
         self._picture = Picture(picture(self._objects([]), refuse).routing)
         self._sent: Resources = {}
         self._default: Certificate | None = None
@@ -220,7 +222,7 @@ class IngressEdge:
         self._names.want({each.external_name for each in self._backends() if each.external_name})
         serving = self._serving_now()
         wanted = resources(self._picture.routing, serving, self._default)
-        self._reports.problems(self._picture.problems, {key_of(each): each for each in ours})
+        self._reports.problems((*self._picture.problems, *self._port_problems()), {key_of(each): each for each in ours})
         same = self._sent and all(
             {name: each.version for name, each in wanted[kind].items()}
             == {name: each.version for name, each in self._sent[kind].items()}
@@ -252,7 +254,18 @@ class IngressEdge:
             secrets=self._secrets,
             slices=lambda service: self._slices.by_index(SLICES_BY_SERVICE, service),
             resolved=self._names.addresses,
+            refused_secrets=self._refused_now(),
         )
+
+    def _refused_now(self) -> dict[str, str]:
+        """Secrets that still are what Envoy did not take."""
+        there = {name: self._secrets.get(name) for name in self._refused_secrets}
+        self._refused_secrets = {
+            name: (version, reason)
+            for name, (version, reason) in self._refused_secrets.items()
+            if (secret := there[name]) is not None and secret.metadata.resource_version == version
+        }
+        return {name: reason for name, (_, reason) in self._refused_secrets.items()}
 
     # Ports
 
@@ -266,13 +279,14 @@ class IngressEdge:
                 if fault := self._port_fault(name):
                     self._taken[name] = fault
                     log.warning("Ingress can't listen for %s on port %d: %s", name, port, fault)
-        if self._taken.keys() - {METRICS}:
-            told = ", ".join(f"port {ports[name]}: {fault}" for name, fault in self._taken.items() if name != METRICS)
-            for ingress in self._ingresses.all():
-                if is_ours(ingress, self._classes):
-                    self._reports.warning(ingress, "PortUnavailable", f"{told}; it is tried again")
         free = {f"{name}_port": 0 if name in self._taken else port for name, port in ports.items()}
         return replace(serving, access_log=self._envoy.access_log, **free)
+
+    def _port_problems(self) -> Iterable[Problem]:
+        ports = {HTTP: self._serving.http_port, HTTPS: self._serving.https_port}
+        taken = [f"port {port}: {self._taken[name]}" for name, port in ports.items() if name in self._taken]
+        for key in self._picture.served if taken else ():
+            yield Problem(key, "PortUnavailable", f"{', '.join(taken)}; it is tried again")
 
     async def _look_at_ports(self) -> None:
         while True:
@@ -346,6 +360,12 @@ class IngressEdge:
     # What Envoy says
 
     def _rejected(self, rejection: Rejection) -> None:
+        if rejection.kind == SECRET:
+            for name in rejection.names:
+                secret = self._secrets.get(name)
+                if secret is not None:
+                    self._refused_secrets[name] = secret.metadata.resource_version or "", rejection.reason
+            self._mark_all()
         if rejection.kind != ROUTES or not any(kind == ROUTES for kind, _ in self._server.refused):
             return
         if not self._trial.has_suspects:

@@ -15,6 +15,7 @@ Nothing that is wrong with one Ingress changes what another gets.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
@@ -44,6 +45,9 @@ from knarr.edge.ingress.model import (
 from knarr.edge.ingress.regex import fault_of
 
 REGEX_CHARACTERS = frozenset("()[]{}*+?|^$\\")
+IN_A_PATH = re.compile(r"/[^?#\x00-\x20\x7f]*")
+ALWAYS_PLAIN = "/.well-known/acme-challenge"
+"""Who proves that a name is its own is asked over HTTP (RFC 8555 §8.3), so paths from here on are never redirected."""
 EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -58,6 +62,8 @@ class Objects(Struct):
     """Of a Service."""
     resolved: Mapping[str, tuple[str, ...]] = {}
     """Addresses of external names."""
+    refused_secrets: Mapping[str, str] = {}
+    """Secrets that Envoy doesn't take as they are, and what it says."""
 
 
 def picture(objects: Objects, refuse: Refuse, *, https: bool = True, now_s: float = 0.0) -> Picture:
@@ -206,6 +212,9 @@ class _Merging:
         """What of the requests a path takes; None when it can't be used."""
         text = path.path or "/"
         options = one.options
+        if not IN_A_PATH.fullmatch(text) and not options.use_regex:
+            self.tell(one.key, "PathInvalid", f"{text!r} can be no part of a URL's path")
+            return None
         if options.use_regex or (options.rewrite_target and path.path_type != "Exact" and REGEX_CHARACTERS & {*text}):
             fault = fault_of(text)
             if fault:
@@ -246,6 +255,7 @@ class _Merging:
         for route in routes:
             options = route.options
             to_https = https and (options.force_ssl_redirect or (options.ssl_redirect and is_tls))
+            to_https = to_https and not route.path.startswith(ALWAYS_PLAIN)
             yield replace(route, to_https=True) if to_https else route
 
     # Certificates
@@ -276,8 +286,10 @@ class _Merging:
             self.tell(one.key, "SecretNotFound", f"Secret {key} does not exist; our own certificate is shown instead")
             return False, ()
         pair = key_pair(secret)
-        if pair.fault:
-            message = f"Secret {key} {pair.fault}; our own certificate is shown instead"
+        refused = self.objects.refused_secrets.get(key)
+        fault = f"is refused by Envoy: {refused}" if refused else pair.fault
+        if fault:
+            message = f"Secret {key} {fault}; our own certificate is shown instead"
             self.tell(one.key, "CertificateInvalid", message)
             return False, ()
         if pair.ends_s < self.now_s:

@@ -168,6 +168,8 @@ class Conversation:
             if kind not in self._heard or kind in self._under_way:
                 continue
             changed = self._changed(kind)
+            if kind == SECRET:
+                changed = changed[:1]  # a refusal doesn't say of which
             if changed or kind in self._owed:
                 return kind, changed, []
         if self._under_way or self._awaited():

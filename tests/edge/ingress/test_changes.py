@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import msgspec
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from knarr.api.core.v1 import LoadBalancerIngress, LoadBalancerStatus, Service, ServiceStatus
 from knarr.api.discovery.v1 import EndpointSlice
 from knarr.api.networking.v1 import Ingress
 from knarr.edge.ingress import picture as picture_module
+from knarr.edge.ingress.certificates import KeyPair
 from knarr.edge.ingress.child import binary
 from tests.edge.ingress.lab import ADDRESS, HERE, Lab, free_ports, lab
 from tests.edge.ingress.objects import ingress, service, slice_of, tls_secret
@@ -195,6 +199,69 @@ async def test_a_bad_secret_is_told_and_breaks_no_other_and_is_used_once_it_is_g
         assert told.startswith("Secret default/bad can't be read")
         await edge.update(tls_secret("bad", "bad.example"))
         await edge.until(lambda: _names(edge, "bad.example"))
+
+
+async def test_a_secret_that_only_envoy_finds_bad_breaks_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own check is taken away."""
+    monkeypatch.setattr(picture_module, "key_pair", lambda secret: KeyPair(names=("bad.example", "shop.example")))
+    async with lab() as edge:
+        await edge.backend("web")
+        bad = tls_secret("bad", "bad.example", key=ec.generate_private_key(ec.SECP256R1()))
+        await edge.create(bad)
+        await edge.create(tls_secret("shop", "shop.example"))
+        await edge.create(ingress("shop", PATHS, tls=[("shop", ["shop.example"]), ("bad", ["bad.example"])]))
+        (told,) = await edge.until(lambda: edge.events("CertificateInvalid"))
+        assert told.startswith("Secret default/bad is refused by Envoy")
+        await edge.applied()
+        assert names_of(await edge.certificate("shop.example")) == ["shop.example"]
+        assert names_of(await edge.certificate("bad.example")) == []
+        await edge.update(tls_secret("bad", "bad.example"))
+        await edge.until(lambda: _names(edge, "bad.example"))
+
+
+async def test_envoy_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    """However that ends."""
+    command = [sys.executable, "-c", STARTED, str(tmp_path / "envoy")]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout
+    pid = int(await process.stdout.readline())
+    process.kill()
+    await process.wait()
+
+    async with asyncio.timeout(10.0):
+        while not has_ended(pid):  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0.02)
+
+
+def has_ended(pid: int) -> bool:
+    """Also when nobody has asked yet how."""
+    try:
+        return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return True
+
+
+STARTED = """
+import asyncio, sys
+from pathlib import Path
+from knarr.clock import SystemClock
+from knarr.edge.ingress.child import Envoy
+
+async def main():
+    envoy = Envoy(Path(sys.argv[1]), SystemClock(), concurrency=1, told=lambda line: None, ended=lambda: None)
+    envoy.prepare()
+    running = asyncio.create_task(envoy.run())
+    while True:
+        try:
+            await envoy.ask("GET", "/ready")
+            break
+        except OSError:
+            await asyncio.sleep(0.05)
+    print(envoy.pid, flush=True)
+    await running
+
+asyncio.run(main())
+"""
 
 
 async def test_an_ingress_that_envoy_refuses_keeps_what_it_was_and_the_others_go_on(

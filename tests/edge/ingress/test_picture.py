@@ -351,6 +351,22 @@ def test_a_certificate_that_is_for_another_name_or_has_ended_is_shown_and_told()
     assert len(problems(found, "CertificateMismatch")) == 1
 
 
+def test_who_proves_that_a_name_is_its_own_is_asked_without_tls() -> None:
+    challenge = ("a.example", "Exact", "/.well-known/acme-challenge/token", "solver")
+    found = drawn(ingress("one", [*PATHS, challenge], tls=[("", ["a.example"])]))
+    assert [(route.path, route.to_https) for route in host(found, "a.example").routes] == [
+        ("/.well-known/acme-challenge/token", False),
+        ("", True),
+    ]
+
+
+@pytest.mark.parametrize("path", ["/a?b", "/a#b", "/a b", "/a\x00"])
+def test_what_can_be_no_path_is_told_and_left_out(path: str) -> None:
+    found = drawn(ingress("one", [*PATHS, ("a.example", "Prefix", path, "web")]))
+    assert len(problems(found, "PathInvalid")) == 1
+    assert len(host(found, "a.example").routes) == 1
+
+
 # Canaries
 
 
