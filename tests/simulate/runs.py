@@ -45,6 +45,8 @@ REST_S = 8.0
 """Without a write for so long, the cluster is at rest."""
 STEP_S = 1.0
 TRACE_MAX = 100_000
+WRITES_MAX = 5_000
+"""Loops that work against each other write without end; a run has some hundred writes."""
 
 
 @dataclass(slots=True)
@@ -188,6 +190,8 @@ class _Run:
 
     def _watch(self, change: Change) -> None:
         self.outcome.writes += 1
+        if self.outcome.writes == WRITES_MAX:
+            self.world.broken.append(f"{change}: {WRITES_MAX} writes, and no end")
         if self.trace and len(self.outcome.trace) < TRACE_MAX:
             self.outcome.trace.append(_line(change))
         try:

@@ -44,6 +44,7 @@ class Nftables:
         """`name` is the tables'; traffic from `cluster_cidrs` keeps its source address."""
         self._clock = clock
         self._namespace = network_namespace
+        self.tables = frozenset({name})
         self._elements: Elements | None = None
         self._tables = {
             family: _Table(

@@ -144,7 +144,11 @@ class Preemption(Rule):
         if change.part != "scheduler" or not is_deletion(change):
             return
         victim = change.old
-        if not any(self._may_preempt(pod, victim, change) for pod in self.state.all(Pod)):
+        lately = change.now_s - self.past.slack_s - self.past.flight_s
+        gone = [uid for uid, gone_s in self.past.gone_s.items() if gone_s >= lately and self.past.versions.get(uid)]
+        last = [self.past.versions[uid][-1][1] for uid in gone]
+        pods = [*self.state.all(Pod), *(each for each in last if isinstance(each, Pod))]
+        if not any(self._may_preempt(pod, victim, change) for pod in pods):
             raise Broken(f"{victim.metadata.name} was sent away, and nobody who waits matters more")
 
     def _may_preempt(self, pod: Pod, victim: Pod, change: Change) -> bool:
