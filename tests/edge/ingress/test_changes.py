@@ -294,6 +294,14 @@ async def _serves(edge: Lab, host: str) -> bool:
         return False
 
 
+async def test_a_data_folder_may_be_deeper_than_a_sockets_path_may_be_long() -> None:
+    async with lab(inside="/".join(["folder" * 10] * 4)) as edge:
+        await edge.backend("web")
+        await edge.create(ingress("shop", PATHS))
+        await edge.applied()
+        assert (await edge.get("shop.example")).status == 200
+
+
 async def test_envoy_that_dies_comes_back_and_serves() -> None:
     async with lab() as edge:
         await edge.backend("web")
