@@ -22,14 +22,13 @@ from knarr.api.discovery.v1 import EndpointPort as SlicePort
 from knarr.api.errors import AlreadyExists, NotFound
 from knarr.api.flowcontrol.defaults import LEVELS, SCHEMAS
 from knarr.api.flowcontrol.v1 import FlowSchema, PriorityLevelConfiguration
-from knarr.api.meta.v1 import Condition, ObjectMeta
-from knarr.api.networking.addresses import CIDR_FINALIZER, DEFAULT_CIDR
+from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.networking.ingresses import DEFAULT_INGRESS_CLASS, INGRESS_CONTROLLER
-from knarr.api.networking.v1 import IngressClass, IngressClassSpec, ServiceCIDR, ServiceCIDRSpec, ServiceCIDRStatus
+from knarr.api.networking.v1 import IngressClass, IngressClassSpec
 from knarr.api.scheduling.resources import DESCRIPTIONS, SYSTEM
 from knarr.api.scheduling.v1 import PriorityClass
 from knarr.api.storage.v1 import StorageClass
-from knarr.api.types import replace
+from knarr.apiserver.default_range import ensure_default_range
 from knarr.apiserver.health import Health
 from knarr.apiserver.reconcile_roles import reconcile_roles
 from knarr.client.client import Client
@@ -71,7 +70,7 @@ async def bootstrap(
         _then(roles, reconcile_roles(client)),
         _then(classes, priority_classes(client)),
         _then(flow, *(_ensure(client, each) for each in (*LEVELS, *SCHEMAS))),
-        _then(service_range, _service_range(client, service_cidrs)),
+        _then(service_range, ensure_default_range(client, service_cidrs)),
         _api_service(client, service_cidrs[0], address, port),
         _ensure(client, _dns_service(cluster_dns)),
     )
@@ -121,29 +120,6 @@ async def _is_there(client: Client, kind: type[Namespace], name: str) -> bool:
     except NotFound:
         return False
     return True
-
-
-async def _service_range(client: Client, service_cidrs: Sequence[str]) -> None:
-    """The ranges of cluster IPs, as the object that others read (KEP-1880)."""
-    wanted = ServiceCIDRSpec(cidrs=list(service_cidrs))
-    try:
-        found = await client.get(ServiceCIDR, DEFAULT_CIDR)
-    except NotFound:
-        metadata = ObjectMeta(name=DEFAULT_CIDR, finalizers=[CIDR_FINALIZER])
-        found = await client.create(ServiceCIDR(metadata=metadata, spec=wanted))
-    else:
-        before = found.spec.cidrs if found.spec else []
-        if len(before) == 1 and before == wanted.cidrs[:1] and wanted.cidrs != before:
-            found = await client.update(replace(found, spec=wanted))  # A cluster that becomes dual-stack.
-    if found.status and found.status.conditions:
-        return
-    ready = Condition(
-        type="Ready",
-        status="True",
-        message="Kubernetes default Service CIDR is ready",
-        last_transition_time=found.metadata.creation_timestamp,
-    )
-    await client.update_status(replace(found, status=ServiceCIDRStatus(conditions=[ready])))
 
 
 async def priority_classes(client: Client) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -130,14 +130,25 @@ class RemoteNode:
             raise ServiceUnavailable(f"what node {self.name} says of what it uses can't be read: {error}") from None
 
     async def page(self, node: str, path: str) -> NodePage:
+        return await self._page("GET", path)
+
+    async def _page(self, method: str, path: str) -> NodePage:
         timeout = aiohttp.ClientTimeout(total=PAGE_S_MAX, sock_connect=CONNECT_S_MAX)
         url = self._url(*path.strip("/").split("/"))
         try:
-            async with self._connections.session.get(url, server_hostname=self.name, timeout=timeout) as response:
+            async with self._connections.session.request(
+                method, url, server_hostname=self.name, timeout=timeout
+            ) as response:
                 kind = response.headers.get("content-type", "text/plain")
                 return NodePage(await response.read(), kind, response.status)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self._lost(error) from error
+
+    async def volume(self, method: str, name: str) -> None:
+        """PUT makes the folder of a local volume, DELETE removes it. Raises OSError when the node can't."""
+        page = await self._page(method, f"knarr/volumes/{name}")
+        if page.status != 200:
+            raise OSError(page.body.decode(errors="replace")[:1024])
 
     def _url(self, *parts: str, query: Sequence[tuple[str, Any]] = ()) -> URL:
         path = "/".join(quote(part, safe="") for part in parts)
@@ -162,6 +173,29 @@ class RemoteNode:
 
     def _lost(self, error: Exception) -> ServiceUnavailable:
         return ServiceUnavailable(f"node {self.name} can't be reached at {self._origin}: {error or 'it took too long'}")
+
+
+class RemoteFolders:
+    """The folders of local volumes on another node (knarr.node.local_volumes.Folders)."""
+
+    def __init__(self, node: Callable[[], RemoteNode | None], root: str) -> None:
+        self._node = node
+        self._root = root
+
+    def path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    async def make(self, name: str) -> None:
+        await self._ask("PUT", name)
+
+    async def remove(self, name: str) -> None:
+        await self._ask("DELETE", name)
+
+    async def _ask(self, method: str, name: str) -> None:
+        node = self._node()
+        if node is None:
+            raise ServiceUnavailable("the volume's node is gone")
+        await node.volume(method, name)
 
 
 _bridges: set[asyncio.Future[None]] = set()

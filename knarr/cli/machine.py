@@ -48,6 +48,11 @@ class NodeSettings(ClusterSettings, frozen=True, kw_only=True, rename="camel"):
         return Path(self.data_dir)
 
     @property
+    def volume_folder(self) -> Path:
+        """Of the class `local`."""
+        return self.data_path / "volumes"
+
+    @property
     def balancer_record(self) -> Path:
         """Which load balancers' addresses this machine answers for."""
         return self.data_path / "network" / "load-balancer-addresses.json"

@@ -33,6 +33,7 @@ from knarr.network.proxy.service_proxy import ServiceProxy
 from knarr.node.agent import NodeAgent
 from knarr.node.backend import NodeBackend
 from knarr.node.config import NodeConfig
+from knarr.node.local_volumes import FOLDER_ANNOTATION
 from knarr.node.runtime.contract import Runtime
 from knarr.node.runtime.sim import SimRuntime
 
@@ -90,6 +91,7 @@ class NodeParts:
             internal_ips=settings.internal_ips,
             pod_cidrs=settings.pod_cidrs,
             port=settings.port,
+            annotations={FOLDER_ANNOTATION: str(settings.volume_folder)} if settings.port else {},
             cluster_dns=settings.cluster_dns,
             cluster_domain=settings.cluster_domain,
             drain_s_max=settings.drain_timeout,

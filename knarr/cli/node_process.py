@@ -39,6 +39,7 @@ from knarr.client.informer import Informers
 from knarr.node.certificates import CLIENT, NodeCertificates, RequestDenied, serving
 from knarr.node.kubelet_access import KubeletAccess
 from knarr.node.kubelet_server import KubeletServer
+from knarr.node.local_volumes import HostFolders
 
 T = TypeVar("T")
 
@@ -191,7 +192,10 @@ class NodeProcess(Life):
         settings = self.parts.settings
         wanted = serving((settings.name, *settings.internal_ips))
         access = KubeletAccess(self.client, self.clock, settings.name)
-        server = KubeletServer(self.parts.backend, lambda: self.parts.agent.pods, access, self.clock, settings.name)
+        folders = HostFolders(settings.volume_folder)
+        server = KubeletServer(
+            self.parts.backend, lambda: self.parts.agent.pods, access, self.clock, settings.name, folders
+        )
         certificate, key = self.certificates.paths(wanted)
         while True:
             try:

@@ -30,10 +30,11 @@ from knarr.api.errors import AlreadyExists
 from knarr.api.registry import with_metrics
 from knarr.apiserver.authenticate import Tokens
 from knarr.apiserver.bootstrap import bootstrap
+from knarr.apiserver.default_range import DefaultRange
 from knarr.apiserver.event_expiry import EventExpiry
 from knarr.apiserver.listener import Listener, tls_context
 from knarr.apiserver.nodes import Nodes
-from knarr.apiserver.remote_node import NodeConnections, RemoteNode
+from knarr.apiserver.remote_node import NodeConnections, RemoteFolders, RemoteNode
 from knarr.apiserver.server import APIServer, InProcessTransport, Settings
 from knarr.cli import kubeconfig, machine, teardown
 from knarr.cli.access import access_settings
@@ -56,7 +57,7 @@ from knarr.controllers.flowcontrol import FlowControl
 from knarr.controllers.nodeipam import Ranges
 from knarr.controllers.servicerepair import ServiceRepair
 from knarr.node.local_volumes import ACCOUNT as LOCAL_VOLUMES_ACCOUNT
-from knarr.node.local_volumes import HollowFolders, HostFolders, LocalVolumes
+from knarr.node.local_volumes import FOLDER_ANNOTATION, HollowFolders, HostFolders, LocalVolumes
 from knarr.scheduler.scheduler import Scheduler
 from knarr.store.sqlite import SQLiteStore
 
@@ -170,6 +171,8 @@ class Process(Life):
         loops: list[tuple[str, Loop]] = [(controller.name, controller.run) for controller in of_cluster]
         server = self._client("system:apiserver", "system:masters")
         loops += [(kind.name, kind(server, informers, clock).run) for kind in (FlowControl, ServiceRepair)]
+        default_range = DefaultRange(server, informers, clock, config.service_cidrs)
+        loops.append((default_range.name, default_range.run))
         loops.append(("event expiry", EventExpiry(self.server.store, clock).run))
         scheduler = Scheduler(self._client("system:kube-scheduler"), informers, clock, profiles(config))
         loops.append(("scheduler", scheduler.run))
@@ -178,20 +181,29 @@ class Process(Life):
         self.server.metrics.sources += [controller.figures for controller in of_cluster]
         for each in nodes:
             loops += each.assemble(self._client(f"system:node:{each.name}", "system:nodes"), informers)
+        self._elsewhere = self._other_nodes()
+        self.server.nodes = Nodes({each.name: each.backend for each in nodes}, self._elsewhere)
         folders = HollowFolders() if config.runtime == "sim" else HostFolders(config.data_path / "volumes")
         names = [each.name for each in nodes]
-        volumes = LocalVolumes(self._account(LOCAL_VOLUMES_ACCOUNT), informers, clock, names, folders)
+        volumes = LocalVolumes(
+            self._account(LOCAL_VOLUMES_ACCOUNT), informers, clock, names, folders, self._folders_elsewhere
+        )
         loops.append((volumes.name, volumes.run))
         if edge := ingress(config, self._account(INGRESS_ACCOUNT), self._client, informers, clock):
             loops.append((edge.name, edge.run))
             self.server.metrics.sources.append(edge.figures)
             self._closing.append((edge.name, edge.close))
-        self.server.nodes = Nodes({each.name: each.backend for each in nodes}, self._elsewhere())
         loops.append(("cluster info", self._tell_joining))
         loops.append(("informers", informers.run))
         return loops
 
-    def _elsewhere(self) -> Callable[[str], RemoteNode | None]:
+    def _folders_elsewhere(self, name: str) -> RemoteFolders | None:
+        """The local volumes of a node of another process."""
+        node = self.informers.of(Node).get(name)
+        folder = node.metadata.annotations.get(FOLDER_ANNOTATION) if node else None
+        return RemoteFolders(partial(self._elsewhere, name), folder) if folder else None
+
+    def _other_nodes(self) -> Callable[[str], RemoteNode | None]:
         """The nodes of other processes."""
         certificate = self.pki.kubelet_client
         context = client_context(

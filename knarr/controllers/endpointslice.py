@@ -22,6 +22,7 @@ from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.types import replace
 from knarr.client.controller import Controller
 from knarr.client.informer import key_of
+from knarr.controllers.nodelifecycle import node_index
 from knarr.controllers.ownership import is_going
 from knarr.controllers.service_pods import (
     HEADLESS,
@@ -78,6 +79,7 @@ class EndpointSlices(Controller):
     def watch(self) -> None:
         self.services = self.informer(Service)
         self.pods = self.informer(Pod)
+        self.pods.add_index("node", node_index)
         self.nodes = self.informer(Node)
         self.slices = self.informer(EndpointSlice)
         key_of_slice = service_key(MANAGER)
@@ -182,7 +184,10 @@ class EndpointSlices(Controller):
             return ()
         self._shares_known = False
         if old is None or new is None or old.metadata.labels.get(ZONE) != new.metadata.labels.get(ZONE):
-            return map(key_of, self.services.all())
+            node = new or old
+            assert node is not None
+            pods = self.pods.by_index("node", node.metadata.name or "")
+            return {key for pod in pods for key in services_woken(self.services, None, pod)}
         shares = self._known_shares() if self._hinted else None
         return [
             key

@@ -26,8 +26,9 @@ from knarr.api.meta.v1 import ObjectMeta, OwnerReference
 from knarr.client.client import MERGE_PATCH, Client
 from knarr.client.informer import Informer, Informers, key_of
 from knarr.clock import Clock, micro_time
-from knarr.edge.election import announced, candidates, owner_of
+from knarr.edge.election import able_nodes, announced, candidates, owner_of
 from knarr.edge.lan import Lan
+from knarr.edge.loadbalancer import target_of
 from knarr.edge.providers.local import SLICES_BY_SERVICE, Pool, service_of
 
 log = logging.getLogger(__name__)
@@ -95,8 +96,9 @@ class Announcer:
         self._tells: dict[str, int] = {}
         self._news = asyncio.Event()
         self._slices.add_index(SLICES_BY_SERVICE, service_of)
-        for informer in (self._services, self._nodes, self._slices):
-            informer.add_handler(lambda old, new: self._news.set())
+        self._services.add_handler(self._service_changed)
+        self._nodes.add_handler(self._node_changed)
+        self._slices.add_handler(self._slice_changed)
         self._leases.add_handler(self._lease_changed)
 
     async def run(self) -> None:
@@ -170,6 +172,23 @@ class Announcer:
         if heard is None or heard.renewed != renewed:
             self._heard[node] = _Heard(renewed, self._clock.monotonic_s(), float(spec.lease_duration_seconds or 0))
 
+    # What matters of a change: every heartbeat of a node is one, and every pod that comes or goes
+
+    def _service_changed(self, old: Service | None, new: Service | None) -> None:
+        if any(each is not None and announced(each, self._pools) for each in (old, new)):
+            self._news.set()
+
+    def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        before, after = (each and target_of(each, with_readiness=True) for each in (old, new))
+        if before != after:
+            self._news.set()
+
+    def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+        for key in {key for each in (old, new) if each is not None for key in service_of(each)}:
+            service = self._services.get(key)
+            if service and service.spec and service.spec.external_traffic_policy == "Local":
+                self._news.set()
+
     def _alive(self) -> frozenset[str]:
         now_s = self._clock.monotonic_s()
         return frozenset(node for node, heard in self._heard.items() if now_s - heard.at_s <= heard.lease_s)
@@ -213,14 +232,14 @@ class Announcer:
 
     def elected(self, alive: frozenset[str]) -> frozenset[str]:
         """The addresses that are this node's."""
-        nodes = self._nodes.all()
+        able = able_nodes(self._nodes.all(), alive)
         mine = set()
         for service in self._services.all():
             addresses = announced(service, self._pools)
             if addresses:
                 slices = self._slices.by_index(SLICES_BY_SERVICE, key_of(service))
-                able = candidates(service, nodes, alive, slices)
-                mine |= {address for address in addresses if owner_of(address, able) == self._node_name}
+                these = candidates(service, able, slices)
+                mine |= {address for address in addresses if owner_of(address, these) == self._node_name}
         return frozenset(mine)
 
     def _taken(self, address: str) -> None:

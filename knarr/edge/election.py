@@ -20,25 +20,23 @@ def owner_of(address: str, nodes: Iterable[str]) -> str | None:
     return max(nodes, key=lambda node: blake2b(f"{node}\0{address}".encode()).digest(), default=None)
 
 
-def candidates(
-    service: Service, nodes: Sequence[Node], alive: Collection[str], slices: Iterable[EndpointSlice]
-) -> list[str]:
-    """Nodes that could answer for a Service: those that are heard of, ready and not excluded, and with
-    externalTrafficPolicy Local have one of its endpoints. One that is not ready is better than none.
-    """
+def able_nodes(nodes: Iterable[Node], alive: Collection[str]) -> list[str]:
+    """Nodes that could answer: heard of, ready and not excluded. One that is not ready is better than none."""
     heard = [node for node in nodes if node.metadata.name in alive and target_of(node, with_readiness=False)]
-    named = [node.metadata.name or "" for node in heard if is_ready(node)] or [
-        node.metadata.name or "" for node in heard
-    ]
-    if service.spec and service.spec.external_traffic_policy == "Local":
-        serving = {
-            endpoint.node_name
-            for slice_ in slices
-            for endpoint in slice_.endpoints
-            if endpoint.conditions is None or endpoint.conditions.ready is not False
-        }
-        return [name for name in named if name in serving]
-    return named
+    return [node.metadata.name or "" for node in [each for each in heard if is_ready(each)] or heard]
+
+
+def candidates(service: Service, able: Sequence[str], slices: Iterable[EndpointSlice]) -> Sequence[str]:
+    """Of these nodes those that may answer for a Service: with externalTrafficPolicy Local those with an endpoint."""
+    if service.spec is None or service.spec.external_traffic_policy != "Local":
+        return able
+    serving = {
+        endpoint.node_name
+        for slice_ in slices
+        for endpoint in slice_.endpoints
+        if endpoint.conditions is None or endpoint.conditions.ready is not False
+    }
+    return [name for name in able if name in serving]
 
 
 def announced(service: Service, pools: Sequence[Pool]) -> list[str]:

@@ -5,6 +5,7 @@
     GET /portForward/<namespace>/<pod>?port=…                  WebSocket, likewise
     GET /pods, /stats/summary, /metrics, /metrics/resource, /healthz
     GET /knarr/usage                                           what is used, as the API server itself wants it
+    PUT, DELETE /knarr/volumes/<name>                          the folder of a volume of the class `local`
 
 With a pod's uid after its name it is that very pod. It shows a certificate that the cluster's authority signed for this
 node (kubernetes.io/kubelet-serving), and asks the API server who may come (`kubelet_access`).
@@ -13,6 +14,7 @@ node (kubernetes.io/kubelet-serving), and asks the API server who may come (`kub
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
@@ -36,12 +38,15 @@ from knarr.client.nodes import USAGE_PATH, LogOptions, NodeBackend, Streams
 from knarr.client.transport import Socket
 from knarr.clock import Clock
 from knarr.node.kubelet_access import KubeletAccess, Refusal
+from knarr.node.local_volumes import Folders
 
 if TYPE_CHECKING:
     from aiohttp import web
 
 log = logging.getLogger(__name__)
 
+VOLUME_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+"""A name of an object: no path."""
 MESSAGE_BYTES_MAX = 4 << 20
 HEARTBEAT_S = 30.0
 """A WebSocket whose other end answers no ping for so long is given up."""
@@ -53,12 +58,21 @@ Pods = Callable[[], Sequence[Pod]]
 class KubeletServer:
     """The server of one node; `start` needs its certificate."""
 
-    def __init__(self, backend: NodeBackend, pods: Pods, access: KubeletAccess, clock: Clock, node_name: str) -> None:
+    def __init__(
+        self,
+        backend: NodeBackend,
+        pods: Pods,
+        access: KubeletAccess,
+        clock: Clock,
+        node_name: str,
+        folders: Folders | None = None,
+    ) -> None:
         self._backend = backend
         self._pods = pods
         self._access = access
         self._clock = clock
         self._node_name = node_name
+        self._folders = folders
         self._runner: web.AppRunner | None = None
         self._context: ssl.SSLContext | None = None
 
@@ -105,6 +119,8 @@ class KubeletServer:
         from aiohttp import web
 
         first, *parts = request.path.strip("/").split("/")
+        if (first, parts[:1], len(parts)) == ("knarr", ["volumes"], 2) and self._folders is not None:
+            return await self._folder(request.method, parts[1], self._folders)
         if request.method not in ("GET", "POST"):
             return web.Response(status=405, text="405: Method Not Allowed")
         match first, parts:
@@ -118,6 +134,17 @@ class KubeletServer:
             return web.Response(body=msgspec.json.encode(await self._backend.usage(self._node_name)))
         page = await self._backend.page(self._node_name, request.path)
         return web.Response(status=page.status, body=page.body, headers={"content-type": page.content_type})
+
+    async def _folder(self, method: str, name: str, folders: Folders) -> web.StreamResponse:
+        from aiohttp import web
+
+        if VOLUME_NAME.fullmatch(name) is None or method not in ("PUT", "DELETE"):
+            raise BadRequest(f"{method} of {name!r}: volumes are made by PUT and removed by DELETE")
+        try:
+            await (folders.make(name) if method == "PUT" else folders.remove(name))
+        except OSError as error:
+            return web.Response(status=500, text=str(error))
+        return web.Response(text=folders.path(name))
 
     def _pod(self, namespace: str, name: str, uid: str = "") -> Pod:
         for pod in self._pods():

@@ -5,7 +5,8 @@ A claim whose class names this provisioner gets a folder on the node that the sc
 claim is gone, the folder is removed if the class says Delete, and left with its volume if it says Retain. A volume
 grows by saying so: how much is in a folder is not limited.
 
-One loop serves all nodes of a process: each makes and removes its own folders.
+One loop serves all nodes: those of its process, whose folders it makes and removes itself, and those of other machines,
+which it asks to. Where a node keeps them is said by the annotation knarr.dev/volumes of its Node.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -52,6 +53,8 @@ from knarr.client.controller import Controller
 from knarr.client.informer import Informers, key_of
 from knarr.clock import Clock
 
+FOLDER_ANNOTATION = "knarr.dev/volumes"
+"""Of a Node on another machine: the folder in which its volumes are."""
 ACCOUNT = "local-volume-provisioner"
 """As whom it writes, in kube-system."""
 FINALIZER = "external-provisioner.volume.kubernetes.io/finalizer"
@@ -108,10 +111,18 @@ class LocalVolumes(Controller):
     name = LOCAL
 
     def __init__(
-        self, client: Client, informers: Informers, clock: Clock, nodes: Collection[str], folders: Folders
+        self,
+        client: Client,
+        informers: Informers,
+        clock: Clock,
+        nodes: Collection[str],
+        folders: Folders,
+        elsewhere: Callable[[str], Folders | None] = lambda node: None,
     ) -> None:
+        """`folders` are those of `nodes`; `elsewhere` answers those of another node, None where it has none."""
         self._here = frozenset(nodes)
         self._folders = folders
+        self._elsewhere = elsewhere
         super().__init__(client, informers, clock)
 
     def watch(self) -> None:
@@ -140,14 +151,17 @@ class LocalVolumes(Controller):
                 yield key
 
     def _is_ours(self, volume: PersistentVolume) -> bool:
-        """It was made by this provisioner, on one of these nodes, and is where such volumes are."""
-        local = volume_spec(volume).local
+        """It was made by this provisioner, on a node that it serves, and is where such volumes are."""
+        local, folders = volume_spec(volume).local, self._folders_of(node_of(volume))
         return (
             volume.metadata.annotations.get(PROVISIONED_BY) == LOCAL
-            and node_of(volume) in self._here
+            and folders is not None
             and local is not None
-            and local.path == self._folders.path(volume.metadata.name or "")
+            and local.path == folders.path(volume.metadata.name or "")
         )
+
+    def _folders_of(self, node: str) -> Folders | None:
+        return self._folders if node in self._here else self._elsewhere(node)
 
     async def reconcile(self, key: str) -> None:
         if key.startswith(VOLUME):
@@ -168,15 +182,15 @@ class LocalVolumes(Controller):
         if storage_class is None or storage_class.provisioner != LOCAL:
             return
         node = self._node_for(claim, storage_class)
-        name = f"pvc-{claim.metadata.uid}"
-        if node not in self._here or self.volumes.get(name) is not None:
+        name, folders = f"pvc-{claim.metadata.uid}", self._folders_of(node)
+        if folders is None or self.volumes.get(name) is not None:
             return
         why = unsupported(claim)
         if not why:
             about = f'External provisioner is provisioning volume for claim "{key_of(claim)}"'
             self.events.normal(claim, "Provisioning", about)
             try:
-                await self._folders.make(name)
+                await folders.make(name)
             except OSError as error:
                 why = str(error)
         if why:
@@ -184,7 +198,7 @@ class LocalVolumes(Controller):
             self.events.warning(claim, "ProvisioningFailed", about)
             return
         try:
-            await self.client.create(volume_for(claim, storage_class, node, name, self._folders.path(name)))
+            await self.client.create(volume_for(claim, storage_class, node, name, folders.path(name)))
         except AlreadyExists:
             return
         self.events.normal(claim, "ProvisioningSucceeded", f"Successfully provisioned volume {name}")
@@ -216,7 +230,9 @@ class LocalVolumes(Controller):
             return
         if deletes:
             try:
-                await self._folders.remove(name)
+                folders = self._folders_of(node_of(volume))
+                if folders is not None:
+                    await folders.remove(name)
             except OSError as error:
                 self.events.warning(volume, "VolumeFailedDelete", str(error))
                 raise

@@ -104,7 +104,9 @@ class NodeObject:
         assert self.node is not None
         metadata = self.node.metadata
         missing = {key: value for key, value in wanted.metadata.labels.items() if metadata.labels.get(key) != value}
-        patch: dict[str, Any] = {"metadata": {"labels": missing}} if missing else {}
+        told = metadata.annotations
+        untold = {key: value for key, value in wanted.metadata.annotations.items() if told.get(key) != value}
+        patch: dict[str, Any] = {"metadata": {"labels": missing, "annotations": untold}} if missing or untold else {}
         ranges = self._config.pod_cidrs
         if ranges and not (self.node.spec and self.node.spec.pod_cidr):
             patch["spec"] = {"podCIDR": ranges[0], "podCIDRs": list(ranges)}
@@ -122,9 +124,10 @@ class NodeObject:
             "beta.kubernetes.io/arch": arch,
             **config.labels,
         }
+        metadata = ObjectMeta(name=config.name, labels=labels, annotations=dict(config.annotations))
         ranges = list(config.pod_cidrs)
         spec = NodeSpec(pod_cidr=ranges[0] if ranges else None, pod_cidrs=ranges)
-        return Node(metadata=ObjectMeta(name=config.name, labels=labels), spec=spec, status=status)
+        return Node(metadata=metadata, spec=spec, status=status)
 
     async def _report(self) -> None:
         """Look at the machine now and then; write what has changed."""
@@ -170,7 +173,7 @@ class NodeObject:
                 NodeAddress(type="Hostname", address=config.name),
             ],
             conditions=conditions,
-            daemon_endpoints=_endpoints(config.port),
+            daemon_endpoints=NodeDaemonEndpoints(kubelet_endpoint=DaemonEndpoint(port=config.port)),
             node_info=info,
             images=images,
         )
@@ -245,10 +248,6 @@ def conditions_of(
         condition.last_transition_time = kept or now
         condition.last_heartbeat_time = now
     return answer
-
-
-def _endpoints(port: int) -> NodeDaemonEndpoints | None:
-    return NodeDaemonEndpoints(kubelet_endpoint=DaemonEndpoint(port=port)) if port else None
 
 
 def _essence(status: NodeStatus) -> Any:

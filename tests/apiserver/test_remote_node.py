@@ -18,7 +18,7 @@ from knarr.api.core.v1 import DaemonEndpoint, Node, NodeAddress, NodeDaemonEndpo
 from knarr.api.errors import APIError, BadRequest, InternalError, NotFound, ServiceUnavailable
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.apiserver.nodes import Nodes
-from knarr.apiserver.remote_node import NodeConnections, RemoteNode, exit_code_of
+from knarr.apiserver.remote_node import NodeConnections, RemoteFolders, RemoteNode, exit_code_of
 from knarr.apiserver.server import InProcessTransport
 from knarr.client.channels import ERROR, PORT_SUBPROTOCOL
 from knarr.client.client import Client
@@ -28,6 +28,7 @@ from knarr.client.transport import User
 from knarr.clock import SystemClock, utc
 from knarr.node.kubelet_access import KubeletAccess, subresources_of
 from knarr.node.kubelet_server import KubeletServer
+from knarr.node.local_volumes import HostFolders
 from tests.apiserver.pipeline.door import Door, open_door
 
 NAME = "second"
@@ -122,7 +123,7 @@ class Machine:
             User(f"system:node:{NAME}", ("system:nodes", "system:authenticated")),
         )
         access = KubeletAccess(client, clock, NAME)
-        self.server = KubeletServer(self.backend, lambda: [POD], access, clock, NAME)
+        self.server = KubeletServer(self.backend, lambda: [POD], access, clock, NAME, HostFolders(folder / "volumes"))
         self.connections = NodeConnections(self.context(self.client_pair))
         self.port = 0
 
@@ -286,6 +287,25 @@ async def test_each_pod_is_asked_for_at_its_own_node(tmp_path: Path) -> None:
         assert (await nodes.page(NAME, "x")).body == b"page /x"
         with pytest.raises(ServiceUnavailable):
             await nodes.page("third", "x")
+
+
+async def test_folders_of_local_volumes_are_made_and_removed_where_the_node_keeps_them(tmp_path: Path) -> None:
+    async with open_machine(tmp_path) as machine:
+        folders = RemoteFolders(machine.remote, str(tmp_path / "volumes"))
+        await folders.make("pvc-1")
+        await folders.make("pvc-1")
+        assert [each.name for each in (tmp_path / "volumes").iterdir()] == ["pvc-1"]
+        await folders.remove("pvc-1")
+        await folders.remove("pvc-1")
+        assert list((tmp_path / "volumes").iterdir()) == []
+        for path in ("..", ".", "%2e%2e", "a%2fb", "A"):
+            status, _ = await machine.get(f"/knarr/volumes/{path}", machine.client_pair, method="PUT")
+            assert status in (400, 405), path
+        (tmp_path / "volumes" / "full").write_text("in the way")
+        with pytest.raises(OSError, match="File exists"):
+            await folders.make("full")
+        with pytest.raises(ServiceUnavailable, match="is gone"):
+            await RemoteFolders(lambda: None, "/").make("x")
 
 
 async def test_who_may_not_is_refused(tmp_path: Path) -> None:

@@ -111,17 +111,22 @@ class Application:
     def ways(self) -> list[dict[str, Any]]:
         service = self.cluster.get("-n", self.namespace, "service", "web")
         [balanced, *_] = self.cluster.until(lambda: self.balanced("service"), "an address of the load balancer")
-        [node] = self.cluster.get("nodes")["items"]
-        internal = next(each["address"] for each in node["status"]["addresses"] if each["type"] == "InternalIP")
-        self.cluster.until(lambda: self.kubectl("get", "ingress", "web", "-o", ADDRESS), "an address of the Ingress")
-        edge = self.cluster.ingress_ports[0]
+        internal = self.addresses()
         return [
-            {"name": "ingress", "host": internal, "port": edge, "header": self.host},
             {"name": "cluster IP", "host": service["spec"]["clusterIP"], "port": PORT},
-            {"name": "node port", "host": internal, "port": NODE_PORT},
+            *({"name": f"node port of {name}", "host": host, "port": NODE_PORT} for name, host in internal.items()),
             {"name": "load balancer", "host": balanced["ip"], "port": PORT},
-            {"name": "ingress", "host": internal, "port": INGRESS_PORT, "header": HOST},
+            {"name": "ingress", "host": next(iter(internal.values())), "port": INGRESS_PORT, "header": HOST},
         ]
+
+    def addresses(self) -> dict[str, str]:
+        """Of the nodes, by name."""
+        return {
+            node["metadata"]["name"]: each["address"]
+            for node in self.cluster.get("nodes")["items"]
+            for each in node["status"]["addresses"]
+            if each["type"] == "InternalIP"
+        }
 
     @contextmanager
     def under_load(self) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import time
@@ -171,21 +172,42 @@ def test_a_port_of_a_pod_on_the_second_machine_is_forwarded(two: TwoNodes) -> No
 
 def test_a_log_is_followed_on_the_second_machine(two: TwoNodes) -> None:
     command = ["kubectl", "--kubeconfig", str(two.kubeconfig), "logs", "-f", "--tail", "0", "web-second"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as following:
         assert following.stdout
+        descriptor, seen = following.stdout.fileno(), b""
+
+        def is_told() -> bool:
+            nonlocal seen
+            ask(two, "web-second", "127.0.0.1", PORT)
+            if select.select([descriptor], [], [], 0.1)[0]:
+                seen += os.read(descriptor, 65536)
+            return b"127.0.0.1" in seen
+
         try:
-            os.set_blocking(following.stdout.fileno(), False)
-            seen = ""
-
-            def is_told() -> bool:
-                nonlocal seen
-                ask(two, "web-second", "127.0.0.1", PORT)
-                seen += following.stdout.read() or "" if following.stdout else ""
-                return "127.0.0.1" in seen
-
             two.until(is_told, "a line of the log")
         finally:
             following.terminate()
+
+
+def test_a_claim_gets_its_folder_on_the_machine_of_its_pod(two: TwoNodes) -> None:
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}},
+    }
+    pod = server("keeps", "second")
+    del pod["spec"]["nodeName"]
+    pod["spec"]["nodeSelector"] = {"kubernetes.io/hostname": "second"}
+    pod["spec"]["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    pod["spec"]["containers"][0]["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    apply(two, claim, pod)
+    two.kubectl("wait", "--for=condition=Ready", "pod/keeps", "--timeout=30s")
+    two.kubectl("exec", "keeps", "--", "sh", "-c", "echo kept >/data/file")
+    (folder,) = (two.node_data / "volumes").iterdir()
+    assert (folder / "file").read_text() == "kept\n"
+    two.kubectl("delete", "pod/keeps", "pvc/data")
+    two.until(lambda: not folder.exists(), "the folder's end")
 
 
 def containers(two: TwoNodes) -> dict[str, tuple[str, int]]:

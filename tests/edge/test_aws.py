@@ -202,3 +202,19 @@ async def test_a_service_gets_a_network_load_balancer_and_nobody_reads_the_crede
     await asyncio.sleep(0)
     for secret in (KEY_ID, KEY, "X-Amz-Signature", "Credential="):
         assert secret not in caplog.text
+
+
+async def test_nodes_without_an_id_at_the_cloud_are_targets_by_their_addresses(bench: AwsBench) -> None:
+    """On machines that AWS doesn't know as the cluster's: targetType ip, and a network that is named."""
+    vpc = bench.account.ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+    settings = AwsSettings(endpoint_url=bench.account.url, vpc=vpc, target_type="ip")
+    strangers = [msgspec.structs.replace(node, provider_id="") for node in bench.nodes]
+    provider, empty = Aws(settings, bench.account.session), bench.snapshot()
+    await provider.ensure(balancer(), strangers)
+    there = bench.snapshot()
+    assert {target for each in there["targets"] for target in each[4:]} == {
+        (f"10.0.0.{number}", port) for number in range(3) for port in (30053, 30080)
+    }
+    assert not any(group == "nodes" for group, *_ in there["rules"])
+    await provider.delete(balancer())
+    assert bench.snapshot() == empty

@@ -296,6 +296,7 @@ def test_a_loop_that_starts_again_finds_what_was_deleted_meanwhile() -> None:
 
 
 SECRETS = {
+    "Zx8~odd~form": "login with Zx8~odd~form failed",
     "AKIAIOSFODNN7EXAMPLE": "user AKIAIOSFODNN7EXAMPLE may not do that",
     "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY": "signed with wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
     "hunter22": "login failed: password=hunter22, retry",
@@ -310,9 +311,10 @@ SECRETS = {
 @pytest.mark.parametrize("secret", SECRETS)
 @pytest.mark.parametrize("kind", [ProviderFailure, RuntimeError])
 def test_a_credential_in_a_message_of_the_cloud_is_in_no_event_object_or_log(
-    secret: str, kind: type[Exception], caplog: pytest.LogCaptureFixture
+    secret: str, kind: type[Exception], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "Zx8~odd~form")  # of no form that tells what it is
 
     async def scenario(play: Play) -> None:
         play.cloud.faults.error = lambda: kind(SECRETS[secret])

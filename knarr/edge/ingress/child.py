@@ -161,6 +161,10 @@ class Envoy:
             for path in (self.folder, *self.folder.iterdir()):
                 os.chown(path, NOBODY, NOBODY)
 
+    def place(self, name: str) -> Path:
+        """A file of its folder, by a path that is short enough for a socket wherever the folder is. After `prepare`."""
+        return Path(self._seen_folder()) / name
+
     def give(self, path: Path) -> None:
         """Let Envoy use a file of its folder."""
         if self._unprivileged:
@@ -214,7 +218,7 @@ class Envoy:
             self._told(line)
         await self._process.wait()
 
-    async def close(self) -> None:
+    async def drain(self) -> None:
         """After `run` was cancelled: let requests under way finish, then end it. Idempotent."""
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
@@ -226,6 +230,9 @@ class Envoy:
             except (OSError, TimeoutError, ValueError):
                 pass  # it is ended anyway
             await self._end(process)
+
+    def close(self) -> None:
+        """Let go of its folder. Idempotent."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -248,7 +255,7 @@ class Envoy:
 
     async def ask(self, method: str, path: str) -> str:
         """A request to its administration. OSError when it isn't there."""
-        reader, writer = await asyncio.open_unix_connection(str(self.folder / ADMIN_SOCKET))
+        reader, writer = await asyncio.open_unix_connection(str(self.place(ADMIN_SOCKET)))
         try:
             request = f"{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
             writer.write(request.encode())

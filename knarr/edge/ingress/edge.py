@@ -89,7 +89,7 @@ class IngressEdge:
         self._names = ExternalNames(clock, resolve, self._name_changed)
         concurrency = concurrency or min(os.cpu_count() or 1, CONCURRENCY_MAX)
         self._envoy = Envoy(folder, clock, concurrency=concurrency, told=self._logged, ended=self._envoy_ended)
-        self._server = XdsServer(folder / XDS_SOCKET, self._rejected, self._settled)
+        self._server = XdsServer(self._rejected, self._settled)
         self._trial = Trial()
         self._refused_secrets: dict[str, tuple[str, str]] = {}
         """Version and reason."""
@@ -162,8 +162,9 @@ class IngressEdge:
                 self._envoy.prepare()
             except (RuntimeError, OSError) as error:
                 await self._without_envoy(str(error))
-            await self._server.start()
-            self._envoy.give(self._envoy.folder / XDS_SOCKET)
+            socket = self._envoy.place(XDS_SOCKET)
+            await self._server.start(socket)
+            self._envoy.give(socket)
             group.create_task(self._envoy.run(), name="Envoy")
             for loop in self._beside(self):
                 group.create_task(_running(loop), name="beside ingress")
@@ -173,8 +174,9 @@ class IngressEdge:
 
     async def close(self) -> None:
         """After `run` has ended: requests under way finish, Envoy ends. Idempotent."""
-        await self._envoy.close()
+        await self._envoy.drain()
         await self._server.close()
+        self._envoy.close()
 
     async def _without_envoy(self, why: str) -> None:
         """Nothing can be served, which is no reason for anything else to end."""

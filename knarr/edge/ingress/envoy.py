@@ -9,6 +9,7 @@ would notice: https://www.envoyproxy.io/docs/envoy/latest/configuration/best_pra
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from msgspec import Struct
@@ -33,6 +34,8 @@ STREAMS_MAX = 100
 STREAM_WINDOW_BYTES, CONNECTION_WINDOW_BYTES = 64 << 10, 1 << 20
 BUFFER_BYTES = 1 << 20
 HEADERS_KB_MAX = 60
+BACKENDS_KEPT_MAX = 1 << 14
+"""What was built for so many is kept: a change touches few of them."""
 HTTP, HTTPS, METRICS = "http", "https", "metrics"
 LOGGED = {
     "time": "%START_TIME%",
@@ -89,7 +92,7 @@ def resources(routing: Routing, serving: Serving, default: Certificate) -> Resou
     if serving.metrics_port:
         listeners[METRICS] = _metrics_listener(serving.metrics_port)
     return {
-        CLUSTER: {name: built(CLUSTER, cluster(backend)) for name, backend in routing.backends.items()},
+        CLUSTER: {name: _cluster(backend) for name, backend in routing.backends.items()},
         ENDPOINTS: endpoint_resources(routing.endpoints),
         SECRET: {each.name: built(SECRET, _secret(each)) for each in certificates} if serving.https_port else {},
         LISTENER: {name: built(LISTENER, each) for name, each in listeners.items()},
@@ -99,10 +102,11 @@ def resources(routing: Routing, serving: Serving, default: Certificate) -> Resou
 
 def endpoint_resources(endpoints: Mapping[str, tuple[Endpoint, ...]]) -> dict[str, Built]:
     """Those of some backends, by name: what a change of endpoints needs."""
-    return {name: built(ENDPOINTS, _assignment(name, each)) for name, each in endpoints.items()}
+    return {name: _assignment(name, each) for name, each in endpoints.items()}
 
 
-def cluster(backend: Backend) -> Message:
+@lru_cache(maxsize=BACKENDS_KEPT_MAX)
+def _cluster(backend: Backend) -> Built:
     protocol: Message = {"http2_protocol_options": {}} if backend.protocol.is_http2 else {"http_protocol_options": {}}
     options = {
         "@type": "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -132,12 +136,13 @@ def cluster(backend: Backend) -> Message:
         if backend.external_name:
             context["sni"] = backend.external_name
         found["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": context}
-    return found
+    return built(CLUSTER, found)
 
 
-def _assignment(name: str, endpoints: tuple[Endpoint, ...]) -> Message:
+@lru_cache(maxsize=BACKENDS_KEPT_MAX)
+def _assignment(name: str, endpoints: tuple[Endpoint, ...]) -> Built:
     places = [{"endpoint": {"address": _address(each.address, each.port)}} for each in endpoints]
-    return {"cluster_name": name, "endpoints": [{"lb_endpoints": places}] if places else []}
+    return built(ENDPOINTS, {"cluster_name": name, "endpoints": [{"lb_endpoints": places}] if places else []})
 
 
 def _address(address: str, port: int) -> Message:

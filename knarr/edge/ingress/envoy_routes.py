@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from knarr.edge.ingress.model import (
@@ -24,6 +25,8 @@ from knarr.edge.ingress.model import (
     Route,
     Routing,
 )
+from knarr.edge.ingress.regex import groups_of
+from knarr.edge.ingress.wire import encode
 
 Message = dict[str, Any]
 
@@ -38,8 +41,13 @@ BUFFER_BYTES_MAX = 64 << 20
 """A body of unknown length is held until it is known to be within its limit, if that is at most so much."""
 CLIENTS_COUNTED_MAX = 10_000
 """Addresses whose request rate is limited, for each route; the one that was not seen longest gives way."""
+HOSTS_KEPT_MAX = 1 << 15
+VIRTUAL_HOST = "envoy.config.route.v3.VirtualHost"
 UNLIMITED = (1 << 32) - 1
 RETRIES = 3
+UNSENT = "connect-failure,refused-stream,reset-before-request"
+"""When a request is tried once more at another endpoint: whatever it is, if it has not reached the first one."""
+REPEATABLE = "GET|HEAD|OPTIONS|TRACE|PUT|DELETE"
 NOBODY_MATCHES = 404
 NO_BACKEND = 503
 LENGTH_END = 1 << 62
@@ -59,11 +67,16 @@ def route_configuration(name: str, routing: Routing, *, https: bool, http_port: 
             _header("x-forwarded-host", "%REQ(:AUTHORITY)%"),
             _header("x-forwarded-port", str(https_port if https else http_port)),
         ],
-        "virtual_hosts": [_virtual_host(host, anywhere, https, http_port, https_port) for host in routing.hosts],
+        "virtual_hosts": [
+            _virtual_host(host, anywhere if host.name.startswith("*.") else (), https, http_port, https_port)
+            for host in routing.hosts
+        ],
     }
 
 
-def _virtual_host(host: Host, anywhere: Sequence[Route], https: bool, http_port: int, https_port: int) -> Message:
+@lru_cache(maxsize=HOSTS_KEPT_MAX)
+def _virtual_host(host: Host, anywhere: tuple[Route, ...], https: bool, http_port: int, https_port: int) -> bytes:
+    """Written down already: of many hosts, a change touches few."""
     port = https_port if (http_port, https_port) != (80, 443) else 0
     routes = [each for route in host.routes for each in _routes(route, https, port)]
     if host.name.startswith("*."):
@@ -73,7 +86,7 @@ def _virtual_host(host: Host, anywhere: Sequence[Route], https: bool, http_port:
         not_ours = [each for route in anywhere for each in _routes(route, https, port)]
         routes += [{**each, "match": {**each["match"], "headers": [*_headers(each), _not(only)]}} for each in not_ours]
     routes.append({"match": {"prefix": "/"}, "direct_response": _answer(NOBODY_MATCHES)})
-    return {"name": host.name, "domains": [host.name], "routes": routes}
+    return encode(VIRTUAL_HOST, {"name": host.name, "domains": [host.name], "routes": routes})
 
 
 def _routes(route: Route, https: bool, https_port: int) -> Iterator[Message]:
@@ -97,8 +110,20 @@ def _routes(route: Route, https: bool, https_port: int) -> Iterator[Message]:
     else:
         if options.body_bytes_max:
             yield _too_long(shared, match, options.body_bytes_max)
-        for each in _limited(shared, match, route):
-            yield from _by_canary(each, route)
+        for begun in _limited(shared, match, route):
+            for each in _by_canary(begun, route):
+                yield from _tried_again(each)
+
+
+def _tried_again(route: Message) -> Iterator[Message]:
+    """An endpoint that dies over a request that may be repeated (RFC 9110 §9.2.2) is the next one's to answer for."""
+    if "route" in route:
+        method = {"name": ":method", "string_match": {"safe_regex": {"regex": REPEATABLE}}}
+        action = route["route"]
+        retry = {**action["retry_policy"], "retry_on": f"{UNSENT},reset"}
+        match = {**route["match"], "headers": [*_headers(route), method]}
+        yield {**route, "match": match, "route": {**action, "retry_policy": retry}}
+    yield route
 
 
 def _too_long(shared: Message, match: Message, most: int) -> Message:
@@ -170,7 +195,7 @@ def _to(shares: Sequence[tuple[Backend | None, int]], route: Route) -> Message:
         "timeout": options.request_timeout_s,
         "idle_timeout": options.idle_timeout_s,
         "retry_policy": {
-            "retry_on": "connect-failure,refused-stream,reset-before-request",
+            "retry_on": UNSENT,
             "num_retries": RETRIES,
             "retry_host_predicate": [
                 {
@@ -214,8 +239,6 @@ def _regex(path: str) -> str:
 
 def _rewrite(route: Route, target: str) -> Message:
     """The whole path becomes the target; $1 is the first group. A group that the path doesn't have is empty."""
-    from knarr.edge.ingress.regex import groups_of
-
     groups = groups_of(route.path) if route.kind is PathKind.REGEX else 0
     pattern = _regex(route.path) if route.kind is PathKind.REGEX else ".*"
 

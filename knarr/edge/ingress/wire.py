@@ -3,8 +3,8 @@
 Envoy takes its configuration over gRPC only with all that we need: one ordered stream for every kind of resource,
 single resources that change, and a reason where it refuses one. Its JSON variant (REST) has a request for each resource
 under way all the time, and no reason. So resources are plain dicts in the form of Envoy's JSON with the fields' own
-names, and `encode` writes them down. Three conveniences: a duration is a number of seconds, a wrapped value the value
-itself, and what may be anything names its type as `@type`.
+names, and `encode` writes them down. Four conveniences: a duration is a number of seconds, a wrapped value the value
+itself, what may be anything names its type as `@type`, and a message may be bytes already.
 
 https://protobuf.dev/programming-guides/encoding/
 """
@@ -126,7 +126,7 @@ def _entry(field: Field, value: Any) -> bytes:
     if kind == "double":
         return _key(field.number, FIXED64) + struct.pack("<d", value)
     if "." in kind:
-        return _delimited(field.number, encode(kind, value))
+        return _delimited(field.number, value if isinstance(value, bytes) else encode(kind, value))
     return _key(field.number, VARINT) + _varint(int(value))
 
 

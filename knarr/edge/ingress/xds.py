@@ -202,9 +202,9 @@ class Generation(Struct):
 class XdsServer:
     """Serves one Envoy on a unix socket that nobody else can reach."""
 
-    def __init__(self, path: Path, rejected: Callable[[Rejection], None], settled: Callable[[int], None]) -> None:
+    def __init__(self, rejected: Callable[[Rejection], None], settled: Callable[[int], None]) -> None:
         """`rejected` and `settled` are called in the event loop; `settled` with a generation that Envoy has whole."""
-        self._path = path
+        self._path: Path | None = None
         self._rejected = rejected
         self._settled = settled
         self._generation = Generation()
@@ -248,22 +248,24 @@ class XdsServer:
         self._wake.set()
         return self._generation.number
 
-    async def start(self) -> None:
+    async def start(self, path: Path) -> None:
+        """`path` is free."""
         from grpclib.const import Cardinality, Handler  # only who has an Ingress pays for it
         from grpclib.server import Server
 
         handler = Handler(self._talk, Cardinality.STREAM_STREAM, dict, dict)
         codec: Any = _Codec()
         self._server = Server([_Service({METHOD: handler})], codec=codec)
-        self._path.unlink(missing_ok=True)
-        await self._server.start(path=str(self._path))
+        self._path = path
+        await self._server.start(path=str(path))
 
     async def close(self) -> None:
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
             self._server = None
-        self._path.unlink(missing_ok=True)
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
 
     async def _talk(self, stream: Any) -> None:
         conversation = self._conversation = Conversation(self._generation.wanted)

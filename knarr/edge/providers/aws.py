@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from knarr.api.core.v1 import LoadBalancerIngress
+from knarr.edge.providers.aws_security import GONE, SecurityGroups, listed, own_tags, unless
 from knarr.edge.providers.aws_wishes import (
     Listener,
     Wishes,
@@ -40,15 +41,11 @@ from knarr.edge.providers.contract import (
 
 T = TypeVar("T")
 
-SERVICE_TAG = "kubernetes.io/service-name"
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S, ATTEMPTS = 5, 20, 3
 TARGETS_AT_ONCE = 100
 """Registered by one call."""
 TAGS_AT_ONCE = 20
 """Load balancers whose tags one call answers."""
-GONE = ("LoadBalancerNotFound", "TargetGroupNotFound", "ListenerNotFound", "InvalidGroup.NotFound")
-PRESENT = ("InvalidPermission.Duplicate", "InvalidGroup.Duplicate")
-NO_MORE = ("InvalidPermission.NotFound", "InvalidSecurityGroupRuleId.NotFound")
 
 
 class AwsSettings(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -142,13 +139,17 @@ class Aws:
     def _ec2(self) -> Any:
         return self._client("ec2")
 
+    @property
+    def _security(self) -> SecurityGroups:
+        return SecurityGroups(self._ec2)
+
     # The contract, blocking
 
     def _status(self, balancer: LoadBalancer) -> Ingress | None:
         found = self._found(balancer)
         if found is not None:
             return (LoadBalancerIngress(hostname=found["DNSName"]),)
-        return () if self._target_groups(balancer) or self._own_groups(balancer) else None
+        return () if self._target_groups(balancer) or self._security.of(balancer) else None
 
     def _ensure(self, balancer: LoadBalancer, nodes: Sequence[Target]) -> Ingress:
         wishes, listeners = wishes_of(balancer), listeners_of(balancer)
@@ -156,9 +157,9 @@ class Aws:
         self._find_region(nodes)
         instances = self._instances(nodes)
         vpc = self._vpc(instances)
-        groups = list(wishes.security_groups) or [self._security_group(balancer, vpc)]
+        groups = list(wishes.security_groups) or [self._security.made(balancer, vpc)]
         if not wishes.security_groups:
-            self._allow_clients(groups[0], balancer, listeners)
+            self._security.allow_clients(groups[0], balancer, listeners)
         found = self._load_balancer(balancer, wishes, vpc, groups)
         arn = found["LoadBalancerArn"]
         targets = {each: self._target_group(balancer, wishes, vpc, each) for each in listeners}
@@ -167,7 +168,7 @@ class Aws:
             self._match_targets(group, self._wanted_targets(wishes, listener, nodes, instances))
         for group in self._target_groups(balancer) - set(targets.values()):
             self._elb.delete_target_group(TargetGroupArn=group)
-        self._let_in(balancer, listeners, groups[0], instances)
+        self._security.let_in(balancer, listeners, groups[0], instances)
         return (LoadBalancerIngress(hostname=found["DNSName"]),)
 
     def _update_nodes(self, balancer: LoadBalancer, nodes: Sequence[Target]) -> Ingress:
@@ -182,21 +183,21 @@ class Aws:
             if (listener := names.get(group["TargetGroupName"])) is not None:
                 wanted = self._wanted_targets(wishes, listener, nodes, instances)
                 self._match_targets(group["TargetGroupArn"], wanted)
-        groups = list(wishes.security_groups) or [each["GroupId"] for each in self._own_groups(balancer)]
+        groups = list(wishes.security_groups) or [each["GroupId"] for each in self._security.of(balancer)]
         if groups:
-            self._let_in(balancer, listeners, groups[0], instances)
+            self._security.let_in(balancer, listeners, groups[0], instances)
         return (LoadBalancerIngress(hostname=found["DNSName"]),)
 
     def _delete(self, balancer: LoadBalancer) -> None:
         found = self._found(balancer)
         if found is not None:
-            self._unless(GONE, self._elb.delete_load_balancer, LoadBalancerArn=found["LoadBalancerArn"])
+            unless(GONE, self._elb.delete_load_balancer, LoadBalancerArn=found["LoadBalancerArn"])
         for arn in self._target_groups(balancer):
-            self._unless(GONE, self._elb.delete_target_group, TargetGroupArn=arn)
-        for group in self._own_groups(balancer):
-            self._let_nobody_in(group["GroupId"])
+            unless(GONE, self._elb.delete_target_group, TargetGroupArn=arn)
+        for group in self._security.of(balancer):
+            self._security.let_nobody_in(group["GroupId"])
             # AWS refuses while the load balancer's interfaces still go: it is tried again.
-            self._unless(GONE, self._ec2.delete_security_group, GroupId=group["GroupId"])
+            unless(GONE, self._ec2.delete_security_group, GroupId=group["GroupId"])
 
     # The load balancer
 
@@ -211,7 +212,7 @@ class Aws:
             raise
         found: dict[str, Any] = answer["LoadBalancers"][0]
         tags = self._elb.describe_tags(ResourceArns=[found["LoadBalancerArn"]])["TagDescriptions"][0]["Tags"]
-        if not _has_tags(tags, _own_tags(balancer)):
+        if not _has_tags(tags, own_tags(balancer)):
             raise ProviderFailure(f"the load balancer {balancer.unique_name} is not this cluster's: its tags differ")
         return found
 
@@ -233,7 +234,7 @@ class Aws:
                 Scheme=wishes.scheme,
                 SecurityGroups=list(groups),
                 IpAddressType=_address_type(balancer, wishes),
-                Tags=_listed_tags({**wishes.tags, **_own_tags(balancer)}),
+                Tags=listed({**wishes.tags, **own_tags(balancer)}),
                 **places,
             )
             found = made["LoadBalancers"][0]
@@ -250,7 +251,7 @@ class Aws:
     def _match_attributes(self, arn: str, wanted: Mapping[str, str]) -> None:
         answer = self._elb.describe_load_balancer_attributes(LoadBalancerArn=arn)
         there = {each["Key"]: each["Value"] for each in answer["Attributes"]}
-        if changed := _pairs({key: value for key, value in wanted.items() if there.get(key) != value}):
+        if changed := listed({key: value for key, value in wanted.items() if there.get(key) != value}):
             self._elb.modify_load_balancer_attributes(LoadBalancerArn=arn, Attributes=changed)
 
     def _subnets(self, wishes: Wishes, vpc: str) -> list[str]:
@@ -276,11 +277,11 @@ class Aws:
         there = {each["Port"]: each for each in self._pages("describe_listeners", "Listeners", LoadBalancerArn=arn)}
         wanted = {listener.port: listener for listener in targets}
         for port in there.keys() - wanted.keys():
-            self._unless(GONE, self._elb.delete_listener, ListenerArn=there[port]["ListenerArn"])
+            unless(GONE, self._elb.delete_listener, ListenerArn=there[port]["ListenerArn"])
         for port, listener in wanted.items():
             made = _listener_request(wishes, listener, targets[listener])
             if port not in there:
-                tags = _listed_tags(_own_tags(balancer))
+                tags = listed(own_tags(balancer))
                 self._elb.create_listener(LoadBalancerArn=arn, Port=port, Tags=tags, **made)
             elif not _is_as(there[port], made):
                 self._elb.modify_listener(ListenerArn=there[port]["ListenerArn"], Port=port, **made)
@@ -307,7 +308,7 @@ class Aws:
                 VpcId=vpc,
                 TargetType=wishes.target_type or self._settings.target_type,
                 IpAddressType="ipv6" if balancer.families[0] == "IPv6" else "ipv4",
-                Tags=_listed_tags({**wishes.tags, **_own_tags(balancer)}),
+                Tags=listed({**wishes.tags, **own_tags(balancer)}),
                 **health,
             )["TargetGroups"][0]
         arn: str = group["TargetGroupArn"]
@@ -318,13 +319,13 @@ class Aws:
             each["Key"]: each["Value"]
             for each in self._elb.describe_target_group_attributes(TargetGroupArn=arn)["Attributes"]
         }
-        if attributes := _pairs({key: value for key, value in wanted.items() if there.get(key) != value}):
+        if attributes := listed({key: value for key, value in wanted.items() if there.get(key) != value}):
             self._elb.modify_target_group_attributes(TargetGroupArn=arn, Attributes=attributes)
         return arn
 
     def _target_groups(self, balancer: LoadBalancer) -> set[str]:
         """By their tags: those too that no listener uses, or that no port of the Service is for any more."""
-        filters = [{"Key": key, "Values": [value]} for key, value in _own_tags(balancer).items()]
+        filters = [{"Key": key, "Values": [value]} for key, value in own_tags(balancer).items()]
         tagging = self._client("resourcegroupstaggingapi")
         pages = tagging.get_paginator("get_resources").paginate(
             TagFilters=filters, ResourceTypeFilters=["elasticloadbalancing:targetgroup"]
@@ -349,116 +350,6 @@ class Aws:
             self._elb.deregister_targets(TargetGroupArn=group, Targets=some)
         for some in _batches(sorted(wanted - there)):
             self._elb.register_targets(TargetGroupArn=group, Targets=some)
-
-    # Security groups
-
-    def _own_groups(self, balancer: LoadBalancer) -> list[dict[str, Any]]:
-        filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in _own_tags(balancer).items()]
-        filters.append({"Name": "group-name", "Values": [_group_of(balancer)]})
-        groups: list[dict[str, Any]] = self._ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
-        return groups
-
-    def _security_group(self, balancer: LoadBalancer, vpc: str) -> str:
-        there = self._own_groups(balancer)
-        if there:
-            known: str = there[0]["GroupId"]
-            return known
-        tags = _listed_tags(_own_tags(balancer))
-        made = self._ec2.create_security_group(
-            GroupName=_group_of(balancer),
-            Description=f"Security group for Kubernetes ELB {balancer.unique_name} ({balancer.key})",
-            VpcId=vpc,
-            TagSpecifications=[{"ResourceType": "security-group", "Tags": tags}],
-        )
-        group: str = made["GroupId"]
-        return group
-
-    def _allow_clients(self, group: str, balancer: LoadBalancer, listeners: Iterable[Listener]) -> None:
-        """Who may connect: the source ranges, else everybody."""
-        everybody = {"IPv4": "0.0.0.0/0", "IPv6": "::/0"}
-        ranges = balancer.source_ranges or tuple(everybody[family] for family in balancer.families)
-        wanted = {
-            (protocol, listener.port, listener.port, source)
-            for listener in listeners
-            for protocol in _transports(listener.protocol)
-            for source in ranges
-        }
-        self._match_rules(group, self._rules(group), wanted)
-
-    def _let_in(
-        self,
-        balancer: LoadBalancer,
-        listeners: Iterable[Listener],
-        group: str,
-        instances: Mapping[str, Mapping[str, Any]],
-    ) -> None:
-        """The nodes' security groups let the load balancer's come to the node ports. Rules that name it are ours."""
-        wanted = {
-            (protocol, listener.node_port, listener.node_port, group)
-            for listener in listeners
-            for protocol in _transports(listener.protocol)
-        }
-        wanted |= {("tcp", listener.node_port, listener.node_port, group) for listener in listeners}  # health checks
-        if balancer.health_check_port:
-            wanted.add(("tcp", balancer.health_check_port, balancer.health_check_port, group))
-        node_groups = self._node_groups(balancer, instances.values())
-        there: dict[str, dict[tuple[str, int, int, str], str]] = {each: {} for each in node_groups}
-        for node_group, rule, rule_id in self._rules_that_name(group):
-            there.setdefault(node_group, {})[rule] = rule_id
-        for node_group, rules in there.items():
-            self._match_rules(node_group, rules, wanted if node_group in node_groups else set())
-
-    def _let_nobody_in(self, group: str) -> None:
-        for node_group, _, rule_id in self._rules_that_name(group):
-            self._revoke(node_group, [rule_id])
-
-    def _node_groups(self, balancer: LoadBalancer, instances: Iterable[Mapping[str, Any]]) -> set[str]:
-        """Of each instance the group that is tagged as the cluster's, else its first."""
-        ids = sorted({each["GroupId"] for instance in instances for each in instance["SecurityGroups"]})
-        if not ids:
-            return set()
-        key = _cluster_tag(balancer.cluster)
-        answer = self._ec2.describe_security_groups(GroupIds=ids)
-        tagged = {
-            group["GroupId"]
-            for group in answer["SecurityGroups"]
-            if any(tag["Key"] == key for tag in group.get("Tags", []))
-        }
-        found = set()
-        for instance in instances:
-            groups = [each["GroupId"] for each in instance["SecurityGroups"]]
-            found.update([each for each in groups if each in tagged][:1] or groups[:1])
-        return found
-
-    def _rules(self, group: str) -> dict[tuple[str, int, int, str], str]:
-        answer = self._ec2.describe_security_group_rules(Filters=[{"Name": "group-id", "Values": [group]}])
-        return {_rule_of(each): each["SecurityGroupRuleId"] for each in answer["SecurityGroupRules"] if _is_in(each)}
-
-    def _rules_that_name(self, group: str) -> Iterator[tuple[str, tuple[str, int, int, str], str]]:
-        """Rules of other groups that let this one in."""
-        naming = {"Name": "ip-permission.group-id", "Values": [group]}
-        groups = [each["GroupId"] for each in self._ec2.describe_security_groups(Filters=[naming])["SecurityGroups"]]
-        for each in groups:
-            for rule, rule_id in self._rules(each).items():
-                if rule[3] == group and each != group:
-                    yield each, rule, rule_id
-
-    def _match_rules(
-        self,
-        group: str,
-        there: Mapping[tuple[str, int, int, str], str],
-        wanted: set[tuple[str, int, int, str]],
-    ) -> None:
-        missing = sorted(wanted - there.keys())
-        if missing:
-            permissions = [_permission(rule) for rule in missing]
-            self._unless(PRESENT, self._ec2.authorize_security_group_ingress, GroupId=group, IpPermissions=permissions)
-        if extra := [rule_id for rule, rule_id in there.items() if rule not in wanted]:
-            self._revoke(group, extra)
-
-    def _revoke(self, group: str, rules: Sequence[str]) -> None:
-        revoke = self._ec2.revoke_security_group_ingress
-        self._unless((*NO_MORE, *GONE), revoke, GroupId=group, SecurityGroupRuleIds=list(rules))
 
     # Where the nodes are
 
@@ -513,16 +404,6 @@ class Aws:
         for page in self._elb.get_paginator(operation).paginate(**arguments):
             yield from page[key]
 
-    def _unless(self, codes: Sequence[str], call: Callable[..., Any], **arguments: Any) -> None:
-        """Do what may have been done already."""
-        from botocore.exceptions import ClientError
-
-        try:
-            call(**arguments)
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in codes:
-                raise
-
 
 def _listener_request(wishes: Wishes, listener: Listener, group: str) -> dict[str, Any]:
     made: dict[str, Any] = {
@@ -554,54 +435,10 @@ def _address_type(balancer: LoadBalancer, wishes: Wishes) -> str:
     return "dualstack" if "IPv6" in balancer.families else "ipv4"
 
 
-def _cluster_tag(cluster: str) -> str:
-    return f"kubernetes.io/cluster/{cluster}"
-
-
-def _own_tags(balancer: LoadBalancer) -> dict[str, str]:
-    return {_cluster_tag(balancer.cluster): "owned", SERVICE_TAG: balancer.key}
-
-
-def _group_of(balancer: LoadBalancer) -> str:
-    return f"k8s-elb-{balancer.unique_name}"
-
-
-def _listed_tags(tags: Mapping[str, str]) -> list[dict[str, str]]:
-    return _pairs(tags)
-
-
-def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
-    return [{"Key": key, "Value": value} for key, value in values.items()]
-
-
 def _has_tags(there: Iterable[Mapping[str, str]], wanted: Mapping[str, str]) -> bool:
     return wanted.items() <= {each["Key"]: each["Value"] for each in there}.items()
-
-
-def _transports(protocol: str) -> tuple[str, ...]:
-    return {"UDP": ("udp",), "TCP_UDP": ("tcp", "udp")}.get(protocol, ("tcp",))
 
 
 def _batches(targets: Sequence[tuple[str, int]]) -> Iterator[list[dict[str, Any]]]:
     for start in range(0, len(targets), TARGETS_AT_ONCE):
         yield [{"Id": one, "Port": port} for one, port in targets[start : start + TARGETS_AT_ONCE]]
-
-
-def _is_in(rule: Mapping[str, Any]) -> bool:
-    return not rule.get("IsEgress", False)
-
-
-def _rule_of(rule: Mapping[str, Any]) -> tuple[str, int, int, str]:
-    """Protocol, first and last port, and who may come: a range or a group."""
-    source = rule.get("CidrIpv4") or rule.get("CidrIpv6") or rule.get("ReferencedGroupInfo", {}).get("GroupId", "")
-    return rule["IpProtocol"], rule.get("FromPort", -1), rule.get("ToPort", -1), source
-
-
-def _permission(rule: tuple[str, int, int, str]) -> dict[str, Any]:
-    protocol, first, last, source = rule
-    made: dict[str, Any] = {"IpProtocol": protocol, "FromPort": first, "ToPort": last}
-    if source.startswith("sg-"):
-        return {**made, "UserIdGroupPairs": [{"GroupId": source}]}
-    if ":" in source:
-        return {**made, "Ipv6Ranges": [{"CidrIpv6": source}]}
-    return {**made, "IpRanges": [{"CidrIp": source}]}

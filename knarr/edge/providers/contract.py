@@ -10,6 +10,7 @@ that it could not find out again.
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
@@ -151,11 +152,15 @@ def quiet(*loggers: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def without_secrets(text: str, known: Iterable[str] = ()) -> str:
-    """`text` with what is, or looks like, a credential struck out; `known` are the provider's own ones."""
+SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|ACCESS_KEY|API_KEY|CLIENT_ID", re.IGNORECASE)
+SECRET_LENGTH_MIN = 6
+
+
+def without_secrets(text: str) -> str:
+    """`text` with what is, or looks like, a credential struck out; so is what the environment calls one."""
     text = text[:LOOKED_THROUGH_MAX]
-    for secret in known:
-        if len(secret) >= 6:
+    for name, secret in os.environ.items():
+        if len(secret) >= SECRET_LENGTH_MIN and SECRET_NAME.search(name):
             text = text.replace(secret, "***")
     for pattern, flags in _SECRETS:
         text = re.sub(pattern, "***", text, flags=flags)

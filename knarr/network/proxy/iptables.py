@@ -68,6 +68,7 @@ class Iptables:
 
     def __init__(self, clock: Clock, *, cluster_cidrs: Sequence[str], network_namespace: str | None = None) -> None:
         """Traffic from `cluster_cidrs` keeps its source address."""
+        self.tables = frozenset(TABLES)
         self._families = [
             _Rules(
                 clock, dialect, [each for each in cluster_cidrs if family_of(each) == dialect.family], network_namespace

@@ -22,6 +22,9 @@ MASQUERADE_MARK = 0x4000
 class ProxyMode(Protocol):
     """Rules in the kernel. Each call is one transaction; calls never overlap. Raises CommandFailed."""
 
+    tables: frozenset[str]
+    """Names of the kernel's tables that hold them."""
+
     async def apply(self, rules: Rules, changed: Collection[str] | None) -> int:
         """Have the kernel show `rules`. `changed` names the services that differ from the last call that succeeded;
         None rewrites everything, whatever is there: at start, after a failure, or when somebody else changed it.

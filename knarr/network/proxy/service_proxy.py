@@ -46,6 +46,7 @@ from knarr.network.proxy.model import (
     refused_addresses,
     service_rules,
 )
+from knarr.network.proxy.monitor import RuleMonitor
 from knarr.network.proxy.nftables import Nftables
 from knarr.network.proxy.node_ports import DEFAULTS, PRIMARY, answering_addresses, includes_loopback, route_loopback
 
@@ -97,7 +98,7 @@ class ServiceProxy:
         self._namespace = network_namespace
         self._minimum_interval_s = minimum_interval_s
         self._resync_period_s = resync_period_s
-        self._node = NodeView(node_name, own_addresses=frozenset(own_addresses))
+        self._node = NodeView(node_name, own_addresses=frozenset(own_addresses), pod_ranges=tuple(cluster_cidrs))
         self._node_ports = tuple(DEFAULTS[mode] if node_port_addresses is None else node_port_addresses)
         self._events = events
         self.mode = mode
@@ -122,8 +123,8 @@ class ServiceProxy:
         self._dirty: set[str] = set()
         self._rewrite = True
         self._generation: int | None = None
-        """The kernel's count of rule changes after our last one. None when others' changes may have come between,
-        or where it doesn't count ours (legacy iptables)."""
+        """The kernel's count of rule changes after our last one. None when others' changes to our tables may have come
+        between, or where it doesn't count ours (legacy iptables)."""
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()
         self._applied: dict[type[Any], int] = {Service: 0, EndpointSlice: 0}
@@ -133,6 +134,7 @@ class ServiceProxy:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="service-proxy")
         self._worker_entered = False
         self._netfilter: kernel.Netlink | None = None
+        self._monitor: RuleMonitor | None = None
         self.transactions = 0
         """How often rules were written."""
         self.figures = ProxyFigures(mode)
@@ -189,9 +191,10 @@ class ServiceProxy:
                 await asyncio.to_thread(route_loopback, False, self._namespace)
         for mode in (self._mode, *self._other_modes):
             await mode.close()
-        if self._netfilter is not None:
-            await self._in_worker(self._netfilter.close)
-            self._netfilter = None
+        for each in (self._netfilter, self._monitor):
+            if each is not None:
+                await self._in_worker(each.close)
+        self._netfilter = self._monitor = None
         self._worker.shutdown(wait=False)
 
     async def _remove_other_modes(self) -> None:
@@ -341,10 +344,10 @@ class ServiceProxy:
     async def _write(self, rules: dict[str, tuple[PortRules, ...]], changed: set[str] | None) -> None:
         started_s = self._clock.monotonic_s()
         async with self._writing:
-            before = await self._in_worker(self._read_generation)
+            before, touched = await self._in_worker(self._look_at_kernel)
             commits = await self._mode.apply(rules, changed)
-            after = await self._in_worker(self._read_generation)
-            undisturbed = changed is None or before == self._generation
+            after, _ = await self._in_worker(self._look_at_kernel)  # what was touched now were we
+            undisturbed = changed is None or (self._generation is not None and not touched)
             counted = before is not None and after == before + commits
             self._generation = after if undisturbed and counted else None
         self.transactions += 1
@@ -380,9 +383,9 @@ class ServiceProxy:
             await self._clock.sleep(self._resync_period_s)
             await self._look_at_addresses()
             async with self._writing:
-                now = await self._in_worker(self._read_generation)
-                if self._generation is None or self._generation != now:
-                    # Somebody changed rules, perhaps ours; or nobody can tell.
+                _, touched = await self._in_worker(self._look_at_kernel)
+                if self._generation is None or touched:
+                    # Somebody changed rules of ours, or nobody can tell.
                     self._rewrite = True
                     self._wake.set()
 
@@ -411,12 +414,16 @@ class ServiceProxy:
             self._netfilter = kernel.Netlink(kernel.NETLINK_NETFILTER)
         return self._netfilter
 
-    def _read_generation(self) -> int | None:
-        """The rule set's generation, or None where it tells nothing (no nftables in the kernel)."""
+    def _look_at_kernel(self) -> tuple[int | None, bool]:
+        """The rule set's generation (None where it tells nothing: no nftables in the kernel), and whether a table of
+        ours was changed since we looked last."""
         try:
-            return kernel.ruleset_generation(self._opened_netfilter()) or None
+            if self._monitor is None:
+                self._monitor = RuleMonitor()
+            generation = kernel.ruleset_generation(self._opened_netfilter()) or None
+            return generation, self._monitor.touched(self._mode.tables)
         except OSError:
-            return None
+            return None, True
 
 
 def _addresses_of(node: Node) -> tuple[str, ...]:

@@ -128,6 +128,36 @@ async def test_what_says_external_name_holds_no_ports(door: Door) -> None:
     assert await taken(door) == {30080}
 
 
+async def test_a_service_that_gets_node_ports_later_has_one_for_each_protocol(door: Door) -> None:
+    """Upstream's: update service type to NodePort listening on same port number but different protocols."""
+    await door.done("POST", SERVICES, service("web", ports=[port(80, "tcp-port")]))
+    both = [port(80, "tcp-port"), port(80, "udp-port", "UDP")]
+    given = ports_of(await patched(door, type="NodePort", ports=both))
+    assert len(set(given)) == 2
+    assert await taken(door) == set(given)
+
+
+async def test_a_port_of_a_service_that_is_gone_can_be_chosen(door: Door) -> None:
+    """Upstream's: prevent NodePort collisions; release NodePorts on delete."""
+    (given,) = ports_of((await door.done("POST", SERVICES, service("web", type="NodePort")))["spec"])
+    same = service("other", type="NodePort", ports=[port(80, "a", nodePort=given)])
+    status, refused = await door("POST", SERVICES, same)
+    assert status == 422
+    assert f"{given}: provided port is already allocated" in refused["message"]
+    await door.done("DELETE", f"{SERVICES}/web")
+    await door.done("POST", SERVICES, same)
+
+
+@pytest.mark.parametrize("chosen", [29999, 32768])
+async def test_a_port_out_of_range_is_refused_on_update_too(door: Door, chosen: int) -> None:
+    await door.done("POST", SERVICES, service("web", type="NodePort"))
+    status, refused = await door(
+        "PATCH", f"{SERVICES}/web", {"spec": {"ports": [port(80, "a", nodePort=chosen)]}}, content_type=MERGE_PATCH
+    )
+    assert status == 422
+    assert f"{chosen}: provided port is not in the valid range. The range of valid ports is 30000-32767" in str(refused)
+
+
 # The port at which a balancer asks for health
 
 

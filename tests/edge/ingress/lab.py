@@ -234,6 +234,7 @@ async def lab(
     refuse: Callable[[Endpoint], bool] = lambda endpoint: False,
     resolve: Resolve = by_host,
     ports: tuple[int, int, int] | None = None,
+    inside: str = "ingress",
 ) -> AsyncIterator[Lab]:
     clock = SystemClock()
     server = APIServer(MemoryStore(), built_in(), clock)
@@ -249,7 +250,7 @@ async def lab(
             client,
             informers,
             clock,
-            folder=Path(folder) / "ingress",
+            folder=Path(folder) / inside,
             serving=Serving("127.0.0.1", http, https, metrics),
             addresses=[ADDRESS],
             refuse=refuse,

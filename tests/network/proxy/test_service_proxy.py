@@ -207,7 +207,8 @@ async def test_session_affinity_keeps_a_client_at_its_endpoint(rig: Rig) -> None
     await rig.show(rig.endpoints("a", "b", "c", "caller"))
     assert set(await rig.answers(5)) == {first}
     rewritten = rig.proxy.transactions
-    rig.lab.inside("node", "nft add table ip elsewhere")
+    poke = "nft add chain ip knarr poke" if rig.mode == "nftables" else "iptables -t nat -N POKE"
+    rig.lab.inside("node", poke)
     await until(lambda: _is(rig.proxy.transactions > rewritten))
     assert set(await rig.answers(5)) == {first}
     # Its endpoint leaves: it finds another, and stays there.
@@ -371,6 +372,25 @@ async def test_an_untouched_rule_set_is_not_written_again(rig: Rig) -> None:
     written = rig.proxy.transactions
     await asyncio.sleep(0.2)  # four checks
     assert rig.proxy.transactions == written
+
+
+async def test_what_others_do_to_their_own_tables_costs_us_nothing(rig: Rig) -> None:
+    await rig.show(service(), rig.endpoints("a"))
+    written = rig.proxy.transactions
+    for number in range(5):
+        rig.lab.inside("node", f"nft add table ip theirs{number}")
+        await asyncio.sleep(0.06)  # more than a check
+    assert rig.proxy.transactions == written
+    await rig.show(rig.endpoints("b"))
+    assert await rig.answers(2) == {"b": 2}
+    # Nor does it hide what somebody did to ours.
+    rig.lab.inside("node", "nft flush ruleset")
+
+    async def is_whole() -> bool:
+        return rig.proxy.transactions > written + 1
+
+    await until(is_whole)
+    assert await rig.answers(2) == {"b": 2}
 
 
 async def test_rules_of_others_are_never_touched(rig: Rig) -> None:
