@@ -46,6 +46,7 @@ from knarr.controllers.statefulset import StatefulSets
 from knarr.controllers.storageprotection import ClaimProtection, VolumeProtection
 from knarr.controllers.tainteviction import TaintEviction
 from knarr.controllers.token_secrets import Sign, TokenSecrets
+from knarr.controllers.tokencleaner import TokenCleaner
 from knarr.controllers.ttlafterfinished import FinishedJobs
 from knarr.controllers.volumeexpansion import VolumeExpansion
 
@@ -76,6 +77,7 @@ ALL: tuple[type[Controller], ...] = (
     CertificateApproval,
     ServingApproval,
     CertificateCleaner,
+    TokenCleaner,
     ResourceQuotaUsage,
     ServiceCIDRs,
     VolumeBinder,
@@ -106,6 +108,7 @@ ACCOUNTS = {
     "serviceaccount-controller": "service-account-controller",
     "stale-disruption-controller": "disruption-controller",
     "taint-eviction-controller": "node-controller",
+    "token-cleaner-controller": "token-cleaner",
     "volume_expand": "expand-controller",
 }
 """A loop → the service account in kube-system as which it writes: upstream's roles fit, and audit tells who."""

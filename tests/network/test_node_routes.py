@@ -188,3 +188,22 @@ async def test_host_ports_lead_to_the_pod_over_both_families(nodes: NodesLab) ->
     await nodes.networks["a"].detach("pod")
     with pytest.raises(ConnectionRefusedError):
         await nodes.ask("b", "fd77::1", 8888)
+
+
+@pytest.mark.e2e
+async def test_what_a_node_masquerades_into_the_tunnel_comes_back_through_it(nodes: NodesLab) -> None:
+    """A node port of a, an endpoint on c: the service rules give the request the address that its way out has."""
+    targets = await nodes.add_pod("c", "pod")
+    await nodes.serve("pod")
+    await nodes.settle()
+    for family, target, port in (("ip", targets[0], 9004), ("ip6", f"[{targets[1]}]", 9006)):
+        for command in (
+            f"add table {family} port",
+            f"add chain {family} port in {{ type nat hook prerouting priority dstnat; }}",
+            f"add rule {family} port in tcp dport {port} meta mark set 0x1 dnat to {target}:8080",
+            f"add chain {family} port out {{ type nat hook postrouting priority srcnat; }}",
+            f"add rule {family} port out meta mark 0x1 masquerade",
+        ):
+            nodes.inside("a", f"nft {command}")
+    assert await nodes.ask("b", "192.168.77.1", 9004, size=100_000) == ("pod", "10.244.0.1")
+    assert await nodes.ask("b", "fd77::1", 9006, size=100_000) == ("pod", "fd00:244::1")

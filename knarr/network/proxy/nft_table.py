@@ -79,11 +79,9 @@ class Layout:
         is in a chain while a transaction happens sees the chain's old rules, but the maps' new elements.)"""
         key = f"{self.ip} daddr . {chain.protocol} dport"
         name = _endpoints_map(chain.protocol, local=chain.local)
-        first = f"dnat {self.ip} to {key} . numgen inc mod 1 map @{name}"
-        if chain.endpoints == 1:
-            return (first,)
         how = "random" if chain.number == SHARED else "inc"
-        return (f"dnat {self.ip} to {key} . numgen {how} mod {chain.endpoints} map @{name}", first)
+        rule = f"dnat {self.ip} to {key} . numgen {how} mod {chain.endpoints} map @{name}"
+        return (rule,) if chain.endpoints == 1 else (rule, f"goto {chain.first.name}")
 
     def render(self, rules: Sequence[PortRules], turns: Turns) -> Objects:
         """What a service needs, given its ports."""

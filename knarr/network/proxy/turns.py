@@ -11,13 +11,14 @@ chooses at random.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 
 from msgspec import Struct, field
 
 COUNTERS_MAX = 256
 """For each number of endpoints."""
 SPARE = 8
-"""Made at once when none is left; as many as there are when there are more."""
+"""Made at once when none is left."""
 READY_MADE = 4
 """Up to so many endpoints, chains for TCP are there from the start: to make one takes far longer than all the rest."""
 
@@ -39,6 +40,11 @@ class Chain(Struct, frozen=True):
     def name(self) -> str:
         kind = ("local-" if self.local else "") + ("random" if self.number == SHARED else "turn")
         return f"{kind}-{self.protocol}-{self.endpoints}" + ("" if self.number == SHARED else f"-{self.number}")
+
+    @property
+    def first(self) -> Chain:
+        """The one that always leads to the first endpoint."""
+        return Chain(self.protocol, self.local, 1, 0)
 
 
 SHARED = -1
@@ -80,6 +86,14 @@ class Turns:
         if chain is not None and chain.number != SHARED and chain.endpoints > 1:
             heapq.heappush(self._counters[chain.protocol, chain.local, chain.endpoints].free, chain.number)
 
+    def prepare(self) -> None:
+        """Have chains for services that get an endpoint more or one less: while the maps are empty they cost little."""
+        borrowers = Counter((each.protocol, each.local, each.endpoints) for each in self._borrowed.values())
+        for (protocol, local, endpoints), count in borrowers.items():
+            for near in (endpoints - 1, endpoints + 1):
+                if near > 1:
+                    self._make(protocol, local, near, count)
+
     def new_chains(self) -> list[Chain]:
         """Chains that are wanted and were not told yet: the caller makes them."""
         new, self._new = self._new, []
@@ -92,15 +106,21 @@ class Turns:
         if not counters.free:
             if counters.made >= COUNTERS_MAX:
                 return self._told(Chain(protocol, local, endpoints, SHARED))
-            more = min(max(SPARE, counters.made), COUNTERS_MAX - counters.made)
-            counters.free = list(range(counters.made, counters.made + more))
-            counters.made += more
-            for number in counters.free:
-                self._told(Chain(protocol, local, endpoints, number))
+            self._make(protocol, local, endpoints, counters.made + SPARE)
         return Chain(protocol, local, endpoints, heapq.heappop(counters.free))
+
+    def _make(self, protocol: str, local: bool, endpoints: int, count: int) -> None:
+        """Have `count` chains in all."""
+        counters = self._counters.setdefault((protocol, local, endpoints), _Counters())
+        for number in range(counters.made, min(count, COUNTERS_MAX)):
+            self._told(Chain(protocol, local, endpoints, number))
+            heapq.heappush(counters.free, number)
+        counters.made = max(counters.made, min(count, COUNTERS_MAX))
 
     def _told(self, chain: Chain) -> Chain:
         if chain not in self._known:
+            if chain != chain.first:
+                self._told(chain.first)  # it goes on there
             self._known.add(chain)
             self._new.append(chain)
         return chain

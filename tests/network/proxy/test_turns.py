@@ -38,6 +38,26 @@ def test_chains_are_told_once_and_before_they_are_needed() -> None:
     assert turns.new_chains() == []
 
 
+def test_chains_are_ready_for_services_that_get_an_endpoint_more_or_one_less() -> None:
+    turns = Turns()
+    for number in range(20):
+        turns.chain((f"default/web{number}", "udp", False), 6)
+    turns.prepare()
+    turns.new_chains()
+    for number in range(20):
+        turns.chain((f"default/web{number}", "udp", False), 7)
+    for number in range(20):
+        turns.chain((f"default/web{number}", "udp", False), 5)
+    assert turns.new_chains() == []
+
+
+def test_a_chain_comes_with_the_one_that_it_goes_on_to() -> None:
+    turns = Turns()
+    turns.new_chains()
+    turns.chain(("default/web", "sctp", True), 3)
+    assert "local-turn-sctp-1-0" in {each.name for each in turns.new_chains()}
+
+
 def test_keys_are_packed_as_the_kernel_keeps_them() -> None:
     assert packed("10.96.0.20 . tcp . 80") == bytes([10, 96, 0, 20, 6, 0, 0, 0, 0, 80, 0, 0])
     assert packed("10.96.0.20 . 80 . 3")[4:] == bytes([0, 80, 0, 0]) + (3).to_bytes(4, "little")
