@@ -215,7 +215,9 @@ class PodWorker:
             (sandbox for sandbox in await runtime.sandboxes() if sandbox.config.pod_uid == self.uid),
             key=lambda sandbox: sandbox.config.attempt,
         )
-        self._sandbox = next((sandbox for sandbox in reversed(self._sandboxes) if sandbox.ready), None)
+        ready = (sandbox for sandbox in reversed(self._sandboxes) if sandbox.ready)
+        # One that is still being made has no host ports yet, and may not get them.
+        self._sandbox = next(ready, None) if self._making is None else None
         ours = {sandbox.id for sandbox in self._sandboxes}
         runs: dict[str, list[contract.Container]] = {}
         for container in await runtime.containers():
@@ -370,19 +372,20 @@ class PodWorker:
     def _make(self, now_s: float) -> None:
         """A sandbox and the volumes, side by side."""
         if self._sandbox is None and self._making is None and self._retry_at_s <= now_s:
-            self._making = self._spawn(self._make_sandbox())
+            self._making = self._spawn(self._make_sandbox(self._sandboxes))
         if not self._published:
             self._publish(now_s)
 
-    async def _make_sandbox(self) -> None:
+    async def _make_sandbox(self, before: list[Sandbox]) -> None:
+        """In place of those before, and only those: the next look already sees the new one."""
         try:
-            attempt = max((sandbox.config.attempt for sandbox in self._sandboxes), default=-1) + 1
-            for old in self._sandboxes:
+            attempt = max((sandbox.config.attempt for sandbox in before), default=-1) + 1
+            for old in before:
                 await self._stop_sandbox(old)
             async with self._node.sandbox_starts:
                 fresh = await self._node.runtime.run_sandbox(sandbox_config(self.pod, attempt, self._node.config))
             await self._map_ports(fresh)
-            for old in self._sandboxes:
+            for old in before:
                 await self._node.runtime.remove_sandbox(old.id)
             self._retry_delay_s = RETRY_S
         except RuntimeFailure as failure:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from msgspec import Struct
@@ -105,16 +106,15 @@ class Bindings:
         if not before and course.held is None:
             await self._bind_now(course)
         else:
-            self._beside(self._bind_after(before, course), course)
+            self._beside(partial(self._bind_after, before, course), course)
 
-    async def _bind_after(self, before: Sequence[Awaitable[None]], course: Course) -> None:
+    async def _bind_after(self, before: Sequence[Write], course: Course) -> None:
         await self._announce(course)
         try:
             if course.held is not None:
                 await self._permitted(course.held)
-            await asyncio.gather(*before)
+            await asyncio.gather(*(step() for step in before))
         except Rejected as rejection:
-            _close(before)
             await self._give_back(course, rejection.plugin, str(rejection))()
         except BindingRefused as refusal:
             await self._give_back(course, None, str(refusal))()
@@ -156,7 +156,7 @@ class Bindings:
         except (APIError, BindingRefused, ExtenderFailed) as error:
             log.warning("%s: binding to %s failed: %s", pod.key, course.node_name, error)
             message = f'running Bind plugin "{name}": {error}' if name else str(error)
-            self._beside(self._find_out(course, message), course)
+            self._beside(partial(self._find_out, course, message), course)
         else:
             self._bound(course)
 
@@ -204,19 +204,12 @@ class Bindings:
         self._cache.forget(course.pod)
         return self._failed(course, plugin, message)
 
-    def _beside(self, work: Awaitable[None], course: Course) -> None:
+    def _beside(self, work: Write, course: Course) -> None:
         async def task() -> None:
             try:
-                await work
+                await work()
             except Exception:
                 log.exception("%s: its binding failed", course.pod.key)
 
         assert self._tasks
         self._tasks.create_task(task(), name=f"binding {course.pod.key}")
-
-
-def _close(steps: Sequence[Awaitable[None]]) -> None:
-    """Coroutines that are not waited for after all."""
-    for step in steps:
-        if asyncio.iscoroutine(step):
-            step.close()

@@ -228,8 +228,8 @@ class Step(Aspect):
         """Whether it may go there: it may (None), not yet (Wait), or not at all: then it raises Rejected."""
         return None
 
-    def before_binding(self, pod: PodInfo, node_name: str) -> Awaitable[None] | None:
-        """What must be waited for before the pod is bound, if anything. It raises BindingRefused."""
+    def before_binding(self, pod: PodInfo, node_name: str) -> Callable[[], Awaitable[None]] | None:
+        """What must be done before the pod is bound, if anything. It raises BindingRefused."""
         return None
 
     async def bind(self, pod: PodInfo, node_name: str) -> bool:

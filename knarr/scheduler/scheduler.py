@@ -92,7 +92,7 @@ class Scheduler:
         (sort,) = next(iter(self._frameworks.values())).at["queueSort"]
         self._queue = SchedulingQueue(clock, sort.order, self._gate)
         self._bindings = Bindings(self._client, clock, self._cache, self._queue, self._permits, self._not_bound)
-        self._waking = Waking(self._queue, self._frameworks, self._permits)
+        self._waking = Waking(self._queue, self._cache, self._frameworks, self._permits)
         self._preemptions = 0
         self._writes: asyncio.Queue[Write] = asyncio.Queue(WRITES_MAX)
         self._nodes = informers.of(Node)
@@ -212,7 +212,7 @@ class Scheduler:
         spec, message = pod.pod.spec, refusal.message()
         preemption = self._framework(pod).preemption
         nominated = self._cache.nominated_node(pod.key)
-        if preemption is None or not preemption.could_help(pod):
+        if preemption is None or not (nominated or preemption.could_help(pod)):
             return lambda: self._refuse(waiting, message)
         if spec and spec.preemption_policy == "Never":
             message = refusal.message_with("not eligible due to preemptionPolicy=Never.")
@@ -279,10 +279,11 @@ class Scheduler:
         await self._refuse(waiting, message, nominated=node_name)
         for other in outranked:
             await self._patch_status(other.pod, {"nominatedNodeName": None})
-        for victim in candidate.victims:
-            await self._end(victim.pod, pod, node_name)
+        ended = [await self._end(victim.pod, pod, node_name) for victim in candidate.victims]
+        if not all(ended) and waiting.parked and self._queue.get(waiting.pod.key) is waiting:
+            self._queue.wake(waiting, sure=False)  # nothing else may happen that would
 
-    async def _end(self, victim: Pod, pod: Pod, node_name: str) -> None:
+    async def _end(self, victim: Pod, pod: Pod, node_name: str) -> bool:
         condition = PodCondition(
             type="DisruptionTarget",
             status="True",
@@ -293,15 +294,16 @@ class Scheduler:
         )
         metadata = victim.metadata
         if not await self._patch_status(victim, {"conditions": [condition]}):
-            return
+            return False
         try:
             await self._client.delete(Pod, metadata.name or "", metadata.namespace, uid=metadata.uid)
         except NotFound:
-            return
+            return True
         except APIError as error:
             log.warning("%s could not be preempted: %s", key_of(victim), error)
-            return
+            return False
         self._events_of(pod).normal(victim, "Preempted", f"Preempted by pod {pod.metadata.uid} on node {node_name}")
+        return True
 
     async def _patch_status(self, pod: Pod, status: dict[str, Any]) -> bool:
         patch = {"metadata": {"uid": pod.metadata.uid}, "status": status}

@@ -2,7 +2,8 @@
 
 Only pods are looked at that a plugin refused which is concerned by what happened; its hint decides. When what happened
 is about one node, and the pod fits there now, it is tried at once. When it doesn't, for a reason that is known already,
-it is left alone: only its other reasons can change that.
+it is left alone: only its other reasons can change that. But when others went from the node for its sake, and it can't
+have the room that they left, it is tried again: it looks elsewhere then, and no room is kept for it in vain.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from knarr.api.core.v1 import Node, Pod
-from knarr.scheduler.cache import NodeInfo
+from knarr.scheduler.cache import Cache, NodeInfo
 from knarr.scheduler.choice import signature_of
 from knarr.scheduler.framework import EXTENDER, Plugin, Refusal
 from knarr.scheduler.happenings import Happening, Hint, What
@@ -29,8 +30,11 @@ _Answer = tuple[Hint, bool]
 class Waking:
     """Tells the queue whom something helps."""
 
-    def __init__(self, queue: SchedulingQueue, frameworks: Mapping[str, Framework], permits: HeldPods) -> None:
+    def __init__(
+        self, queue: SchedulingQueue, cache: Cache, frameworks: Mapping[str, Framework], permits: HeldPods
+    ) -> None:
         self._queue = queue
+        self._cache = cache
         self._frameworks = frameworks
         self._permits = permits
         self._concerned: dict[tuple[type[Any], What], frozenset[str]] = {}
@@ -50,6 +54,8 @@ class Waking:
         for waiting in self._queue.refused_by(concerned):
             framework = self._frameworks[profile_of(waiting.pod.pod)]
             hint, wide = self._hint(waiting, framework, concerned, happening, known)
+            if happening.node is not None and self._cache.nominated_node(waiting.pod.key) == happening.node.name:
+                hint, wide = max(hint, Hint.QUEUE), True
             if hint is Hint.AT_ONCE:
                 self._queue.wake(waiting, sure=True)
             elif hint is Hint.QUEUE:

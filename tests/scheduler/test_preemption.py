@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 
 from knarr.api.core.v1 import Node, Pod
+from knarr.api.errors import ServiceUnavailable
 from knarr.api.policy.v1 import PodDisruptionBudget
 from knarr.api.scheduling.v1 import PriorityClass
+from knarr.client.transport import Answer, Request
 from knarr.clock import utc
 from knarr.scheduler.cache import PodInfo
 from knarr.scheduler.framework import Unschedulable
@@ -237,5 +240,84 @@ def test_a_cordoned_node_is_not_emptied() -> None:
         await cluster.until(lambda: scheduled(cluster, "p")[0] == "False")
         await cluster.clock.sleep(60)
         assert node_of(cluster, "low")
+
+    simulate(scenario, nodes=1, capacity=SMALL)
+
+
+def nominated(cluster: Cluster, name: str) -> str | None:
+    found = cluster.pods.get(f"default/{name}")
+    return found.status.nominated_node_name if found and found.status else None
+
+
+def test_pods_whose_room_was_taken_by_one_that_matters_more_do_not_keep_each_other_out() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await priority(cluster, "high", 1000)
+        await priority(cluster, "patient", 2000, preemptionPolicy="Never")
+        for number in range(2):
+            await cluster.create(cluster_pod(f"low-{number}", "500m"))
+        await cluster.until(lambda: all(node_of(cluster, f"low-{n}") for n in range(2)))
+        for name, cpu in (("big", "500m"), ("small", "300m")):
+            await cluster.create(cluster_pod(name, cpu, priorityClassName="high"))
+            await cluster.until(partial(nominated, cluster, name), within_s=1)
+            await cluster.clock.sleep(5)
+        await cluster.create(cluster_pod("p", "500m", priorityClassName="patient"))
+        await cluster.until(lambda: node_of(cluster, "p"), within_s=60)
+        assert node_of(cluster, "big") is node_of(cluster, "small") is None  # there is room for one of them
+        await cluster.until(lambda: node_of(cluster, "big") or node_of(cluster, "small"), within_s=60)
+        left = "small" if node_of(cluster, "big") else "big"
+        assert nominated(cluster, left) is None
+
+    simulate(scenario, nodes=1, capacity=SMALL, stop_s=(20.0, 20.0))
+
+
+def test_room_is_not_kept_for_a_pod_that_nobody_can_give_way_to_any_more() -> None:
+    """As it may be after a restart of the scheduler: the pod says where it is expected, and nobody leaves."""
+
+    async def scenario(cluster: Cluster) -> None:
+        await priority(cluster, "high", 1000)
+        await cluster.create(cluster_pod("peer", "500m", priorityClassName="high"))
+        await cluster.until(lambda: node_of(cluster, "peer"))
+        urgent = cluster_pod("urgent", "800m", priorityClassName="high", schedulingGates=[{"name": "example.com/a"}])
+        await cluster.create(urgent)
+        await cluster.client.patch(
+            Pod, "urgent", {"status": {"nominatedNodeName": "hollow-0"}}, "default", subresource="status"
+        )
+        cluster.scheduler._cache.nominate(PodInfo(urgent), "hollow-0")
+        await cluster.create(cluster_pod("small", "300m"))
+        await cluster.until(lambda: scheduled(cluster, "small")[0] == "False")
+        await cluster.patch(Pod, "urgent", {"spec": {"schedulingGates": None}})
+        await cluster.until(lambda: node_of(cluster, "small"), within_s=1)
+        await cluster.until(lambda: nominated(cluster, "urgent") is None, within_s=1)
+
+    simulate(scenario, nodes=1, capacity=SMALL)
+
+
+class Refusing:
+    """The scheduler's way to the API server: the first deletion of a pod is refused."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._inner = cluster.scheduler._client.transport
+        self.refused = False
+        cluster.scheduler._client.transport = self
+
+    async def send(self, request: Request) -> Answer:
+        if request.method == "DELETE" and not self.refused:
+            self.refused = True
+            raise ServiceUnavailable("connection refused")
+        return await self._inner.send(request)
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def test_a_pod_that_could_not_be_ended_is_ended_later() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        refusing = Refusing(cluster)
+        await priority(cluster, "high", 1000)
+        await cluster.create(cluster_pod("low", "800m"))
+        await cluster.until(lambda: node_of(cluster, "low"))
+        await cluster.create(cluster_pod("urgent", "800m", priorityClassName="high"))
+        await cluster.until(lambda: node_of(cluster, "urgent"), within_s=40)
+        assert refusing.refused
 
     simulate(scenario, nodes=1, capacity=SMALL)

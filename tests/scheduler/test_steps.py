@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import math
-from collections.abc import Awaitable, Sequence
+import warnings
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar
+
+import pytest
 
 from knarr.api.core.v1 import Binding, ObjectReference, Pod
 from knarr.api.errors import ServiceUnavailable
@@ -90,11 +95,11 @@ class OwnBinder(Step):
         self.steps.append("permit")
         return None
 
-    def before_binding(self, pod: PodInfo, node_name: str) -> Awaitable[None] | None:
+    def before_binding(self, pod: PodInfo, node_name: str) -> Callable[[], Awaitable[None]] | None:
         async def ready() -> None:
             self.steps.append("preBind")
 
-        return ready()
+        return ready
 
     async def bind(self, pod: PodInfo, node_name: str) -> bool:
         metadata = pod.pod.metadata
@@ -240,6 +245,39 @@ def test_a_binder_that_refuses_is_told_and_what_was_reserved_is_let_go() -> None
 
     binders = {"disabled": [{"name": "DefaultBinder"}], "enabled": [{"name": "Own"}, {"name": "DefaultBinder"}]}
     simulate(scenario, nodes=1, **with_plugins(OwnBinder, bind=binders))
+
+
+class Slow(Step):
+    """Says when a pod has come so far, and then takes its time to make ready what it needs."""
+
+    name = "Slow"
+    reached: ClassVar[asyncio.Event]
+
+    def permit(self, pod: PodInfo, node: NodeInfo) -> Wait | None:
+        self.reached.set()
+        return None
+
+    def before_binding(self, pod: PodInfo, node_name: str) -> Callable[[], Awaitable[None]] | None:
+        async def ready() -> None:
+            await asyncio.Event().wait()
+
+        return ready
+
+
+@pytest.mark.parametrize("moments", range(10))
+def test_the_scheduler_ends_cleanly_whatever_a_pod_waits_for(moments: int) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        Slow.reached = asyncio.Event()
+        await cluster.create(pod("p"))
+        await Slow.reached.wait()
+        for _ in range(moments):
+            await asyncio.sleep(0)
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        simulate(scenario, **with_plugins(Slow))
+        gc.collect()
+    assert told == []
 
 
 # A binding whose answer is lost

@@ -45,6 +45,9 @@ HOSTS_KEPT_MAX = 1 << 15
 VIRTUAL_HOST = "envoy.config.route.v3.VirtualHost"
 UNLIMITED = (1 << 32) - 1
 RETRIES = 3
+UNSENT = "connect-failure,refused-stream,reset-before-request"
+"""When a request is tried once more at another endpoint: whatever it is, if it has not reached the first one."""
+REPEATABLE = "GET|HEAD|OPTIONS|TRACE|PUT|DELETE"
 NOBODY_MATCHES = 404
 NO_BACKEND = 503
 LENGTH_END = 1 << 62
@@ -107,8 +110,20 @@ def _routes(route: Route, https: bool, https_port: int) -> Iterator[Message]:
     else:
         if options.body_bytes_max:
             yield _too_long(shared, match, options.body_bytes_max)
-        for each in _limited(shared, match, route):
-            yield from _by_canary(each, route)
+        for begun in _limited(shared, match, route):
+            for each in _by_canary(begun, route):
+                yield from _tried_again(each)
+
+
+def _tried_again(route: Message) -> Iterator[Message]:
+    """An endpoint that dies over a request that may be repeated (RFC 9110 §9.2.2) is the next one's to answer for."""
+    if "route" in route:
+        method = {"name": ":method", "string_match": {"safe_regex": {"regex": REPEATABLE}}}
+        action = route["route"]
+        retry = {**action["retry_policy"], "retry_on": f"{UNSENT},reset"}
+        match = {**route["match"], "headers": [*_headers(route), method]}
+        yield {**route, "match": match, "route": {**action, "retry_policy": retry}}
+    yield route
 
 
 def _too_long(shared: Message, match: Message, most: int) -> Message:
@@ -180,7 +195,7 @@ def _to(shares: Sequence[tuple[Backend | None, int]], route: Route) -> Message:
         "timeout": options.request_timeout_s,
         "idle_timeout": options.idle_timeout_s,
         "retry_policy": {
-            "retry_on": "connect-failure,refused-stream,reset-before-request",
+            "retry_on": UNSENT,
             "num_retries": RETRIES,
             "retry_host_predicate": [
                 {

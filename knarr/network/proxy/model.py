@@ -9,7 +9,8 @@ upstream's kube-proxy:
 * internalTrafficPolicy and externalTrafficPolicy Local use endpoints on this node only (KEP-2086);
 * hints for this node or its zone narrow the choice when every ready endpoint carries one (KEP-2433, KEP-3015);
 * an address whose service has no endpoint at all is refused at once; one whose policy leaves none here is dropped;
-* nothing leads to loopback or link-local addresses, whoever wrote them down: a node answers itself and its cloud there.
+* nothing leads to loopback or link-local addresses, whoever wrote them down: a node answers itself and its cloud there;
+* nothing leads to the agent of a node (port 10250 of what is no pod), be it by hand or by a pod on the node's network.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ PROTOCOLS = ("tcp", "udp", "sctp")
 ANY_ADDRESS = {"IPv4": "0.0.0.0", "IPv6": "::"}
 """Stands for all addresses of this node, whatever they are at the moment."""
 ADDRESSES_KNOWN_MAX = 65_536
+AGENT_PORT = 10250
+"""At which the agents of nodes answer the API server. Pods have ports of their own at addresses of their own."""
 
 Family = Literal["IPv4", "IPv6"]
 FAMILIES: tuple[Family, ...] = ("IPv4", "IPv6")
@@ -57,6 +60,8 @@ class NodeView(Struct, frozen=True):
     """The node's own (InternalIP), of both families."""
     node_port_addresses: tuple[str, ...] = ()
     """Where node ports are answered, of both families."""
+    pod_ranges: tuple[str, ...] = ()
+    """Of all pods of the cluster; without any, agents are not told from pods."""
 
 
 class Endpoint(Struct, frozen=True, order=True):
@@ -219,6 +224,15 @@ def may_lead_to(address: str) -> bool:
     return not (parsed.is_loopback or parsed.is_link_local or parsed.is_multicast or parsed.is_unspecified)
 
 
+def leads_to_agent(address: str, port: int, pod_ranges: tuple[str, ...]) -> bool:
+    return port == AGENT_PORT and bool(pod_ranges) and not _is_within(address, pod_ranges)
+
+
+@lru_cache(ADDRESSES_KNOWN_MAX)
+def _is_within(address: str, ranges: tuple[str, ...]) -> bool:
+    return any(ipaddress.ip_address(address) in ipaddress.ip_network(each) for each in ranges)
+
+
 def _port_rules(
     service: Service,
     spec: ServiceSpec,
@@ -231,7 +245,7 @@ def _port_rules(
     name = f"{service.metadata.namespace}/{service.metadata.name}" + (f":{port.name}" if port.name else "")
     protocol = port.protocol or "TCP"
     of_family = [each for each in slices if each.address_type == family]
-    candidates = _candidates(port.name or "", protocol, of_family)
+    candidates = _candidates(port.name or "", protocol, of_family, node.pod_ranges)
     balancers = _usable((each.ip for each in _ingress(service) if each.ip and each.ip_mode in (None, "VIP")), family)
     node_port = (port.node_port or 0) if spec.type in ("NodePort", "LoadBalancer") else 0
     return PortRules(
@@ -295,7 +309,9 @@ def _affinity_timeout_s(spec: ServiceSpec) -> int:
 _Candidate = tuple[Endpoint, SliceEndpoint]
 
 
-def _candidates(port_name: str, protocol: str, slices: Sequence[EndpointSlice]) -> list[_Candidate]:
+def _candidates(
+    port_name: str, protocol: str, slices: Sequence[EndpointSlice], pod_ranges: tuple[str, ...]
+) -> list[_Candidate]:
     """Endpoints for a port. One that is in two slices while it moves counts once, ready if either says so."""
     found: dict[Endpoint, SliceEndpoint] = {}
     for each in slices:
@@ -307,6 +323,8 @@ def _candidates(port_name: str, protocol: str, slices: Sequence[EndpointSlice]) 
             for endpoint in each.endpoints:
                 # Only the first address counts: all of an endpoint's addresses mean the same backend.
                 if not endpoint.addresses or not may_lead_to(endpoint.addresses[0]):
+                    continue
+                if leads_to_agent(endpoint.addresses[0], slice_port.port, pod_ranges):
                     continue
                 key = Endpoint(endpoint.addresses[0], slice_port.port)
                 if key not in found or (is_ready(endpoint) and not is_ready(found[key])):

@@ -98,7 +98,7 @@ class ServiceProxy:
         self._namespace = network_namespace
         self._minimum_interval_s = minimum_interval_s
         self._resync_period_s = resync_period_s
-        self._node = NodeView(node_name, own_addresses=frozenset(own_addresses))
+        self._node = NodeView(node_name, own_addresses=frozenset(own_addresses), pod_ranges=tuple(cluster_cidrs))
         self._node_ports = tuple(DEFAULTS[mode] if node_port_addresses is None else node_port_addresses)
         self._events = events
         self.mode = mode

@@ -8,7 +8,8 @@ when all its claims are bound. Any other unbound claim has to be bound first.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from msgspec import Struct
@@ -215,9 +216,9 @@ class VolumeBinding(Outside):
         for _, volume in decision.found if decision else ():
             self._taken.pop(volume.metadata.name or "", None)
 
-    def before_binding(self, pod: PodInfo, node_name: str) -> Awaitable[None] | None:
+    def before_binding(self, pod: PodInfo, node_name: str) -> Callable[[], Awaitable[None]] | None:
         decision = self._reserved.get(pod.key)
-        return self._bind(pod, decision, node_name) if decision is not None else None
+        return partial(self._bind, pod, decision, node_name) if decision is not None else None
 
     async def _bind(self, pod: PodInfo, decision: Decision, node_name: str) -> None:
         """Write what was decided, and wait until the binder and who makes volumes have done their part."""

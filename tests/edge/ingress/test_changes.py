@@ -120,6 +120,26 @@ async def test_one_comes_after_the_last_has_gone() -> None:
             await edge.until(lambda host=f"{name}.example": _is_gone(edge, host))
 
 
+async def test_an_endpoint_that_dies_over_a_request_fails_only_those_that_may_not_be_repeated() -> None:
+    met = 0
+
+    async def dies(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal met
+        await reader.readuntil(b"\r\n\r\n")
+        met += 1
+        writer.close()
+
+    dying = await asyncio.start_server(dies, HERE, 0)
+    async with dying, lab() as edge:
+        await edge.backend("web")
+        await edge.create(slice_of("web", [(HERE, dying.sockets[0].getsockname()[1])]))
+        await edge.create(ingress("shop", PATHS))
+        await edge.applied()
+        assert {(await edge.get("shop.example")).status for _ in range(20)} == {200}
+        assert met > 0
+        assert {(await edge.get("shop.example", method="POST")).status for _ in range(20)} == {200, 503}
+
+
 async def test_a_change_of_endpoints_is_in_use_within_100_ms() -> None:
     async with lab() as edge:
         first = await edge.backend("web")

@@ -225,6 +225,16 @@ def test_nothing_leads_to_loopback_or_to_a_link() -> None:
     ]
 
 
+def test_nothing_leads_to_the_agent_of_a_node() -> None:
+    """Neither an endpoint that somebody wrote nor a pod on the node's network; a pod's own port 10250 is its own."""
+    both = [endpoint("10.0.0.1"), endpoint("192.0.2.9")]
+    for port, octets in ((10250, [1]), (8080, [1, 9])):
+        slice_ = endpoint_slice(*both)
+        slice_.ports[0].port = port
+        (found,) = service_rules(service(), [slice_], NodeView(NODE, pod_ranges=("10.0.0.0/16", "fd00::/64")))
+        assert last_octets(found.endpoints) == octets, port
+
+
 @pytest.mark.parametrize(
     ("ranges", "admitted"),
     [
