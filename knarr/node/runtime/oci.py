@@ -65,6 +65,7 @@ class OciRuntime:
         *,
         cgroup_root: str | None = None,
     ) -> None:
+        self.version = ""
         self._clock = clock
         self._wanted_binary = runtime_binary
         self._ground = Ground(root, clock, cgroup_root)
@@ -74,15 +75,11 @@ class OciRuntime:
         self._containers = OciContainers(self._ground, self._inventory, self._exits, self._images)
         self._sandboxes = OciSandboxes(self._ground, self._inventory, self._containers, network)
 
-    @property
-    def version(self) -> str:
-        return self._ground.version
-
     # -- life cycle
 
     async def start(self) -> None:
         await self._ground.begin()
-        await asyncio.gather(self._ground.choose(self._wanted_binary), self._images.start())
+        self.version, _ = await asyncio.gather(self._ground.choose(self._wanted_binary), self._images.start())
         await self._find_again()
 
     async def _find_again(self) -> None:

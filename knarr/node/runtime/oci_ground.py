@@ -28,7 +28,6 @@ class Ground:
         self.cgroups = ControlGroups(cgroup_root or f"/knarr-{digest[:8]}")
         self.conmon = ""
         self.command = OciCommand("", "", clock)
-        self.version = ""
         self.boot_id = ""
         self.host: spec.Host | None = None
         self._under_way: set[asyncio.Task[Any]] = set()
@@ -40,11 +39,12 @@ class Ground:
             spec.this_host, cgroup_v2=self.cgroups.is_v2, bounds_swap=self.cgroups.bounds_swap
         )
 
-    async def choose(self, binary: str | None) -> None:
-        """Find the OCI runtime and conmon. `binary`: the one that is wanted."""
+    async def choose(self, binary: str | None) -> str:
+        """Find the OCI runtime and conmon; answers the version. `binary`: the one that is wanted."""
         chosen = await probe.choose(binary, self.root, self.cgroups.path("probe"), self.boot_id)
-        self.version, self.conmon = chosen.version, chosen.conmon
+        self.conmon = chosen.conmon
         self.command = OciCommand(chosen.binary, self.path("runtime"), self.clock)
+        return chosen.version
 
     def _make_folders(self) -> None:
         os.makedirs(self.root, mode=0o711, exist_ok=True)
