@@ -48,8 +48,8 @@ class Inventory:
         self.containers = dict(sorted(self.containers.items(), key=lambda item: item[1].record.created_at_s))
 
     def new_id(self) -> str:
-        random = self._ground.clock.random
-        while (identity := f"{random.getrandbits(256):064x}") in self.sandboxes.keys() | self.containers:
+        clock = self._ground.clock
+        while (identity := f"{clock.random.getrandbits(256):064x}") in self.sandboxes.keys() | self.containers:
             pass
         return identity
 
