@@ -68,6 +68,7 @@ class PodContainers:
             started=health is not None and health.started,
             kill=self._why_to_end(container, newest, here=here) if newest is not None else "",
             busy=name in self.busy,
+            starting=name in self._starts and not self._starts[name].done(),
             not_before_s=self._not_before_s.get(name, 0.0),
         )
         back_off = self._back_offs.get(name)
