@@ -686,6 +686,19 @@ def test_a_sandbox_that_is_seen_while_it_is_being_made_is_not_used_yet_and_not_t
     run(main)
 
 
+def test_a_container_starts_when_the_post_start_hook_of_the_one_before_it_is_through(tmp_path: Path) -> None:
+    async def scenario(cluster: NodeCluster) -> None:
+        hook = {"lifecycle": {"postStart": {"sleep": {"seconds": 10}}}}
+        await cluster.pod("web", {"name": "first", **hook}, {"name": "second"})
+        await cluster.clock.sleep(5)
+        await cluster.client.patch(Pod, "web", {"metadata": {"labels": {"look": "again"}}}, "default")
+        await cluster.clock.sleep(1)
+        assert [container.name for container in await cluster.runtime.containers()] == ["first"]
+        await cluster.until(lambda: cluster.ready("web"), 5)
+
+    simulate(scenario, tmp_path)
+
+
 def test_logs_of_a_container_that_waits_say_so(tmp_path: Path) -> None:
     async def scenario(cluster: NodeCluster) -> None:
         pod = await cluster.pod("web", {"image": "does-not-exist:v1"})
