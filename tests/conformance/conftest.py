@@ -1,4 +1,7 @@
-"""Where these tests run: most at an API server of their own, those that need containers in one real cluster."""
+"""Where these tests run: most at an API server of their own, those that need containers in one real cluster.
+
+That has one node, or two with KNARR_TEST_NODES=2; KNARR_TEST_PROXY_MODE chooses how Services reach the kernel.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import pytest
 from tests.apiserver.pipeline.door import Door, open_door
 from tests.conformance.image import build_images
 from tests.conformance.space import Space
+from tests.e2e import two_nodes
 from tests.e2e.conftest import Cluster, started
 
 PROGRAMS = ("kubectl", "conmon", "runc", "nft", "busybox", "openssl", "perl")
@@ -38,9 +42,21 @@ async def door() -> AsyncIterator[Door]:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One real cluster for all of these tests; each makes a namespace of its own."""
     folder = tmp_path_factory.mktemp("conformance")
-    made = Cluster(folder)
+    archives = build_images(folder)
+    proxy_mode = os.environ.get("KNARR_TEST_PROXY_MODE", "nftables")
+    if os.environ.get("KNARR_TEST_NODES") == "2":
+        run = two_nodes.started(two_nodes.TwoNodes(folder, proxy_mode))
+        two = next(run)
+        try:
+            two.load(*archives)
+            two.kubectl("wait", "--for=condition=Ready", *(f"node/{name}" for name in two_nodes.NODES), "--timeout=20s")
+            yield two
+        finally:
+            assert next(run, None) is None
+        return
+    made = Cluster(folder, proxy_mode)
     made.listen_host = "0.0.0.0"
-    yield from started(made, build_images(folder))
+    yield from started(made, archives)
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """sig-network: what packets of real pods have a part in: names, services, node ports, affinity, proxies, host ports.
 
-On one node; upstream's tests run on as many as there are.
+On as many nodes as there are (KNARR_TEST_NODES=2 makes it two): the first server is on the last node and others take
+turns, while who asks is on the first node, or on each, so that with two nodes packets cross between them.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import socket
@@ -33,8 +35,18 @@ class Net:
     def __init__(self, space: Space) -> None:
         self.space = space
         self.run = space.run
+        nodes = json.loads(space.run("get", "nodes", "-o", "json"))["items"]
+        self.nodes: dict[str, str] = {
+            node["metadata"]["name"]: address["address"]
+            for node in sorted(nodes, key=lambda node: str(node["metadata"]["name"]))
+            for address in node["status"]["addresses"]
+            if address["type"] == "InternalIP"
+        }
+        """Addresses by name."""
+        self.turns = itertools.cycle(reversed(self.nodes))
 
-    def pod(self, name: str, script: str, labels: dict[str, str] | None = None, **spec: Any) -> None:
+    def pod(self, name: str, script: str, labels: dict[str, str] | None = None, node: str = "", **spec: Any) -> None:
+        """On that node; else they take turns."""
         container: dict[str, Any] = {
             "name": "c",
             "image": ONE,
@@ -46,7 +58,12 @@ class Net:
                 "apiVersion": "v1",
                 "kind": "Pod",
                 "metadata": {"name": name, "labels": {"name": name, **(labels or {})}},
-                "spec": {"containers": [container], "terminationGracePeriodSeconds": 1, **spec},
+                "spec": {
+                    "containers": [container],
+                    "terminationGracePeriodSeconds": 1,
+                    "nodeSelector": {"kubernetes.io/hostname": node or next(self.turns)},
+                    **spec,
+                },
             }
         )
 
@@ -58,9 +75,13 @@ class Net:
         return {name: self.address(name) for name in names}
 
     def client(self, name: str = "client", **spec: Any) -> str:
-        self.pod(name, CLIENT, **spec)
+        self.pod(name, CLIENT, **{"node": next(iter(self.nodes)), **spec})
         self.address(name)
         return name
+
+    def clients(self, **spec: Any) -> list[str]:
+        """One on each node."""
+        return [self.client(f"client-{number}", node=node, **spec) for number, node in enumerate(self.nodes)]
 
     def address(self, name: str) -> str:
         self.space.running(f"name={name}", 1)
@@ -109,10 +130,9 @@ class Net:
 
         self.space.until(holds, f"nslookup {what} tells {answers}")
 
-    def node_address(self) -> str:
-        addresses = json.loads(self.run("get", "nodes", "-o", "json"))["items"][0]["status"]["addresses"]
-        address: str = next(each["address"] for each in addresses if each["type"] == "InternalIP")
-        return address
+    def at_nodes(self, spec: dict[str, Any]) -> list[str]:
+        """Where the first node port of a service is: at each node."""
+        return [f"http://{address}:{spec['ports'][0]['nodePort']}" for address in self.nodes.values()]
 
     def domain(self, name: str) -> str:
         return f"{name}.{self.space.name}.svc.cluster.local"
@@ -278,8 +298,10 @@ def fellows(net: Net) -> dict[str, str]:
     return net.servers("one", "two")
 
 
-def ask_all(net: Net, client: str, fellows: dict[str, str], protocol: str) -> None:
-    for name, address in fellows.items():
+def ask_all(net: Net, clients: list[str], fellows: dict[str, str], protocol: str) -> None:
+    places = [pod["spec"]["nodeName"] for pod in net.space.get("pods", "-l", "app=web")["items"]]
+    assert set(places) == set(net.nodes), "a server on each node"
+    for client, (name, address) in itertools.product(clients, fellows.items()):
         if protocol == "http":
             net.reach(client, f"http://{address}:{HTTP}", name)
         else:
@@ -289,25 +311,25 @@ def ask_all(net: Net, client: str, fellows: dict[str, str], protocol: str) -> No
 def test_pods_reach_pods_by_http(net: Net, fellows: dict[str, str]) -> None:
     """[sig-network] Networking Granular Checks: Pods should function for intra-pod communication: http
     [NodeConformance]"""
-    ask_all(net, net.client(), fellows, "http")
+    ask_all(net, net.clients(), fellows, "http")
 
 
 def test_pods_reach_pods_by_udp(net: Net, fellows: dict[str, str]) -> None:
     """[sig-network] Networking Granular Checks: Pods should function for intra-pod communication: udp
     [NodeConformance]"""
-    ask_all(net, net.client(), fellows, "udp")
+    ask_all(net, net.clients(), fellows, "udp")
 
 
 def test_the_node_reaches_pods_by_http(net: Net, fellows: dict[str, str]) -> None:
     """[sig-network] Networking Granular Checks: Pods should function for node-pod communication: http [LinuxOnly]
     [NodeConformance]"""
-    ask_all(net, net.client(hostNetwork=True), fellows, "http")
+    ask_all(net, net.clients(hostNetwork=True), fellows, "http")
 
 
 def test_the_node_reaches_pods_by_udp(net: Net, fellows: dict[str, str]) -> None:
     """[sig-network] Networking Granular Checks: Pods should function for node-pod communication: udp [LinuxOnly]
     [NodeConformance]"""
-    ask_all(net, net.client(hostNetwork=True), fellows, "udp")
+    ask_all(net, net.clients(hostNetwork=True), fellows, "udp")
 
 
 def test_the_same_host_port_at_other_addresses_and_protocols(net: Net) -> None:
@@ -316,11 +338,12 @@ def test_the_same_host_port_at_other_addresses_and_protocols(net: Net) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    node = net.node_address()
+    # All on the node that this process is on: the API server's.
+    here, node = next(iter(net.nodes.items()))
     wanted = (("pod1", "127.0.0.1", HTTP, "TCP"), ("pod2", node, HTTP, "TCP"), ("pod3", node, UDP, "UDP"))
     for name, host, inside, protocol in wanted:
         listed = [{"containerPort": inside, "hostPort": port, "protocol": protocol, "hostIP": host}]
-        net.pod(name, SERVER, container={"ports": listed})
+        net.pod(name, SERVER, node=here, container={"ports": listed})
     for name, *_ in wanted:
         net.address(name)
     for name, host in (("pod1", "127.0.0.1"), ("pod2", node)):
@@ -516,7 +539,8 @@ def test_from_a_name_to_a_cluster_ip(net: Net) -> None:
 def test_from_a_name_to_a_node_port(net: Net) -> None:
     """[sig-network] Services should be able to change the type from ExternalName to NodePort"""
     spec = was_a_name(net, "NodePort")
-    net.reach("client", f"http://{net.node_address()}:{spec['ports'][0]['nodePort']}", "one", "two")
+    for url in net.at_nodes(spec):
+        net.reach("client", url, "one", "two")
 
 
 def was_a_name(net: Net, kind: str) -> dict[str, Any]:
@@ -531,23 +555,23 @@ def was_a_name(net: Net, kind: str) -> dict[str, Any]:
 
 def test_a_node_port(net: Net) -> None:
     """[sig-network] Services should be able to create a functioning NodePort service"""
-    client = net.client()
+    clients = [*net.clients(), net.client("at-node", hostNetwork=True)]
     net.servers("one", "two")
     spec = net.service("web", type="NodePort")
-    at_node = f"http://{net.node_address()}:{spec['ports'][0]['nodePort']}"
-    for url in ("http://web", f"http://{spec['clusterIP']}", at_node):
+    for client, url in itertools.product(clients[:-1], ("http://web", f"http://{spec['clusterIP']}")):
         net.reach(client, url, "one", "two")
-    with urllib.request.urlopen(f"{at_node}/hostname", timeout=5) as answer:
-        assert answer.read().decode().strip() in ("one", "two")
+    for client, url in itertools.product(clients, net.at_nodes(spec)):
+        net.reach(client, url, "one", "two")
+    for url in net.at_nodes(spec):
+        with urllib.request.urlopen(f"{url}/hostname", timeout=5) as answer:
+            assert answer.read().decode().strip() in ("one", "two")
 
 
 # Affinity
 
 
 def urls(net: Net, spec: dict[str, Any]) -> list[str]:
-    if spec["type"] == "NodePort":
-        return [f"http://{net.node_address()}:{spec['ports'][0]['nodePort']}"]
-    return [f"http://{spec['clusterIP']}"]
+    return net.at_nodes(spec) if spec["type"] == "NodePort" else [f"http://{spec['clusterIP']}"]
 
 
 def sticks(net: Net, url: str) -> None:
@@ -561,26 +585,31 @@ def with_affinity(net: Net, kind: str, affinity: str) -> list[str]:
     net.servers("one", "two", "three")
     found = urls(net, net.service("web", type=kind, sessionAffinity=affinity))
     if affinity == "None":
-        net.reach("client", found[0], "one", "two", "three")
+        for url in found:
+            net.reach("client", url, "one", "two", "three")
     return found
 
 
 def test_a_client_sticks_to_its_endpoint(net: Net) -> None:
     """[sig-network] Services should have session affinity work for service with type clusterIP [LinuxOnly]"""
-    sticks(net, *with_affinity(net, "ClusterIP", "ClientIP"))
+    for url in with_affinity(net, "ClusterIP", "ClientIP"):
+        sticks(net, url)
 
 
 def test_a_client_of_a_node_port_sticks_to_its_endpoint(net: Net) -> None:
     """[sig-network] Services should have session affinity work for NodePort service [LinuxOnly]"""
-    sticks(net, *with_affinity(net, "NodePort", "ClientIP"))
+    for url in with_affinity(net, "NodePort", "ClientIP"):
+        sticks(net, url)
 
 
 def switched(net: Net, kind: str) -> None:
-    (url,) = with_affinity(net, kind, "None")
+    found = with_affinity(net, kind, "None")
     net.patch("web", {"sessionAffinity": "ClientIP"})
-    sticks(net, url)
+    for url in found:
+        sticks(net, url)
     net.patch("web", {"sessionAffinity": "None"})
-    net.reach("client", url, "one", "two", "three")
+    for url in found:
+        net.reach("client", url, "one", "two", "three")
 
 
 def test_affinity_is_switched(net: Net) -> None:

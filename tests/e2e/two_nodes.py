@@ -63,6 +63,9 @@ class TwoNodes(Cluster):
             self._run(f"ip netns add {self.name}-{part}")
             self._run(f"ip link add {self.name}{part[0]} type veth peer name eth0 netns {self.name}-{part}")
             self._run(f"ip link set {self.name}{part[0]} master {self.name} up")
+            # Where bridges call netfilter, what a machine sends to a node port of the first and is led back to a pod of
+            # its own leaves by the port that it came by; between network cards nothing prevents that.
+            self._run(f"ip link set {self.name}{part[0]} type bridge_slave hairpin on")
             inside = f"ip -n {self.name}-{part}"
             self._run(f"{inside} addr add {self.net}.{last}/24 dev eth0")
             if self.dual:
@@ -74,12 +77,13 @@ class TwoNodes(Cluster):
                 self._run(f"{inside} -6 route add default via {self.net6}::1")
         self.pids["first"] = self.up()
         self.join()
-        self.load(self.data.parent / "tools.tar")
+        archive = str(self.data.parent / "tools.tar")
+        images.build(archive, TOOLS)
+        self.load(archive)
 
-    def load(self, archive: Path) -> None:
-        images.build(str(archive), TOOLS)
-        self.knarr("image", "load", str(archive))
-        self.second("image", "load", str(archive))
+    def load(self, *archives: str) -> None:
+        self.knarr("image", "load", *archives)
+        self.second("image", "load", *archives)
 
     def join(self) -> None:
         """The first time by a token; afterwards the machine goes on as the node that it is."""
