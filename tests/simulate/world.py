@@ -177,8 +177,12 @@ class ObservedStore(MemoryStore):
     def __init__(self, observe: Callable[[int, Write, bytes | None], None]) -> None:
         super().__init__()
         self._observe = observe
+        self.is_full = False
+        """It takes nothing any more: in calm weather, endless writes may be all at one moment, which never ends."""
 
     async def commit(self, *writes: Write) -> int:
+        if self.is_full:
+            raise RuntimeError("the store is full")
         before = [self.history.get(write.key) for write in writes]
         revision = await super().commit(*writes)
         for write, record in zip(writes, before, strict=True):
