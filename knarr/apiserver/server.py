@@ -211,13 +211,19 @@ class APIServer:
         if len(request.body) > BODY_MAX_BYTES:
             raise TooLarge(f"Request entity too large: limit is {BODY_MAX_BYTES}")
         call = Call(request, user, resource, self.registry.kept(resource), path, self.registry.versions(resource))
-        if path.subresource:
-            answer = await self._subresource(call)
-        else:
-            answer = await (self._one(call) if path.name else self._collection(call))
-        if resource.deprecation:
-            answer.warnings = [resource.deprecation, *answer.warnings]
+        if not resource.deprecation:
+            return await self._served(call)
+        try:
+            answer = await self._served(call)
+        except APIError as error:
+            answer = failure(error, request)
+        answer.warnings = [resource.deprecation, *answer.warnings]
         return answer
+
+    async def _served(self, call: Call) -> Answer:
+        if call.path.subresource:
+            return await self._subresource(call)
+        return await (self._one(call) if call.path.name else self._collection(call))
 
     def stop(self) -> None:
         """Tell /readyz that the end has begun; requests are still answered."""

@@ -12,6 +12,8 @@ BACK_OFF_MIN_S = 10.0
 BACK_OFF_MAX_S = 300.0
 QUIET_S = 2 * BACK_OFF_MAX_S
 """Without a failure for so long, the count begins anew."""
+RETRY_S = 2.0
+"""Before a sandbox or volumes that could not be made are tried again; doubles up to 5 minutes."""
 
 
 class BackOff(Struct):
@@ -30,6 +32,21 @@ class BackOff(Struct):
             self.delay_s = 0.0
         self.delay_s = min(max(self.delay_s * 2, BACK_OFF_MIN_S), BACK_OFF_MAX_S)
         self.updated_s = now_s
+
+
+class Retry(Struct):
+    """When what a pod needs before its containers is tried again."""
+
+    at_s: float = 0.0
+    delay_s: float = RETRY_S
+
+    def later(self, now_s: float) -> None:
+        """It has failed."""
+        self.at_s = now_s + self.delay_s
+        self.delay_s = min(self.delay_s * 2, BACK_OFF_MAX_S)
+
+    def anew(self) -> None:
+        self.delay_s = RETRY_S
 
 
 def shown(delay_s: float) -> str:

@@ -30,6 +30,8 @@ class Seen(Struct, frozen=True):
     """Why it must be ended (a probe failed): the text of the event."""
     busy: bool = False
     """It is just being started or ended."""
+    starting: bool = False
+    """Its start isn't through: it may run already, and its postStart hook still be at it."""
     not_before_s: float = 0.0
     """Back-off: it is not started again before."""
 
@@ -64,7 +66,7 @@ def plan(spec: PodSpec, seen: Mapping[str, Seen], *, has_sandbox: bool, now_s: f
             steps.kill[container.name] = one.kill
     wanted = _to_start(spec, seen)
     ordered = [container.name for container in (*spec.init_containers, *spec.containers)]
-    under_way = any(seen[name].busy and not running(seen[name]) for name in ordered)
+    under_way = any(seen[name].starting or (seen[name].busy and not running(seen[name])) for name in ordered)
     for name in wanted:
         if seen[name].not_before_s > now_s:
             steps.wait_until_s[name] = seen[name].not_before_s

@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
-from knarr.api.core.v1 import Container, ContainerStatus
-from knarr.node.node_services import NodeServices
+from knarr.api.core.v1 import Container
 from knarr.node.probes import Health, Probes
 from knarr.node.runtime import contract
 from knarr.node.status import CONTAINER_SCHEME
-
-Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
-Tell = Callable[[str, str, str, str], None]
-"""Records an event: type, reason, message, container."""
+from knarr.node.this_pod import ThisPod
 
 
 class PodHealth:
     """What the probes of one pod say, by container id."""
 
-    def __init__(
-        self,
-        node: NodeServices,
-        before: Mapping[str, ContainerStatus],
-        spawn: Spawn,
-        changed: Callable[[], None],
-        tell: Tell,
-    ) -> None:
-        """`before`: what the API says of the containers, for those that ran before the agent did."""
-        self._node = node
-        self._before = before
-        self._spawn = spawn
-        self._changed = changed
-        self._tell = tell
+    def __init__(self, this: ThisPod) -> None:
+        self._this = this
         self._health: dict[str, Health] = {}
         self._probing: dict[str, asyncio.Task[None]] = {}
 
@@ -59,13 +42,13 @@ class PodHealth:
             task.cancel()
 
     def _found(self, name: str, run: contract.Container) -> Health:
-        before = self._before.get(name)
+        before = self._this.before.get(name)
         if before is not None and before.container_id == f"{CONTAINER_SCHEME}{run.id}":
             return Health(started=bool(before.started), ready=before.ready)
         return Health()
 
     def _probe(self, container: Container, run: contract.Container, address: str) -> None:
-        health, name = self._health[run.id], container.name
+        this, health, name = self._this, self._health[run.id], container.name
         if not (container.startup_probe or container.liveness_probe or container.readiness_probe):
             health.started = health.ready = True
             return
@@ -75,9 +58,9 @@ class PodHealth:
             run.started_at_s or 0.0,
             address,
             health,
-            self._node.clock,
-            self._node.handlers,
-            self._changed,
-            lambda text: self._tell("Warning", "Unhealthy", text, name),
+            this.clock,
+            this.node.handlers,
+            this.changed.set,
+            lambda text: this.tell("Warning", "Unhealthy", text, name),
         )
-        self._probing[run.id] = self._spawn(probes.run())
+        self._probing[run.id] = this.spawn(probes.run())

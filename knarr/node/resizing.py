@@ -19,7 +19,8 @@ from knarr.api.core.v1 import Container, ContainerStatus, Pod, PodCondition, Pod
 from knarr.api.quantity import milli, whole
 from knarr.api.types import Quantity, replace
 from knarr.node.resources import PodBounds, container_resources, is_sidecar
-from knarr.node.runtime.contract import Resources, Runtime, Sandbox
+from knarr.node.runtime import contract
+from knarr.node.runtime.contract import ContainerState, Resources, Runtime, Sandbox
 
 PENDING, IN_PROGRESS = "PodResizePending", "PodResizeInProgress"
 CONDITIONS = (PENDING, IN_PROGRESS)
@@ -162,6 +163,12 @@ def refusal(spec: PodSpec, allocatable: Mapping[str, Quantity], cpu: int, memory
             detail = f"{name}, requested: {wanted}, used: {used}, capacity: {capacity}"
             return "Deferred", f"Node didn't have enough resource: {detail}"
     return None
+
+
+def sizes_by_restart(spec: PodSpec, container: Container, run: contract.Container) -> bool:
+    """Whether a container that runs is to be restarted for the bounds that it is granted."""
+    sizes = any(container.name == each.name for each in resizable(spec))
+    return sizes and run.state is ContainerState.RUNNING and needs_restart(container, run.resources)
 
 
 def needs_restart(container: Container, actual: Resources) -> bool:

@@ -10,20 +10,15 @@ from knarr.node.containers import container_config
 from knarr.node.environment import ConfigurationError, environment
 from knarr.node.ephemeral import target_of
 from knarr.node.node_services import NodeServices
-from knarr.node.pod_health import Tell
 from knarr.node.runtime.contract import ContainerState, Sandbox
+from knarr.node.this_pod import ThisPod
 
 
 async def start_container(
-    node: NodeServices,
-    pod: Pod,
-    container: Container,
-    attempt: int,
-    sandbox: Sandbox,
-    ips: tuple[str, ...],
-    tell: Tell,
+    this: ThisPod, container: Container, attempt: int, sandbox: Sandbox, ips: tuple[str, ...]
 ) -> str:
     """Answers its id. Raises ConfigurationError, VolumeFailure, RuntimeFailure, OSError."""
+    node, pod = this.node, this.pod
     await node.references.known(pod)
     variables = environment(pod, container, node.surroundings(pod, ips))
     target_id = await _target_id(node, pod, container.name, sandbox)
@@ -36,9 +31,9 @@ async def start_container(
     wanted = container_config(pod, container, attempt, variables, mounts, node.memory_bytes, target_id)
     async with node.container_starts:
         container_id = await node.runtime.create_container(sandbox.id, wanted)
-        tell("Normal", "Created", "Container created", container.name)
+        this.tell("Normal", "Created", "Container created", container.name)
         await node.runtime.start_container(container_id)
-    tell("Normal", "Started", "Container started", container.name)
+    this.tell("Normal", "Started", "Container started", container.name)
     return container_id
 
 

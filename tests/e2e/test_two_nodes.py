@@ -230,6 +230,21 @@ def test_a_killed_node_process_ends_nothing_and_comes_back_to_its_containers(two
     assert two.kubectl("exec", "web-second", "--", "hostname").strip() == "web-second"
 
 
+def test_a_node_goes_on_while_the_api_server_is_away(two: TwoNodes) -> None:
+    there = containers(two)
+    port = two.get("service", "outside")["spec"]["ports"][0]["nodePort"]
+    os.kill(two.pids["first"], signal.SIGKILL)
+    two.until(lambda: two.knarr("status", check=False).returncode == 3, "the process's end")
+    assert {ask_from_outside(two, two.addresses["second"], port) for _ in range(ASKED)} == set(NODES)
+    assert "ready" in two.second("status").stdout
+    two.pids["first"] = two.up()
+    assert containers(two) == there
+    apply(two, server("later", "second"))
+    two.kubectl("wait", "--for=condition=Ready", "pod/later", "--timeout=40s")
+    assert two.kubectl("exec", "later", "--", "hostname").strip() == "later"
+    two.kubectl("delete", "pod", "later")
+
+
 def test_pods_of_a_machine_that_is_lost_are_replaced_on_another(two: TwoNodes) -> None:
     if two.proxy_mode != "nftables":
         pytest.skip("takes a minute, and says nothing about service rules: once is enough")

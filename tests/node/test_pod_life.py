@@ -651,6 +651,54 @@ def test_host_ports_are_mapped_before_the_containers_start_and_taken_back(tmp_pa
     run(main)
 
 
+class SlowPorts(Ports):
+    """Host ports that take their time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures = 0
+        self.asked = 0
+
+    async def map_ports(self, sandbox_id: str, addresses: Sequence[str], mappings: Sequence[PortMapping]) -> None:
+        self.asked += 1
+        await asyncio.sleep(5)
+        await super().map_ports(sandbox_id, addresses, mappings)
+
+
+def test_a_sandbox_that_is_seen_while_it_is_being_made_is_not_used_yet_and_not_taken_for_an_old_one(
+    tmp_path: Path,
+) -> None:
+    ports = SlowPorts()
+
+    async def main(clock: VirtualClock) -> None:
+        cluster = NodeCluster(clock, SimRuntime(clock), hollow_config(tmp_path), ports)
+        async with cluster.running():
+            await cluster.pod("web", {"ports": [{"containerPort": 80, "hostPort": 8080}]})
+            await cluster.clock.sleep(1)
+            await cluster.client.patch(Pod, "web", {"metadata": {"labels": {"look": "again"}}}, "default")
+            await cluster.clock.sleep(1)
+            assert not await cluster.runtime.containers(), "none before its ports are there"
+            await cluster.until(lambda: cluster.ready("web"), 5)
+            assert [sandbox.id for sandbox in await cluster.runtime.sandboxes()] == list(ports.mapped)
+            assert ports.asked == 1
+            assert "Failed" not in {reason for reason, _ in await cluster.events("web")}
+
+    run(main)
+
+
+def test_a_container_starts_when_the_post_start_hook_of_the_one_before_it_is_through(tmp_path: Path) -> None:
+    async def scenario(cluster: NodeCluster) -> None:
+        hook = {"lifecycle": {"postStart": {"sleep": {"seconds": 10}}}}
+        await cluster.pod("web", {"name": "first", **hook}, {"name": "second"})
+        await cluster.clock.sleep(5)
+        await cluster.client.patch(Pod, "web", {"metadata": {"labels": {"look": "again"}}}, "default")
+        await cluster.clock.sleep(1)
+        assert [container.name for container in await cluster.runtime.containers()] == ["first"]
+        await cluster.until(lambda: cluster.ready("web"), 5)
+
+    simulate(scenario, tmp_path)
+
+
 def test_logs_of_a_container_that_waits_say_so(tmp_path: Path) -> None:
     async def scenario(cluster: NodeCluster) -> None:
         pod = await cluster.pod("web", {"image": "does-not-exist:v1"})

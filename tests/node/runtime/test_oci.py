@@ -234,7 +234,7 @@ async def test_cpu_bounds_and_usage_are_those_of_the_cgroup(oci: Node) -> None:
     sandbox = await oci.runtime.run_sandbox(oci.sandbox(cpu_shares=512, memory_limit_bytes=64 << 20))
     config = script("while :; do :; done", resources=Resources(cpu_shares=128, cpu_quota_us=10_000))
     container = await start(oci.runtime, sandbox.id, config)
-    groups = oci.runtime._cgroups
+    groups = oci.runtime._ground.cgroups
     if not groups.is_v2:
         pod = Path("/sys/fs/cgroup/cpu" + groups.path("burstable/pod-pod"))
         assert (pod / "cpu.shares").read_text() == "512\n"
@@ -380,7 +380,7 @@ async def test_an_agent_killed_at_any_moment_leaves_only_whole_things(tmp_path: 
             else:
                 assert container.exit_code is not None
     finally:
-        group = node.runtime._cgroups.root
+        group = node.runtime._ground.cgroups.root
         await node.runtime.purge()
     assert_nothing_left(tmp_path)
     assert list(Path("/sys/fs/cgroup").glob(f"*{group}")) == []
@@ -390,7 +390,7 @@ async def test_a_killed_monitor_ends_its_container(oci: Node) -> None:
     assert isinstance(oci.runtime, OciRuntime)
     sandbox = await oci.runtime.run_sandbox(oci.sandbox())
     container_id = await start(oci.runtime, sandbox.id, runs())
-    record = oci.runtime._containers[container_id].record
+    record = oci.runtime._inventory.containers[container_id].record
     assert record.monitor is not None
     assert record.process is not None
     record.monitor.kill(signal.SIGKILL)
@@ -406,7 +406,7 @@ async def test_after_a_restart_of_the_machine_all_counts_as_exited(oci: Node) ->
     assert isinstance(oci.runtime, OciRuntime)
     sandbox = await oci.runtime.run_sandbox(oci.sandbox())
     container_id = await start(oci.runtime, sandbox.id, runs())
-    held = oci.runtime._containers[container_id].record
+    held = oci.runtime._inventory.containers[container_id].record
     assert held.process is not None
     await oci.runtime.close()
     # What a restart leaves: records of another boot, and nothing that runs.
@@ -433,10 +433,10 @@ async def test_what_a_crash_left_half_made_is_removed_at_start(oci: Node) -> Non
     sandbox = await oci.runtime.run_sandbox(oci.sandbox())
     container_id = await oci.runtime.create_container(sandbox.id, runs())
     root = oci.directory / "root"
-    half = oci.runtime._containers[container_id].record
+    half = oci.runtime._inventory.containers[container_id].record
     half.phase = records.ContainerPhase.CREATING
     records.write(str(root / "containers" / container_id), half)
-    whole = oci.runtime._sandboxes[sandbox.id]
+    whole = oci.runtime._inventory.sandboxes[sandbox.id]
     whole.phase = records.SandboxPhase.CREATING
     records.write(str(root / "sandboxes" / sandbox.id), whole)
     (root / "sandboxes" / "torn").mkdir()
@@ -453,7 +453,7 @@ async def test_a_leftover_that_the_network_does_not_let_go_does_not_keep_the_nod
 ) -> None:
     assert isinstance(oci.runtime, OciRuntime)
     sandbox = await oci.runtime.run_sandbox(oci.sandbox())
-    record = oci.runtime._sandboxes[sandbox.id]
+    record = oci.runtime._inventory.sandboxes[sandbox.id]
     record.phase = records.SandboxPhase.CREATING
     records.write(str(oci.directory / "root" / "sandboxes" / sandbox.id), record)
 
@@ -472,7 +472,7 @@ async def test_a_container_whose_sandbox_is_lost_is_removed_at_start(oci: Node) 
     assert isinstance(oci.runtime, OciRuntime)
     sandbox = await oci.runtime.run_sandbox(oci.sandbox())
     container_id = await start(oci.runtime, sandbox.id, runs())
-    process = oci.runtime._containers[container_id].record.process
+    process = oci.runtime._inventory.containers[container_id].record.process
     assert process is not None
     (oci.directory / "root" / "sandboxes" / sandbox.id / "record.json").write_bytes(b"")
     runtime = await oci.restart_agent()
@@ -485,7 +485,7 @@ async def test_a_container_caught_while_starting_counts_as_failed(oci: Node) -> 
     assert isinstance(oci.runtime, OciRuntime)
     sandbox = await oci.runtime.run_sandbox(oci.sandbox())
     container_id = await start(oci.runtime, sandbox.id, runs())
-    record = oci.runtime._containers[container_id].record
+    record = oci.runtime._inventory.containers[container_id].record
     process = record.process
     assert process is not None
     await oci.runtime.close()
@@ -508,7 +508,7 @@ async def test_removing_a_sandbox_leaves_no_mount_group_or_namespace(oci: Node) 
     for folder in ("sandboxes", "containers", "exits", "runtime"):
         assert os.listdir(root / folder) == []
     assert str(root) not in Path("/proc/self/mountinfo").read_text()
-    group = oci.runtime._cgroups.path("burstable/pod-pod")
+    group = oci.runtime._ground.cgroups.path("burstable/pod-pod")
     assert list(Path("/sys/fs/cgroup").glob(f"*{group}")) == []
     assert oci.network.attached == {}
     assert Path(log).exists()
