@@ -131,7 +131,7 @@ class LocalVolumes(Controller):
         self.classes = self.informer(StorageClass)
         self.nodes = self.informer(Node)
         self.on(self.claims, self._of_claim)
-        self.on_change(self.volumes, self._without_volume)
+        self.on_change(self.volumes, self._with_volume)
         self.on(self.classes, lambda _: self._waiting())
         self.on_change(self.nodes, lambda old, new: self._waiting() if old is None or new is None else ())
         self.on(self.volumes, lambda volume: VOLUME + (volume.metadata.name or "") if self._is_ours(volume) else None)
@@ -139,9 +139,10 @@ class LocalVolumes(Controller):
     def _of_claim(self, claim: PersistentVolumeClaim) -> str | None:
         return CLAIM + key_of(claim) if claim.metadata.annotations.get(PROVISIONERS[1]) == LOCAL else None
 
-    def _without_volume(self, old: PersistentVolume | None, new: PersistentVolume | None) -> str | None:
-        """Somebody has removed a volume: if its claim was not bound to it yet, it gets another one."""
-        reference = volume_spec(old).claim_ref if old is not None and new is None else None
+    def _with_volume(self, old: PersistentVolume | None, new: PersistentVolume | None) -> str | None:
+        """One that comes may have to grow already; if one goes whose claim isn't bound to it yet, it gets another."""
+        one = old if new is None else new if old is None else None
+        reference = volume_spec(one).claim_ref if one is not None else None
         return f"{CLAIM}{reference.namespace}/{reference.name}" if reference else None
 
     def _waiting(self) -> Iterable[str]:
@@ -185,6 +186,8 @@ class LocalVolumes(Controller):
         name, folders = f"pvc-{claim.metadata.uid}", self._folders_of(node)
         if folders is None or self.volumes.get(name) is not None:
             return
+        if not await self._still_waits(claim):
+            return
         why = unsupported(claim)
         if not why:
             about = f'External provisioner is provisioning volume for claim "{key_of(claim)}"'
@@ -202,6 +205,15 @@ class LocalVolumes(Controller):
         except AlreadyExists:
             return
         self.events.normal(claim, "ProvisioningSucceeded", f"Successfully provisioned volume {name}")
+
+    async def _still_waits(self, claim: PersistentVolumeClaim) -> bool:
+        """Asked of the server: while the cache is behind, one for a claim that is gone would come again and again."""
+        try:
+            now = await self.client.get(PersistentVolumeClaim, claim.metadata.name or "", claim.metadata.namespace)
+        except NotFound:
+            return False
+        same = now.metadata.uid == claim.metadata.uid
+        return same and now.metadata.deletion_timestamp is None and not claim_spec(now).volume_name
 
     def _node_for(self, claim: PersistentVolumeClaim, storage_class: StorageClass) -> str:
         """Empty while it is not decided."""

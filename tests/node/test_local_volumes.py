@@ -110,6 +110,33 @@ def test_a_claim_whose_volume_is_removed_before_it_is_bound_gets_another_one() -
     simulate(scenario)
 
 
+def test_a_claim_that_is_gone_gets_no_volume_though_the_cache_still_shows_it() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.create(storage_class("now", "knarr.dev/local"))
+        gone = claim(storageClassName="now")
+        gone = replace(gone, metadata=replace(gone.metadata, uid="1"))
+        await cluster.volumes._provision(gone)
+        assert (await cluster.client.list(PersistentVolume)).items == []
+        await cluster.create(claim(storageClassName="now"))  # another one of that name
+        await cluster.until(lambda: phase(cluster) == "Bound")
+        await cluster.volumes._provision(gone)
+        assert len((await cluster.client.list(PersistentVolume)).items) == 1
+
+    simulate(scenario)
+
+
+def test_a_claim_grows_though_its_volume_is_seen_after_it() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.create(storage_class("now", "knarr.dev/local"))
+        await cluster.create(claim(storageClassName="now"))
+        await cluster.until(lambda: phase(cluster) == "Bound")
+        (volume,) = volumes(cluster)
+        assert cluster.volumes._with_volume(None, volume) == "claim default/data"
+        assert cluster.volumes._with_volume(volume, volume) is None
+
+    simulate(scenario)
+
+
 def test_a_claim_grows_by_saying_so() -> None:
     async def scenario(cluster: Cluster) -> None:
         await cluster.create(claim(storageClassName="local"))

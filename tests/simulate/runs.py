@@ -16,6 +16,7 @@ from knarr.simulate.clock import Stalled, VirtualClock, run
 from knarr.simulate.faults import CALM, Odds
 from knarr.simulate.nodes import Ending, Faults
 from tests.simulate.rules import Broken, Invariants, Past
+from tests.simulate.rules.rule import AT_ONCE_S
 from tests.simulate.stories import STORIES
 from tests.simulate.stories.story import BAD, Story
 from tests.simulate.world import Change, World
@@ -128,8 +129,10 @@ class _Run:
         ]
         outcome.stories = [_name(type(story)) for story in self.stories]
         self.chance = chance
-        flight_s = 2.0 if odds.slow or odds.uncertain else 0.1
-        past = Past(slack_s, flight_s, not odds.uncertain, prompt=not odds.late, crashed_s=self.world.crashed_s)
+        flight_s = 2.0 if odds.slow or odds.uncertain else AT_ONCE_S
+        way_s = AT_ONCE_S + (odds.slow_max_s if odds.slow else 0.0)
+        crashed_s = self.world.crashed_s
+        past = Past(slack_s, flight_s, way_s, not odds.uncertain, prompt=not odds.late, crashed_s=crashed_s)
         self.invariants = Invariants(self.world.state, past)
 
     async def play(self) -> None:
@@ -192,6 +195,7 @@ class _Run:
         self.outcome.writes += 1
         if self.outcome.writes == WRITES_MAX:
             self.world.broken.append(f"{change}: {WRITES_MAX} writes, and no end")
+            self.world.store.is_full = True
         if self.trace and len(self.outcome.trace) < TRACE_MAX:
             self.outcome.trace.append(_line(change))
         try:

@@ -42,6 +42,7 @@ from knarr.api.resources import Registry
 from knarr.api.scheduling.v1 import PriorityClass
 from knarr.api.storage.v1 import StorageClass
 from knarr.apiserver.bootstrap import local_class, priority_classes
+from knarr.apiserver.default_range import ensure_default_range
 from knarr.apiserver.server import APIServer, InProcessTransport
 from knarr.client.client import Client
 from knarr.client.controller import Controller
@@ -177,8 +178,12 @@ class ObservedStore(MemoryStore):
     def __init__(self, observe: Callable[[int, Write, bytes | None], None]) -> None:
         super().__init__()
         self._observe = observe
+        self.is_full = False
+        """It takes nothing any more: in calm weather, endless writes may be all at one moment, which never ends."""
 
     async def commit(self, *writes: Write) -> int:
+        if self.is_full:
+            raise RuntimeError("the store is full")
         before = [self.history.get(write.key) for write in writes]
         revision = await super().commit(*writes)
         for write, record in zip(writes, before, strict=True):
@@ -273,6 +278,7 @@ class World:
             await self.client.create(Namespace(metadata=ObjectMeta(name=name)))
         bare = Client(InProcessTransport(self.server), self.server.registry, ADMINISTRATOR)
         await priority_classes(bare)
+        await ensure_default_range(bare, self.server.settings.service_cidrs)
         if self._has_volumes:
             await local_class(bare)
             self._start_volumes()

@@ -30,6 +30,8 @@ class Past:
     slack_s: float
     flight_s: float
     """How long a request may be on its way, or wait for others that came before it."""
+    way_s: float
+    """How long it may be on its way alone."""
     certain: bool
     prompt: bool
     """Caches are never late."""

@@ -82,7 +82,7 @@ class Volumes(Rule):
                 (ended_s for ended_s, each in self.past.versions[pod.metadata.uid or ""] if not node_name(each)),
                 default=self.past.made_s[pod.metadata.uid or ""],
             )
-            if change.now_s - since_s > self.past.flight_s:
+            if change.now_s - since_s > self.past.way_s:
                 raise Broken(f"it is gone, and {pod.metadata.name} uses it")
 
 
