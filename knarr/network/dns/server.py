@@ -12,6 +12,7 @@ NodeLocal DNSCache upstream: no service rule, no tracked connection and no other
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import struct
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 
 FORWARDED_AT_ONCE_MAX = 512
 """Questions to other resolvers under way; the next one is told SERVFAIL, and asks again."""
+FREE_PORT_TRIES = 32
 CONNECTIONS_MAX = 256
 """TCP clients at once."""
 CONNECTION_IDLE_S = 10.0
@@ -128,6 +130,18 @@ class DnsServer:
         self._datagrams, self._servers, self.addresses = [], [], []
 
     def _bind(self, address: str, port: int) -> tuple[socket.socket, socket.socket]:
+        """Sockets for datagrams and connections, at the same port."""
+        for _ in range(FREE_PORT_TRIES if port == 0 else 1):
+            try:
+                return self._bind_once(address, port)
+            except OSError as failure:
+                # A port that is free for datagrams may not be for connections.
+                if failure.errno != errno.EADDRINUSE:
+                    raise
+                refused = failure
+        raise refused
+
+    def _bind_once(self, address: str, port: int) -> tuple[socket.socket, socket.socket]:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with kernel.entered(self._namespace or "/proc/thread-self/ns/net"):
             datagrams = socket.socket(family, socket.SOCK_DGRAM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 import socket
 import struct
@@ -345,6 +346,23 @@ async def test_what_is_answered_is_counted_under_corednss_names(rig: Rig) -> Non
     }
     (seen,) = [value for name, value in counted.items() if "duration_seconds_count" in name and "cluster.local" in name]
     assert seen == 5
+
+
+async def test_a_free_port_is_free_for_connections_too(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel offers one that is free for datagrams; twice somebody has it for connections."""
+    bind_once, tries = DnsServer._bind_once, []
+
+    def unlucky(self: DnsServer, address: str, port: int) -> Any:
+        tries.append(port)
+        if len(tries) <= 2:
+            raise OSError(errno.EADDRINUSE, "Address already in use")
+        return bind_once(self, address, port)
+
+    monkeypatch.setattr(DnsServer, "_bind_once", unlucky)
+    async with rig.serving() as address:
+        await rig.shown(service("web", "10.96.0.20"))
+        assert data(await ask(address, "web.default.svc.cluster.local", tcp=True)) == ["10.96.0.20"]
+    assert tries == [0, 0, 0]
 
 
 async def test_a_taken_port_is_an_error_and_leaves_nothing_bound(rig: Rig) -> None:
