@@ -45,10 +45,10 @@ class Taints(Rule):
     def _brought(self, change: Change) -> None:
         pod = change.new
         node = self.state.get(Node, node_name(pod))
-        if node is None:
-            return
+        if node is None or not self.past.known_to_all(node, change.now_s):
+            return  # the one that had its name before may be meant
         known = list(self.past.known(node, change.now_s))
-        always = set.intersection(*(_unwanted(pod, version) for version in known))
+        always = set.intersection(*(unwanted(pod, version) for version in known))
         if always:
             raise Broken(f"{pod.metadata.name} was brought to {node.metadata.name}, which has {sorted(always)}")
         daemon = any(each.key == "node.kubernetes.io/unschedulable" for each in pod.spec.tolerations)
@@ -71,7 +71,8 @@ class Taints(Rule):
                 raise Broken(f"{pod.metadata.name} stays on {name}, which has {key}")
 
 
-def _unwanted(pod: Pod, node: Any) -> set[str]:
+def unwanted(pod: Pod, node: Any) -> set[str]:
+    """The taints of a node by which it does not want a pod."""
     found = (*taints(node, "NoSchedule"), *taints(node, "NoExecute"))
     return {each.key for each in found if not tolerates(pod, each)}
 

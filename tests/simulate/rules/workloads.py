@@ -24,6 +24,7 @@ from tests.simulate.objects import (
     set_unavailable,
     surge_and_unavailable,
 )
+from tests.simulate.rules.nodes import unwanted
 from tests.simulate.rules.rule import Broken, Past, Rule
 from tests.simulate.world import Change, State
 
@@ -242,10 +243,14 @@ class Daemons(Rule):
             self._unavailable(known, pods, change)
 
     def _unavailable(self, known: list[DaemonSet], pods: list[Pod], change: Change) -> None:
-        nodes = {node.metadata.name for node in self.state.all(Node)}
+        nodes = {
+            node.metadata.name
+            for node in self.state.all(Node)
+            if not any(unwanted(change.old, version) for version in self.past.known(node, change.now_s))
+        }
         here = node_of(change.old)
         if here not in nodes or sum(node_of(pod) == here for pod in pods):
-            return  # it goes because it is one too many
+            return  # it goes because it is one too many, or because its node does not want it
         if all(is_on_delete(each) for each in known):
             raise Broken("deleted, and its update strategy is OnDelete")
         served = {node_of(pod) for pod in pods if self.past.was_available(pod, change.now_s)}
