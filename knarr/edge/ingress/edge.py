@@ -35,6 +35,7 @@ from knarr.edge.ingress.report import Reports
 from knarr.edge.ingress.trial import Trial
 from knarr.edge.ingress.xds import ENDPOINTS, LISTENER, ROUTES, SECRET, Rejection, XdsServer
 from knarr.figures import Figure
+from knarr.network.in_force import InForce
 
 log = logging.getLogger(__name__)
 
@@ -108,8 +109,7 @@ class IngressEdge:
         self._settled_generation = 0
         self._under_way: deque[tuple[int, int]] = deque()
         """Generations that Envoy has not confirmed, and what they show: revisions of EndpointSlices."""
-        self._applied = 0
-        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self._in_force = InForce({EndpointSlice: self._slices}, self._wake)
         self._slices.add_index(SLICES_BY_SERVICE, _service_of)
         self._services.add_index(SERVICES_BY_BALANCED_PORT, _balanced_ports)
         self._ingresses.add_handler(self._ingress_changed)
@@ -123,17 +123,11 @@ class IngressEdge:
     @property
     def applied_revision(self) -> int:
         """The newest revision of EndpointSlices that Envoy is known to use."""
-        return self._applied
+        return self._in_force.of(EndpointSlice)
 
     async def synced(self, revision: int) -> None:
         """Wait until Envoy uses what the EndpointSlices say at `revision`, a write's, or needs nothing of it."""
-        await self._slices.reached(revision)
-        if self._applied >= revision:
-            return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((revision, future))
-        self._wake.set()
-        await future
+        await self._in_force.reached(revision, EndpointSlice)
 
     @property
     def envoy_pid(self) -> int | None:
@@ -393,7 +387,7 @@ class IngressEdge:
             refused = {kind for kind, _ in self._server.refused}
             if generation == self._server.generation:
                 self._taken_over(refused)
-            confirmed = self._applied
+            confirmed = self.applied_revision
             while self._under_way and self._under_way[0][0] <= generation:
                 confirmed = self._under_way.popleft()[1]
             if ENDPOINTS not in refused:
@@ -409,14 +403,7 @@ class IngressEdge:
             self._reports.served(self._picture.served)
 
     def _show(self, revision: int) -> None:
-        self._applied = max(self._applied, revision)
-        still = []
-        for wanted, future in self._waiting:
-            if self._applied < wanted:
-                still.append((wanted, future))
-            elif not future.done():
-                future.set_result(None)
-        self._waiting = still
+        self._in_force.show({EndpointSlice: revision})
 
     def _envoy_ended(self) -> None:
         """An Envoy that isn't there uses nothing, and the next one begins with what is wanted by then."""

@@ -17,6 +17,7 @@ from knarr.api.networking.v1 import NetworkPolicy
 from knarr.client.informer import Informer, Informers
 from knarr.clock import Clock
 from knarr.network.commands import CommandFailed, run_command
+from knarr.network.in_force import InForce, keep_in_step
 from knarr.network.policy.membership import Membership
 from knarr.network.policy.model import EGRESS, INGRESS, PodView, Policy, pod_view, policies_of
 from knarr.network.policy.table import Renderer, Table, changes, selectors_of, whole
@@ -26,8 +27,6 @@ log = logging.getLogger(__name__)
 MINIMUM_INTERVAL_S = 0.01
 """Between two transactions: what changes within it shares one."""
 RESYNC_PERIOD_S = 30.0
-RETRY_DELAY_MIN_S, RETRY_DELAY_MAX_S = 0.1, 10.0
-"""Between attempts when the kernel refuses a transaction."""
 DNS_NAMESPACE, DNS_LABELS = "kube-system", {"k8s-app": "kube-dns"}
 """Whom policies name that let pods ask for names. No pod here has these labels: each node answers itself."""
 DNS_PORTS = {
@@ -77,10 +76,15 @@ class PolicyEnforcer:
         """What the kernel has; None when that isn't known."""
         self._listing = ""
         """The kernel's own words for it."""
-        self._applied: dict[type[Any], int] = {NetworkPolicy: 0, Pod: 0, Namespace: 0}
+        self._wake = asyncio.Event()
+        informed: dict[type[Any], Informer[Any]] = {
+            NetworkPolicy: self._policies,
+            Pod: self._pods,
+            Namespace: self._namespaces,
+        }
+        self._in_force = InForce(informed, self._wake)
         self._written = asyncio.Event()
         """Set, and another one put in its place, whenever the rules show more."""
-        self._wake = asyncio.Event()
         self._writing = asyncio.Lock()
         self.transactions = 0
         """How often rules were written."""
@@ -93,10 +97,7 @@ class PolicyEnforcer:
 
     async def synced(self, revision: int, kind: type[Any] = NetworkPolicy) -> None:
         """Wait until the rules show `revision`: that of a write to a NetworkPolicy (or, by `kind`, Pod, Namespace)."""
-        await self._informer(kind).reached(revision)
-        self._wake.set()
-        while self._applied[kind] < revision:
-            await self._written.wait()
+        await self._in_force.reached(revision, kind)
 
     async def isolate(self, pod: Pod, addresses: Sequence[str]) -> None:
         """Close a pod that is about to start on this node, if policies select it; answers once it is closed.
@@ -127,14 +128,6 @@ class PolicyEnforcer:
         return not wanted or (
             table is not None and all(table.closes(each, address) for each in wanted for address in view.addresses)
         )
-
-    def _informer(self, kind: type[Any]) -> Informer[Any]:
-        informers: dict[type[Any], Informer[Any]] = {
-            NetworkPolicy: self._policies,
-            Pod: self._pods,
-            Namespace: self._namespaces,
-        }
-        return informers[kind]
 
     async def run(self) -> None:
         """Keep the rules right until cancelled. They stay when it ends."""
@@ -182,24 +175,13 @@ class PolicyEnforcer:
     # The loop
 
     async def _keep_synced(self) -> None:
-        delay_s = RETRY_DELAY_MIN_S
-        while True:
-            try:
-                await self._sync()
-                delay_s = RETRY_DELAY_MIN_S
-            except CommandFailed as failure:
-                log.warning("network policies were not written, trying again in %.1f s: %s", delay_s, failure)
-                self._wake.set()
-                await self._clock.sleep(delay_s)
-                delay_s = min(delay_s * 2, RETRY_DELAY_MAX_S)
-            else:
-                await self._clock.sleep(self._minimum_interval_s)
-            await self._wake.wait()
+        interval_s = self._minimum_interval_s
+        await keep_in_step(self._sync, self._wake, self._clock, what="network policies", minimum_interval_s=interval_s)
 
     async def _sync(self) -> None:
         """One transaction that brings the rules to what the informers show now."""
         self._wake.clear()
-        shown = {kind: self._informer(kind).revision for kind in self._applied}
+        shown = self._in_force.seen()
         policies = {
             direction: [each[direction] for each in self._compiled.values() if direction in each]
             for direction in (INGRESS, EGRESS)
@@ -214,7 +196,7 @@ class PolicyEnforcer:
                 self.transactions += 1
                 self._listing = await self._list()
             self._table = wanted
-        self._applied = shown
+        self._in_force.show(shown)
         self._written.set()
         self._written = asyncio.Event()
 

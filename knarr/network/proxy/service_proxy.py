@@ -27,6 +27,7 @@ from knarr.client.informer import Informer, Informers
 from knarr.clock import Clock
 from knarr.network import netlink as kernel
 from knarr.network.commands import CommandFailed
+from knarr.network.in_force import InForce, keep_in_step
 from knarr.network.proxy.conntrack import forget_stale_flows
 from knarr.network.proxy.figures import ProxyFigures
 from knarr.network.proxy.iptables import Iptables
@@ -57,9 +58,6 @@ MINIMUM_INTERVAL_S = 0.01
 """Between two transactions: what changes within it shares one."""
 RESYNC_PERIOD_S = 30.0
 """How often the rules are checked for changes by others; upstream's --iptables-sync-period."""
-RETRY_DELAY_MIN_S = 0.1
-RETRY_DELAY_MAX_S = 10.0
-"""Between attempts when the kernel refuses a transaction."""
 TRIGGERS_MAX = 10_000
 SLICES_BY_SERVICE = "slices by service"
 
@@ -127,10 +125,9 @@ class ServiceProxy:
         between, or where it doesn't count ours (legacy iptables)."""
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()
-        self._applied: dict[type[Any], int] = {Service: 0, EndpointSlice: 0}
+        self._in_force = InForce({Service: self._services, EndpointSlice: self._slices}, self._wake)
         self._triggers: list[tuple[Family, float]] = []
         """When what the rules don't show yet happened."""
-        self._waiting: list[tuple[type[Any], int, asyncio.Future[None]]] = []
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="service-proxy")
         self._worker_entered = False
         self._netfilter: kernel.Netlink | None = None
@@ -152,7 +149,7 @@ class ServiceProxy:
     @property
     def applied_revision(self) -> int:
         """The newest revision of EndpointSlices that the kernel's rules are known to show."""
-        return self._applied[EndpointSlice]
+        return self._in_force.of(EndpointSlice)
 
     @property
     def node_port_addresses(self) -> tuple[str, ...]:
@@ -165,13 +162,7 @@ class ServiceProxy:
 
     async def synced(self, revision: int, kind: type[Any] = EndpointSlice) -> None:
         """Wait until the rules show `revision`: that of a write to an EndpointSlice (or, by `kind`, a Service)."""
-        await (self._slices if kind is EndpointSlice else self._services).reached(revision)
-        if self._applied[kind] >= revision:
-            return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((kind, revision, future))
-        self._wake.set()
-        await future
+        await self._in_force.reached(revision, kind)
 
     async def run(self) -> None:
         """Keep the rules right until cancelled. The rules stay when it ends."""
@@ -261,25 +252,22 @@ class ServiceProxy:
     # The loop
 
     async def _keep_synced(self) -> None:
-        delay_s = RETRY_DELAY_MIN_S
-        while True:
-            try:
-                await self._sync()
-                delay_s = RETRY_DELAY_MIN_S
-            except CommandFailed as failure:
-                self.figures.failures += 1
-                log.warning("service rules were not written, trying again in %.1f s: %s", delay_s, failure)
-                self._wake.set()
-                await self._clock.sleep(delay_s)
-                delay_s = min(delay_s * 2, RETRY_DELAY_MAX_S)
-            else:
-                await self._clock.sleep(self._minimum_interval_s)
-            await self._wake.wait()
+        await keep_in_step(
+            self._sync,
+            self._wake,
+            self._clock,
+            what="service rules",
+            minimum_interval_s=self._minimum_interval_s,
+            failed=self._failed,
+        )
+
+    def _failed(self) -> None:
+        self.figures.failures += 1
 
     async def _sync(self) -> None:
         """One transaction that brings the rules to what the informers show now."""
         self._wake.clear()
-        shown: dict[type[Any], int] = {Service: self._services.revision, EndpointSlice: self._slices.revision}
+        shown = self._in_force.seen()
         dirty, self._dirty = self._dirty, set()
         triggers, self._triggers = self._triggers, []
         self.figures.taken()
@@ -301,7 +289,7 @@ class ServiceProxy:
             await self._forget_flows(rules if whole else changed, before)
         for name in dirty:
             self._note(name, wanted[name])
-        self._show(shown)
+        self._in_force.show(shown)
         if not self._dirty:
             self.health.updated()
         now_s = self._clock.time_s()
@@ -366,17 +354,6 @@ class ServiceProxy:
         if any(port.protocol == "udp" for port in (*now, *gone)):
             forgotten = await self._in_worker(lambda: forget_stale_flows(self._opened_netfilter(), now, gone))
             self.figures.forgot(forgotten)
-
-    def _show(self, shown: dict[type[Any], int]) -> None:
-        for kind, revision in shown.items():
-            self._applied[kind] = max(self._applied[kind], revision)
-        still = []
-        for kind, revision, future in self._waiting:
-            if self._applied[kind] < revision:
-                still.append((kind, revision, future))
-            elif not future.done():
-                future.set_result(None)
-        self._waiting = still
 
     async def _check_periodically(self) -> None:
         while True:
