@@ -10,11 +10,10 @@ boto3 blocks: each call of the contract runs in a thread of its own.
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, TypeVar
+from typing import Any
 
 from msgspec import Struct
 
@@ -29,17 +28,15 @@ from knarr.edge.providers.aws_wishes import (
     target_attributes,
     wishes_of,
 )
+from knarr.edge.providers.blocking import BlockingProvider
 from knarr.edge.providers.contract import (
     Ingress,
     LoadBalancer,
     ProviderFailure,
     Target,
-    Wake,
     quiet,
     without_secrets,
 )
-
-T = TypeVar("T")
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S, ATTEMPTS = 5, 20, 3
 TARGETS_AT_ONCE = 100
@@ -63,12 +60,11 @@ class AwsSettings(Struct, frozen=True, rename="camel", forbid_unknown_fields=Tru
     """Of another service that speaks AWS's API."""
 
 
-class Aws:
+class Aws(BlockingProvider):
     """The provider `aws`. `session` is a boto3 Session, by default that of the environment."""
 
     name = "aws"
     load_balancer_class = "knarr.dev/aws"
-    sees_readiness = False
 
     def __init__(self, settings: AwsSettings, session: Any = None) -> None:
         self._settings = settings
@@ -77,36 +73,18 @@ class Aws:
         self._region = settings.region
         quiet("boto3", "botocore", "urllib3", "s3transfer")
 
-    def begin(self, wake: Wake) -> None:
-        return
-
-    async def status(self, balancer: LoadBalancer) -> Ingress | None:
-        return await self._in_thread(lambda: self._status(balancer))
-
-    async def ensure(self, balancer: LoadBalancer, nodes: Sequence[Target]) -> Ingress:
-        return await self._in_thread(lambda: self._ensure(balancer, nodes))
-
-    async def update_nodes(self, balancer: LoadBalancer, nodes: Sequence[Target]) -> Ingress:
-        return await self._in_thread(lambda: self._update_nodes(balancer, nodes))
-
-    async def delete(self, balancer: LoadBalancer) -> None:
-        await self._in_thread(lambda: self._delete(balancer))
-
     async def close(self) -> None:
         for client in self._clients.values():
             client.close()
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    def _told(self, error: Exception) -> Exception | None:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        try:
-            return await asyncio.to_thread(work)
-        except ClientError as error:
+        if isinstance(error, ClientError):
             told = error.response.get("Error", {})
             text = f"{error.operation_name}: {told.get('Code', '')}: {told.get('Message', '')}"
-            raise ProviderFailure(without_secrets(text)) from None
-        except BotoCoreError as error:
-            raise ProviderFailure(without_secrets(f"AWS: {error}")) from None
+            return ProviderFailure(without_secrets(text))
+        return ProviderFailure(without_secrets(f"AWS: {error}")) if isinstance(error, BotoCoreError) else None
 
     def _client(self, service: str) -> Any:
         import boto3  # 60 ms and 15 MB that only its users pay for

@@ -14,23 +14,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from msgspec import Struct
 
 from knarr.api.core.v1 import LoadBalancerIngress
+from knarr.edge.providers.blocking import BlockingProvider, T
 from knarr.edge.providers.contract import (
     Ingress,
     LoadBalancer,
     Port,
     ProviderFailure,
     Target,
-    Wake,
     quiet,
     without_secrets,
 )
-
-T = TypeVar("T")
 
 ANNOTATION = "service.beta.kubernetes.io/azure-"
 SERVICE_TAG, CLUSTER_TAG = "k8s-azure-service", "k8s-azure-cluster-name"
@@ -60,12 +58,11 @@ class AzureSettings(Struct, frozen=True, rename="camel", forbid_unknown_fields=T
     """Name of the nodes' network security group."""
 
 
-class Azure:
+class Azure(BlockingProvider):
     """The provider `azure`. `client` is a NetworkManagementClient; by default one with the environment's identity."""
 
     name = "azure"
     load_balancer_class = "knarr.dev/azure"
-    sees_readiness = False
 
     def __init__(self, settings: AzureSettings, client: Any = None) -> None:
         self._settings = settings
@@ -74,33 +71,19 @@ class Azure:
         """All Services share one load balancer: who writes it reads it first."""
         quiet("azure", "msal", "urllib3", "requests")
 
-    def begin(self, wake: Wake) -> None:
-        return
-
-    async def status(self, balancer: LoadBalancer) -> Ingress | None:
-        return await self._in_thread(lambda: self._status(balancer))
-
-    async def ensure(self, balancer: LoadBalancer, nodes: Sequence[Target]) -> Ingress:
-        return await self._in_thread(lambda: self._ensure(balancer, nodes))
-
-    async def update_nodes(self, balancer: LoadBalancer, nodes: Sequence[Target]) -> Ingress:
-        return await self.ensure(balancer, nodes)
-
-    async def delete(self, balancer: LoadBalancer) -> None:
-        await self._in_thread(lambda: self._delete(balancer))
-
     async def close(self) -> None:
         if self._given is not None:
             self._given.close()
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
+        async with self._one_at_a_time:
+            return await super()._in_thread(work)
+
+    def _told(self, error: Exception) -> Exception | None:
         from azure.core.exceptions import AzureError
 
-        async with self._one_at_a_time:
-            try:
-                return await asyncio.to_thread(work)
-            except AzureError as error:
-                raise ProviderFailure(without_secrets(f"Azure: {getattr(error, 'message', '') or error}")) from None
+        text = f"Azure: {getattr(error, 'message', '') or error}"
+        return ProviderFailure(without_secrets(text)) if isinstance(error, AzureError) else None
 
     @property
     def _client(self) -> Any:

@@ -10,25 +10,22 @@ The SDK blocks: each call of the contract runs in a thread of its own.
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from msgspec import Struct
 
 from knarr.api.core.v1 import LoadBalancerIngress
+from knarr.edge.providers.blocking import BlockingProvider
 from knarr.edge.providers.contract import (
     Ingress,
     LoadBalancer,
     ProviderFailure,
     Target,
-    Wake,
     quiet,
     without_secrets,
 )
-
-T = TypeVar("T")
 
 CALL_S_MAX = 20.0
 OPERATION_S_MAX = 120.0
@@ -73,12 +70,11 @@ ENDPOINT_GROUP = Kind("NetworkEndpointGroupsClient", "network_endpoint_group", "
 FIREWALL = Kind("FirewallsClient", "firewall", "")
 
 
-class Gcp:
+class Gcp(BlockingProvider):
     """The provider `gcp`. `credentials` are google.auth's; by default those of the environment."""
 
     name = "gcp"
     load_balancer_class = "knarr.dev/gcp"
-    sees_readiness = False
 
     def __init__(self, settings: GcpSettings, credentials: Any = None) -> None:
         self._settings = settings
@@ -86,34 +82,17 @@ class Gcp:
         self._clients: dict[str, Any] = {}
         quiet("google", "urllib3", "requests")
 
-    def begin(self, wake: Wake) -> None:
-        return
-
-    async def status(self, balancer: LoadBalancer) -> Ingress | None:
-        return await self._in_thread(lambda: self._status(balancer))
-
-    async def ensure(self, balancer: LoadBalancer, nodes: Sequence[Target]) -> Ingress:
-        return await self._in_thread(lambda: self._ensure(balancer, nodes))
-
-    async def update_nodes(self, balancer: LoadBalancer, nodes: Sequence[Target]) -> Ingress:
-        return await self.ensure(balancer, nodes)  # a new zone is a new group, that backend services must name
-
-    async def delete(self, balancer: LoadBalancer) -> None:
-        await self._in_thread(lambda: self._delete(balancer))
-
     async def close(self) -> None:
         for client in self._clients.values():
             client.transport.close()
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    def _told(self, error: Exception) -> Exception | None:
         from google.api_core.exceptions import GoogleAPIError
         from google.auth.exceptions import GoogleAuthError
         from requests.exceptions import RequestException
 
-        try:
-            return await asyncio.to_thread(work)
-        except (GoogleAPIError, GoogleAuthError, RequestException) as error:
-            raise ProviderFailure(without_secrets(f"Google Cloud: {error}")) from None
+        known = isinstance(error, (GoogleAPIError, GoogleAuthError, RequestException))
+        return ProviderFailure(without_secrets(f"Google Cloud: {error}")) if known else None
 
     # The contract, blocking
 
