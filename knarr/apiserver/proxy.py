@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from msgspec import Struct
 
-from knarr.api.core.node_agents import agents
+from knarr.api.core.node_agents import KUBELET_PORT, agents
 from knarr.api.core.v1 import Node, Pod, Service
 from knarr.api.decode import decoder
 from knarr.api.discovery.v1 import EndpointSlice
@@ -38,7 +38,6 @@ CONNECT_S = 5.0
 PAGE_MAX_BYTES = 4 << 20
 """Pages up to this size have their links rewritten; longer ones pass as they are."""
 CHUNK_BYTES = 64 << 10
-KUBELET_PORT = 10250
 NAME = re.compile(r"(?:(https?):)?([^:]+)(?::([^:]*))?")
 """scheme:name:port, of which scheme and port may be left out."""
 HOP_BY_HOP = frozenset(

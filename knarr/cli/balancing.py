@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from knarr.api.core.node_agents import KUBELET_PORT
 from knarr.api.networking.v1 import Ingress, IngressClass
 from knarr.cli.machine import NodeSettings
 from knarr.client.client import Client
@@ -24,8 +25,6 @@ from knarr.edge.providers.local import Held, Local, Pool, parse_pools
 
 if TYPE_CHECKING:
     from knarr.edge.announcer import Announcer
-
-KUBELET_PORT = 10250
 
 
 def load_balancers(

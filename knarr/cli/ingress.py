@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from knarr.api.coordination import data_planes
+from knarr.api.core.node_agents import KUBELET_PORT
 from knarr.cli import machine
 from knarr.client.client import Client
 from knarr.client.informer import Informers
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from knarr.edge.ingress.model import Endpoint
 
 ACCOUNT = "ingress-controller"
-KUBELET_PORT = 10250
 DNS_PORT = 53
 
 

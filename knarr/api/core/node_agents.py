@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from knarr.api.core.v1 import Node
 
+KUBELET_PORT = 10250
+"""Where an agent answers that was not told otherwise; upstream's kubelet port."""
 ADDRESS_TYPES = ("InternalIP", "ExternalIP")
 
 

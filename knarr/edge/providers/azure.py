@@ -18,6 +18,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from knarr.api.core.node_agents import KUBELET_PORT
 from knarr.api.core.v1 import LoadBalancerIngress
 from knarr.edge.providers.blocking import BlockingProvider, T
 from knarr.edge.providers.contract import (
@@ -37,7 +38,6 @@ PRIORITY_MIN, PRIORITY_MAX = 500, 4096
 """Of rules of a network security group."""
 OPERATION_S_MAX = 300.0
 PROTOCOLS = {"TCP": "Tcp", "UDP": "Udp"}
-KUBELET_PORT = 10250
 PROBE_S, PROBES = 5, 2
 IDLE_MINUTES = 4
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from knarr.api.core.node_agents import KUBELET_PORT
 from knarr.api.core.v1 import LoadBalancerIngress
 from knarr.edge.providers.blocking import BlockingProvider
 from knarr.edge.providers.contract import (
@@ -31,7 +32,6 @@ CALL_S_MAX = 20.0
 OPERATION_S_MAX = 120.0
 PORTS_MAX = 5
 """Of a forwarding rule that names them one by one; more are a range, and the firewall leaves out what is between."""
-KUBELET_PORT = 10250
 HEALTH_CHECKERS = ["35.191.0.0/16", "130.211.0.0/22", "209.85.152.0/22", "209.85.204.0/22"]
 """From where Google looks whether a node answers."""
 INTERNAL = "networking.gke.io/load-balancer-type"

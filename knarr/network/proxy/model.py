@@ -23,6 +23,7 @@ from typing import Literal, cast
 
 from msgspec import Struct, field
 
+from knarr.api.core.node_agents import KUBELET_PORT
 from knarr.api.core.v1 import LoadBalancerIngress, Service, ServicePort, ServiceSpec
 from knarr.api.discovery.v1 import Endpoint as SliceEndpoint
 from knarr.api.discovery.v1 import EndpointSlice
@@ -37,8 +38,6 @@ PROTOCOLS = ("tcp", "udp", "sctp")
 ANY_ADDRESS = {"IPv4": "0.0.0.0", "IPv6": "::"}
 """Stands for all addresses of this node, whatever they are at the moment."""
 ADDRESSES_KNOWN_MAX = 65_536
-AGENT_PORT = 10250
-"""At which the agents of nodes answer the API server. Pods have ports of their own at addresses of their own."""
 
 Family = Literal["IPv4", "IPv6"]
 FAMILIES: tuple[Family, ...] = ("IPv4", "IPv6")
@@ -225,7 +224,7 @@ def may_lead_to(address: str) -> bool:
 
 
 def leads_to_agent(address: str, port: int, pod_ranges: tuple[str, ...]) -> bool:
-    return port == AGENT_PORT and bool(pod_ranges) and not _is_within(address, pod_ranges)
+    return port == KUBELET_PORT and bool(pod_ranges) and not _is_within(address, pod_ranges)
 
 
 @lru_cache(ADDRESSES_KNOWN_MAX)
