@@ -35,6 +35,8 @@ OPTIONAL_ADMISSION_PLUGINS = ("OwnerReferencesPermissionEnforcement",)
 DISPENSABLE_ADMISSION_PLUGINS = ("DenyServiceExternalIPs",)
 """On by default, and may be switched off."""
 CONFIG_FILE_BYTES_MAX = 1 << 20
+NOT_EXCLUDED = "!node.kubernetes.io/exclude-from-external-load-balancers"
+"""Upstream's label says that nobody from outside is to be led to a node."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -161,6 +163,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     ingress_http_port: Annotated[int, Meta(description="port for Ingress over HTTP; 0: none")] = 80
     ingress_https_port: Annotated[int, Meta(description="port for Ingress over HTTPS; 0: none")] = 443
     ingress_metrics_port: Annotated[int, Meta(description="port on loopback for Envoy's metrics; 0: none")] = 0
+    ingress_nodes: Annotated[
+        str, Meta(description="label selector of the nodes that serve Ingress; empty: all of them")
+    ] = NOT_EXCLUDED
     verbosity: Annotated[int, Meta(description="0 says what a user needs, 2 each step, 4 each request")] = 0
 
     @property

@@ -62,6 +62,9 @@ Placed = Callable[[Request, User, ResourcePath | None, Action], Place]
 Review = Callable[[Call, Any], Awaitable[Any]]
 """review(call, obj): what a POST of a kind that is never kept is answered (TokenReview, SubjectAccessReview)."""
 
+Page = Callable[[Request, User], Awaitable[Answer]]
+"""page(request, user): the answer to who may ask for a path that is no resource's. Raises APIError."""
+
 Asked = Callable[[Call], Awaitable[list[bytes]]]
 """asked(call): the objects that a GET of a kind that is never kept is about (PodMetrics); raises NotFound."""
 
@@ -139,6 +142,8 @@ class APIServer:
         self.health.checks["etcd"] = store.fault
         self.health.readiness["started"] = lambda: None if self.ready else "not yet"
         self.health.readiness["shutdown"] = lambda: "process is shutting down" if self.stopping else None
+        self.pages: dict[str, Page] = {}
+        """What other parts of the process answer, by path."""
         self.calls: Counter[tuple[str, int]] = Counter()
         """Requests of the parts of this process, by method and how they were answered."""
         self.metrics.sources += [
@@ -204,6 +209,8 @@ class APIServer:
         if path is None:
             if request.path == "/metrics":
                 return self.metrics.answer(await self._objects_by_resource())
+            if page := self.pages.get(request.path):
+                return await page(request, user)
             return await self.about.answer(request)
         resource = self.registry.by_plural(path.group, path.version, path.plural)
         if resource is None or (path.namespace and not resource.namespaced):

@@ -40,7 +40,7 @@ from knarr.cli import kubeconfig, machine, teardown
 from knarr.cli.access import access_settings
 from knarr.cli.balancing import load_balancers
 from knarr.cli.ingress import ACCOUNT as INGRESS_ACCOUNT
-from knarr.cli.ingress import ingress
+from knarr.cli.ingress import cluster_ingress
 from knarr.cli.life import Life, Loop, node_is_ready, seen, write_logs
 from knarr.cli.lock import DataFolderLock
 from knarr.cli.node_parts import Parts, parts_of
@@ -189,8 +189,12 @@ class Process(Life):
             self._account(LOCAL_VOLUMES_ACCOUNT), informers, clock, names, folders, self._folders_elsewhere
         )
         loops.append((volumes.name, volumes.run))
-        if edge := ingress(config, self._account(INGRESS_ACCOUNT), self._client, informers, clock):
+        if config.ingress_class != "none" and self._record.node:
+            port = urlsplit(self.address).port or 443
+            node = self._client(f"system:node:{config.node_name}", "system:nodes")
+            edge, handover = cluster_ingress(config, self._account(INGRESS_ACCOUNT), node, informers, clock, port)
             loops.append((edge.name, edge.run))
+            self.server.pages[handover.path] = handover.answer
             self.server.metrics.sources.append(edge.figures)
             self._closing.append((edge.name, edge.close))
         loops.append(("cluster info", self._tell_joining))
