@@ -153,9 +153,8 @@ class NodeObject:
 
     async def _write(self, status: NodeStatus) -> None:
         plain = msgspec.json.decode(msgspec.json.encode(status))
-        shown = self.node.status if self.node is not None else None
-        if shown is not None and shown.addresses and shown.addresses != status.addresses:
-            plain["addresses"] = [{"$patch": "replace"}, *plain["addresses"]]
+        # Addresses are merged by their type, of which a node with two families has two: only as a whole do they stay apart.
+        plain["addresses"] = [{"$patch": "replace"}, *plain["addresses"]]
         self.node = await self._client.patch(Node, self._config.name, {"status": plain}, subresource="status")
 
     async def _status(self) -> NodeStatus:
