@@ -153,7 +153,7 @@ class NodeObject:
 
     async def _write(self, status: NodeStatus) -> None:
         plain = msgspec.json.decode(msgspec.json.encode(status))
-        # Addresses are merged by their type, of which a node with two families has two: only as a whole do they stay apart.
+        # They are merged by their type, which both addresses of a node with two families share: written only as a whole.
         plain["addresses"] = [{"$patch": "replace"}, *plain["addresses"]]
         self.node = await self._client.patch(Node, self._config.name, {"status": plain}, subresource="status")
 

@@ -1,8 +1,9 @@
 """Ask other resolvers for names outside of the cluster, and remember their answers for a while.
 
-Answers pass through as they came, but for what is said between neighbours (EDNS). Each question goes out on a socket of its own (RFC 5452: the port and the id are
-what a forger must guess), to the next resolver when one doesn't answer in time; one that didn't is asked last for a
-while. Some domains have resolvers of their own (stub domains): the longest one that a name lies in counts.
+Answers pass through as they came, but for what is said between neighbours (EDNS). Each question goes out on a socket of
+its own (RFC 5452: the port and the id are what a forger must guess), to the next resolver when one doesn't answer in
+time; one that didn't is asked last for a while. Some domains have resolvers of their own (stub domains): the longest
+one that a name lies in counts.
 """
 
 from __future__ import annotations
