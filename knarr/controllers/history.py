@@ -22,7 +22,7 @@ from knarr.api.selectors import Selector
 from knarr.api.types import replace
 from knarr.client.client import MERGE_PATCH, Client
 from knarr.client.informer import Informer
-from knarr.controllers.ownership import claim, orphans, owner_index
+from knarr.controllers.ownership import claim, is_going, orphans, owner_index
 from knarr.controllers.revisions import SAFE_ALPHABET
 
 REVISION_LABEL = "controller-revision-hash"
@@ -52,9 +52,14 @@ class History:
     async def newest(
         self, owner: Any, template: PodTemplateSpec, known: Sequence[ControllerRevision], collisions: int
     ) -> tuple[ControllerRevision, int]:
-        """The revision of `template`, the newest of all when this returns; and how many names were taken so far."""
+        """The revision of `template`, the newest of all when this returns; and how many names were taken so far.
+
+        For an owner that is being deleted none is written: it would be collected, made again, and so on.
+        """
         data = patch_of(template)
         equal = [revision for revision in known if revision.data == data]
+        if is_going(owner):
+            return (equal[-1] if equal else self._made(owner, template, data, _next(known), collisions)), collisions
         if not equal:
             return await self._create(owner, template, data, _next(known), collisions)
         if equal[-1] is known[-1]:

@@ -312,6 +312,26 @@ def test_a_silent_node_keeps_its_pod_until_somebody_says_that_it_is_gone() -> No
     simulate(scenario, nodes=3)
 
 
+def test_a_set_that_waits_for_its_pods_to_go_makes_no_revision_again() -> None:
+    """Each would be collected at once, and made again, for as long as a pod lasts."""
+
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.create(stateful_set(replicas=1))
+        await cluster.until(lambda: complete(cluster, 1))
+        made: list[str] = []
+        revisions = cluster.informers.of(ControllerRevision)
+        revisions.add_handler(lambda old, new: made.append(new.metadata.name or "") if new and not old else None)
+        made.clear()
+        cluster.nodes.faults.silent_nodes.update(pod.spec.node_name or "" for pod in cluster.pods.all() if pod.spec)
+        await cluster.client.delete(StatefulSet, "db", "default", propagation_policy="Foreground")
+        await cluster.clock.sleep(60)
+        assert (made, revisions.all(), names(cluster)) == ([], [], ["db-0"])
+        await cluster.client.delete(Pod, "db-0", "default", grace_period_s=0)
+        await cluster.until(lambda: not cluster.informers.of(StatefulSet).all())
+
+    simulate(scenario)
+
+
 def owners(cluster: Cluster) -> dict[str, list[str]]:
     claims = cluster.informers.of(PersistentVolumeClaim).all()
     return {c.metadata.name or "": [f"{o.kind} {o.name}" for o in c.metadata.owner_references] for c in claims}
