@@ -15,8 +15,8 @@ import msgspec
 
 from knarr.api.apps.v1 import ControllerRevision
 from knarr.api.core.v1 import PodTemplateSpec
-from knarr.api.errors import AlreadyExists, NotFound
-from knarr.api.meta.owners import owner_reference
+from knarr.api.errors import AlreadyExists, Conflict, NotFound
+from knarr.api.meta.owners import controller_of, owner_reference
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.selectors import Selector
 from knarr.api.types import replace
@@ -85,8 +85,8 @@ class History:
             except AlreadyExists:
                 name, namespace = revision.metadata.name or "", revision.metadata.namespace
                 there = await self._client.get(ControllerRevision, name, namespace)
-                if there.data == data and _is_owned(there, owner):
-                    return there, tried  # made before a crash; the cache is about to show it
+                if there.data == data and _may_be_taken(there, owner):
+                    return there, tried  # made before a crash, or let go: the cache is about to show it
         raise AlreadyExists(f"no free name for a revision of {owner.kind} {owner.metadata.name}")
 
     async def _renumber(self, revision: ControllerRevision, number: int) -> ControllerRevision:
@@ -150,5 +150,11 @@ def _age(revision: ControllerRevision) -> tuple[int, Any, str]:
     return revision.revision, metadata.creation_timestamp, metadata.name or ""
 
 
-def _is_owned(revision: ControllerRevision, owner: Any) -> bool:
-    return any(reference.uid == owner.metadata.uid for reference in revision.metadata.owner_references)
+def _may_be_taken(revision: ControllerRevision, owner: Any) -> bool:
+    """It is the owner's or nobody's. Raises Conflict when it is of one that had the owner's name before."""
+    holder = controller_of(revision)
+    if holder is None or holder.uid == owner.metadata.uid:
+        return True
+    if (holder.kind, holder.name) == (owner.kind, owner.metadata.name):
+        raise Conflict(f"revision {revision.metadata.name} of the {owner.kind} before has not gone yet")
+    return False
