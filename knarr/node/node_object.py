@@ -153,7 +153,7 @@ class NodeObject:
 
     async def _write(self, status: NodeStatus) -> None:
         plain = msgspec.json.decode(msgspec.json.encode(status))
-        # They are merged by their type, which both addresses of a node with two families share: written only as a whole.
+        # Merged by their type, which both addresses of a node with two families share: so they are written as a whole.
         plain["addresses"] = [{"$patch": "replace"}, *plain["addresses"]]
         self.node = await self._client.patch(Node, self._config.name, {"status": plain}, subresource="status")
 
