@@ -270,7 +270,7 @@ class _Connection(RequestHandler):
     def _cut_off(self) -> None:
         """At once: to close in order would wait for a client that keeps others waiting."""
         if self.transport:
-            cast(asyncio.Transport, self.transport).abort()
+            self.transport.abort()
         self.force_close()
 
     def _head_came(self) -> None:
