@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from knarr.cli import joining
-from knarr.cli import node as node_command
 from knarr.cli.main import main
 
 REPOSITORY = Path(__file__).parents[2]
@@ -39,14 +37,10 @@ def test_a_detached_cluster_reads_and_writes_files_beside_who_started_it(tmp_pat
     assert "knarr" not in (tmp_path / "mine").read_text()
 
 
-def test_a_detached_node_does_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
-
-    def problem_of(invitation: joining.Invitation) -> None:
-        seen.append(invitation.kubeconfig)
-
+def test_a_node_looks_for_its_kubeconfig_there_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(joining, "problem_of", problem_of)
-    monkeypatch.setattr(node_command, "machine_problem", lambda runtime: "that is enough")
-    main(["node", "--detach", "--data-dir", str(tmp_path / "data"), "--kubeconfig", "admin.conf"])
-    assert seen == [str(tmp_path / "admin.conf")]
+    (tmp_path / "admin.conf").write_text("{}")
+    assert main(["node", "--detach", "--data-dir", str(tmp_path / "data"), "--kubeconfig", "admin.conf"]) == 2
+    assert f"{tmp_path / 'admin.conf'} names no cluster" in capsys.readouterr().err
