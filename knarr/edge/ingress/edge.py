@@ -41,7 +41,7 @@ from knarr.network.in_force import InForce
 
 log = logging.getLogger(__name__)
 
-SLICES_BY_SERVICE = "service"
+SLICES_BY_SERVICE = "service of an Ingress"
 MIN_INTERVAL_S = 0.02
 """Between two pictures: a burst of changes is taken together, the first is not delayed."""
 PORT_RETRY_S = 5.0
