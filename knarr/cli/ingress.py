@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import cache
 from importlib import import_module
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,11 @@ from knarr.cli import machine
 from knarr.cli.machine import NodeSettings
 from knarr.client.client import Client
 from knarr.client.informer import Informers
+from knarr.client.transport import Answer, Request, User
 from knarr.clock import Clock
 from knarr.config import Config
 from knarr.edge.ingress.classes import first
-from knarr.edge.ingress.handover import Handed, Handover, Terms
+from knarr.edge.ingress.terms import Terms
 from knarr.figures import Figure
 from knarr.network.acknowledgement import Acknowledgement
 from knarr.network.dns.forward import Forwarder
@@ -35,10 +37,14 @@ from knarr.network.dns.wire import Type, name_of
 if TYPE_CHECKING:
     from knarr.edge.ingress.envoy import Serving
     from knarr.edge.ingress.guard import Guard
+    from knarr.edge.ingress.handover import Handed, Handover
     from knarr.edge.ingress.report import Reports
 
 ACCOUNT = "ingress-controller"
 DNS_PORT = 53
+
+Page = Callable[[Request, User], Awaitable[Answer]]
+"""Answers at PATH."""
 
 
 class Made(Struct):
@@ -51,26 +57,30 @@ class Made(Struct):
     """To run beside it."""
 
 
+Hand = Callable[[], "Handed"]
+
+
 class LazyEdge:
     """Imports and makes the edge when the first Ingress of ours is seen: who has none pays for nothing."""
 
     name = "ingress"
 
-    def __init__(self, informers: Informers, make: Callable[[], Made], handed: Handed | None = None) -> None:
-        """With `handed`, everything waits for leave to serve."""
+    def __init__(self, informers: Informers, make: Callable[[Handed | None], Made], hand: Hand | None = None) -> None:
+        """With `hand`, everything waits for what is handed over, and the leave to serve."""
         self._informers = informers
         self._make = make
-        self._handed = handed
+        self._hand = hand
         self._made: Made | None = None
 
     async def run(self) -> None:
         await first(self._informers)
         async with asyncio.TaskGroup() as group:
-            if self._handed is not None:
-                group.create_task(self._handed.run(), name="certificates of Ingress")
-                await self._handed.synced.wait()
+            handed = self._hand() if self._hand is not None else None
+            if handed is not None:
+                group.create_task(handed.run(), name="certificates of Ingress")
+                await handed.synced.wait()
             await asyncio.to_thread(import_module, "knarr.edge.ingress.edge")
-            made = self._made = self._make()
+            made = self._made = self._make(handed)
             for loop in (made.edge.run, *made.loops):
                 group.create_task(_running(loop), name="ingress")
 
@@ -87,8 +97,9 @@ class LazyEdge:
 
 def cluster_ingress(
     config: Config, client: Client, node: Client, informers: Informers, clock: Clock, api_port: int
-) -> tuple[LazyEdge, Handover]:
-    """`client` writes what people are told; `node` is the client of this machine's node."""
+) -> tuple[LazyEdge, Page]:
+    """The edge, and what answers the nodes that ask. `client` writes what people are told; `node` is the client of this
+    machine's node."""
     selector = parse_selector(config.ingress_nodes)
     terms = Terms(
         http_port=config.ingress_http_port,
@@ -105,7 +116,7 @@ def cluster_ingress(
         own = nodes.get(config.node_name)
         return own is not None and serves(own)
 
-    def make() -> Made:
+    def make(handed: Handed | None) -> Made:
         from knarr.edge.ingress.report import Reports
         from knarr.edge.ingress.serving_nodes import ServingNodes
 
@@ -121,16 +132,30 @@ def cluster_ingress(
         nodes.add_handler(node_changed)
         return made
 
-    return LazyEdge(informers, make), Handover(informers, clock, terms, serves)
+    @cache
+    def handover() -> Handover:
+        from knarr.edge.ingress.handover import Handover  # who has one machine needs none
+
+        return Handover(informers, clock, terms, serves)
+
+    async def answer(request: Request, user: User) -> Answer:
+        return await handover().answer(request, user)
+
+    return LazyEdge(informers, make), answer
 
 
 def joined_ingress(settings: NodeSettings, node: Client, informers: Informers, clock: Clock) -> LazyEdge:
     """`node` is the node's client: it only writes what is about this node."""
-    handed = Handed(node, informers, clock, settings.name)
 
-    def make() -> Made:
+    def hand() -> Handed:
+        from knarr.edge.ingress.handover import Handed
+
+        return Handed(node, informers, clock, settings.name)
+
+    def make(handed: Handed | None) -> Made:
         from knarr.edge.ingress.report import Reports
 
+        assert handed is not None
         terms = handed.terms
         assert terms is not None
         reports = Reports(node, informers.of(Ingress), clock, host=settings.name)
@@ -144,7 +169,7 @@ def joined_ingress(settings: NodeSettings, node: Client, informers: Informers, c
         handed.add_leave_handler(leave_changed)
         return made
 
-    return LazyEdge(informers, make, handed)
+    return LazyEdge(informers, make, hand)
 
 
 def _made(

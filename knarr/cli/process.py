@@ -56,6 +56,7 @@ from knarr.controllers import controllers, queue_name
 from knarr.controllers.flowcontrol import FlowControl
 from knarr.controllers.nodeipam import Ranges
 from knarr.controllers.servicerepair import ServiceRepair
+from knarr.edge.ingress.terms import PATH as INGRESS_CERTIFICATES
 from knarr.node.local_volumes import ACCOUNT as LOCAL_VOLUMES_ACCOUNT
 from knarr.node.local_volumes import FOLDER_ANNOTATION, HollowFolders, HostFolders, LocalVolumes
 from knarr.scheduler.scheduler import Scheduler
@@ -192,9 +193,9 @@ class Process(Life):
         if config.ingress_class != "none" and self._record.node:
             port = urlsplit(self.address).port or 443
             node = self._client(f"system:node:{config.node_name}", "system:nodes")
-            edge, handover = cluster_ingress(config, self._account(INGRESS_ACCOUNT), node, informers, clock, port)
+            edge, certificates = cluster_ingress(config, self._account(INGRESS_ACCOUNT), node, informers, clock, port)
             loops.append((edge.name, edge.run))
-            self.server.pages[handover.path] = handover.answer
+            self.server.pages[INGRESS_CERTIFICATES] = certificates
             self.server.metrics.sources.append(edge.figures)
             self._closing.append((edge.name, edge.close))
         loops.append(("cluster info", self._tell_joining))

@@ -25,7 +25,6 @@ import msgspec
 from msgspec import Struct
 
 from knarr.api.certificates.kubelet import NODE, NODES
-from knarr.api.core.node_agents import Place
 from knarr.api.core.v1 import Node, Secret
 from knarr.api.errors import APIError, Forbidden, MethodNotAllowed, NotFound, ServiceUnavailable
 from knarr.api.meta.v1 import ObjectMeta
@@ -36,27 +35,18 @@ from knarr.client.transport import Answer, Request, User
 from knarr.clock import Clock
 from knarr.edge.ingress.certificates import CERTIFICATE, KEY, TLS_TYPE
 from knarr.edge.ingress.classes import is_ours
+from knarr.edge.ingress.terms import PATH, Terms
 
 log = logging.getLogger(__name__)
 
-PATH = "/knarr/ingress/certificates"
 HEARTBEAT_S = 20.0
 SILENCE_MAX_S = 60.0
 """A connection on which nothing comes for so long is none any more."""
 PAUSE_S = 0.02
 """Between two answers: a burst of changes is taken together."""
 RETRY_MIN_S, RETRY_MAX_S = 0.1, 10.0
-
-
-class Terms(Struct, frozen=True, kw_only=True):
-    """How a node is to serve."""
-
-    http_port: int
-    """0: not at all."""
-    https_port: int
-    metrics_port: int
-    api_server: Place
-    """Which is no backend."""
+REFUSED_RETRY_MAX_S = 60.0
+"""Who is not to serve asks seldom; labels that change are a reason to ask at once."""
 
 
 class Line(Struct, omit_defaults=True):
@@ -72,8 +62,6 @@ class Line(Struct, omit_defaults=True):
 
 class Handover:
     """The API server's end: answers nodes that are to serve."""
-
-    path = PATH
 
     def __init__(self, informers: Informers, clock: Clock, terms: Terms, serves: Callable[[Node], bool]) -> None:
         self._informers = informers
@@ -228,22 +216,22 @@ class Handed:
         delay_s = RETRY_MIN_S
         while True:
             self._wake.clear()
-            began_s = self._clock.monotonic_s()
+            longest_s = RETRY_MAX_S
             try:
                 await self._follow()
+                delay_s = RETRY_MIN_S
             except (Forbidden, NotFound) as refusal:
                 log.info("this node serves no Ingress: %s", refusal)
                 self._end()
+                longest_s = REFUSED_RETRY_MAX_S
             except (APIError, msgspec.MsgspecError) as error:
                 log.warning("certificates of Ingress: %s; trying again", error)
-            if self._clock.monotonic_s() - began_s > RETRY_MAX_S:
-                delay_s = RETRY_MIN_S
             try:
                 async with self._clock.timeout(delay_s * (0.5 + self._clock.random.random())):
                     await self._wake.wait()
+                    delay_s = RETRY_MIN_S
             except TimeoutError:
-                pass
-            delay_s = min(delay_s * 2, RETRY_MAX_S)
+                delay_s = min(delay_s * 2, longest_s)
 
     async def _follow(self) -> None:
         """Until the server ends it. Raises APIError."""

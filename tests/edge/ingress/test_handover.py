@@ -18,7 +18,8 @@ from knarr.apiserver.server import APIServer, InProcessTransport
 from knarr.client.client import MERGE_PATCH, Client
 from knarr.client.informer import Informers
 from knarr.client.transport import Answer, Request, User
-from knarr.edge.ingress.handover import PATH, RETRY_MAX_S, SILENCE_MAX_S, Handed, Handover, Terms
+from knarr.edge.ingress.handover import RETRY_MAX_S, SILENCE_MAX_S, Handed, Handover
+from knarr.edge.ingress.terms import PATH, Terms
 from knarr.simulate.clock import VirtualClock, run
 from knarr.store.memory import MemoryStore
 from tests.edge.ingress.objects import ingress, tls_secret
@@ -41,11 +42,13 @@ class Line:
         self.is_cut = False
         self.dumb = asyncio.Event()
         self.asked = 0
+        self.tried = 0
 
     async def send(self, request: Request) -> Answer:
         if self.is_cut:
             raise ServiceUnavailable("cut")
         answer = await self._inner.send(request)
+        self.tried += request.path == PATH
         if request.path == PATH and answer.stream is not None:
             self.asked += 1
             answer.stream = self._until_dumb(answer.stream)
@@ -71,7 +74,7 @@ class Rig:
         self.informers = Informers(self.client, clock)
         selector = parse_selector(LABEL)
         self.handover = Handover(self.informers, clock, TERMS, lambda node: selector.matches(node.metadata.labels))
-        self.server.pages[self.handover.path] = self.handover.answer
+        self.server.pages[PATH] = self.handover.answer
         self.line = Line(self.server)
         self.node = Client(self.line, built_in(), node_user("one"))
         self.told: list[str] = []
@@ -241,6 +244,18 @@ def test_a_connection_on_which_nothing_comes_is_made_anew_and_a_quiet_one_is_not
         rig.line.dumb.set()
         await rig.clock.sleep(1.5 * SILENCE_MAX_S)
         assert rig.line.asked > 1
+
+    scenario(body)
+
+
+def test_who_is_not_to_serve_asks_seldom() -> None:
+    async def body(rig: Rig, handed: Handed) -> None:
+        await rig.client.patch(Node, "one", {"metadata": {"labels": {LABEL: None}}}, content_type=MERGE_PATCH)
+        await rig.clock.sleep(3600.0)
+        assert 60 < rig.line.tried < 130
+        await rig.client.patch(Node, "one", {"metadata": {"labels": {LABEL: ""}}}, content_type=MERGE_PATCH)
+        await rig.clock.sleep(1.0)
+        assert handed.terms == TERMS
 
     scenario(body)
 
