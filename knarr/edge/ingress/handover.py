@@ -44,6 +44,7 @@ SILENCE_MAX_S = 60.0
 """A connection on which nothing comes for so long is none any more."""
 PAUSE_S = 0.02
 """Between two answers: a burst of changes is taken together."""
+LINES_AT_ONCE = 64
 RETRY_MIN_S, RETRY_MAX_S = 0.1, 10.0
 REFUSED_RETRY_MAX_S = 60.0
 """Who is not to serve asks seldom; labels that change are a reason to ask at once."""
@@ -116,8 +117,8 @@ class Handover:
                 lines = [*first, *_differences(sent, shown), *last]
                 sent = {name: secret.metadata.resource_version or "" for name, secret in shown.items()}
                 first, last = [], []
-                if lines:
-                    yield b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
+                for at in range(0, len(lines), LINES_AT_ONCE):
+                    yield b"".join(msgspec.json.encode(line) + b"\n" for line in lines[at : at + LINES_AT_ONCE])
                 await self._clock.sleep(PAUSE_S)
                 while not await self._is_told(news):
                     yield msgspec.json.encode(Line()) + b"\n"

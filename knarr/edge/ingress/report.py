@@ -28,11 +28,11 @@ class Reports:
         client: Client,
         ingresses: Informer[Ingress],
         clock: Clock,
-        addresses: Callable[[], Iterable[str]] | None = None,
+        addresses: Callable[[], Iterable[str] | None] | None = None,
         host: str = "",
     ) -> None:
-        """`addresses` answers where Ingress is served now; only who tells that tells what is wrong with an Ingress
-        everywhere. `host` is the node."""
+        """`addresses` answers where Ingress is served now, None while that isn't known; only who tells that tells what
+        is wrong with an Ingress everywhere. `host` is the node."""
         self._client = client
         self._ingresses = ingresses
         self._clock = clock
@@ -74,14 +74,15 @@ class Reports:
             if self._addresses is not None:
                 group.create_task(self._write_addresses(self._addresses), name="ingress addresses")
 
-    async def _write_addresses(self, addresses: Callable[[], Iterable[str]]) -> None:
+    async def _write_addresses(self, addresses: Callable[[], Iterable[str] | None]) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
             for key in sorted(self._served):
                 ingress = self._ingresses.get(key)
-                wanted = [{"ip": each} for each in addresses()]
-                if ingress is None or self._shown(ingress) == wanted:
+                known = addresses()
+                wanted = [{"ip": each} for each in known or ()]
+                if ingress is None or known is None or self._shown(ingress) == wanted:
                     continue
                 metadata = ingress.metadata
                 status = {"status": {"loadBalancer": {"ingress": wanted}}}

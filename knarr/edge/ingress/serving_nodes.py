@@ -44,20 +44,26 @@ class ServingNodes:
         self._serves = serves
         self._changed = changed
         self._heard: dict[str, _Heard] = {}
-        self._told: list[str] = []
+        self._told: list[str] | None = None
         self._wake = asyncio.Event()
         self._nodes: Informer[Node] = informers.of(Node)
-        leases: Informer[Lease] = informers.of(Lease, namespace=data_planes.NAMESPACE, label_selector=data_planes.LABEL)
+        self._leases: Informer[Lease] = informers.of(
+            Lease, namespace=data_planes.NAMESPACE, label_selector=data_planes.LABEL
+        )
         self._nodes.add_handler(lambda old, new: self._wake.set())
-        leases.add_handler(self._lease_changed)
+        self._leases.add_handler(self._lease_changed)
 
-    def addresses(self) -> list[str]:
-        """Of the oldest node first: its external ones, or else its own in the network."""
+    def addresses(self) -> list[str] | None:
+        """Of the oldest node first: its external ones, or else its own in the network. None while nothing is known."""
+        if not self._nodes.synced.is_set() or not self._leases.synced.is_set():
+            return None
         now_s = self._clock.monotonic_s()
         alive = {name for name, each in self._heard.items() if each.listens and now_s < each.until_s}
         return addresses_of(node for node in self._nodes.all() if node.metadata.name in alive and self._serves(node))
 
     async def run(self) -> None:
+        for informer in (self._nodes, self._leases):
+            await informer.synced.wait()
         while True:
             self._wake.clear()
             addresses = self.addresses()

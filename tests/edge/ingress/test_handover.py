@@ -18,7 +18,7 @@ from knarr.apiserver.server import APIServer, InProcessTransport
 from knarr.client.client import MERGE_PATCH, Client
 from knarr.client.informer import Informers
 from knarr.client.transport import Answer, Request, User
-from knarr.edge.ingress.handover import RETRY_MAX_S, SILENCE_MAX_S, Handed, Handover
+from knarr.edge.ingress.handover import LINES_AT_ONCE, RETRY_MAX_S, SILENCE_MAX_S, Handed, Handover
 from knarr.edge.ingress.terms import PATH, Terms
 from knarr.simulate.clock import VirtualClock, run
 from knarr.store.memory import MemoryStore
@@ -132,6 +132,19 @@ def test_a_node_gets_what_ingresses_name_and_nothing_else() -> None:
         assert (found.type, dict(found.data)) == (kept.type, dict(kept.data))
         for name in ("unnamed", "opaque", "missing"):
             assert handed.get(f"default/{name}") is None
+
+    scenario(body)
+
+
+def test_many_come_whole() -> None:
+    async def body(rig: Rig, handed: Handed) -> None:
+        pair = tls_secret("web", "shop.example")
+        names = [f"web-{number}" for number in range(3 * LINES_AT_ONCE)]
+        for name in names:
+            pair.metadata.name = name
+            await rig.client.create(pair)
+        await rig.client.create(ingress("web", SHOP, tls=[(name, []) for name in names], created=False))
+        await rig.shows(*(f"+{name}" for name in names))
 
     scenario(body)
 

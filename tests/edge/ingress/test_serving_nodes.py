@@ -42,7 +42,7 @@ class Rig:
         self.clock = clock
         self.feed = Feed()
         informers = Informers(self.feed.client, clock)
-        self.changes: list[list[str]] = []
+        self.changes: list[list[str] | None] = []
         self.nodes = ServingNodes(
             informers,
             clock,
@@ -86,6 +86,22 @@ def test_a_node_is_named_from_when_it_listens_until_it_is_no_longer_heard_of() -
         await rig.told(["192.0.2.1"])
 
     scenario(body)
+
+
+def test_while_the_leases_are_not_known_nothing_is_said() -> None:
+    async def whole(clock: VirtualClock) -> None:
+        feed = Feed()
+        feed.put(node(1))
+        feed.put(lease(1))
+        informers = Informers(feed.client, clock)
+        nodes = ServingNodes(informers, clock, lambda node: True, lambda: None)
+        before = nodes.addresses()
+        running = asyncio.create_task(informers.run())
+        await clock.sleep(1)
+        assert (before, nodes.addresses()) == (None, ["192.0.2.1"])
+        running.cancel()
+
+    run(whole)
 
 
 def test_one_that_is_heard_of_in_time_never_comes_and_goes() -> None:
