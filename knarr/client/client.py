@@ -28,6 +28,10 @@ STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
 
+GENERIC = {503: "the server is currently unable to handle the request"}
+"""What an error without a Status means, in upstream's words: a backend that is not there is told of in plain text."""
+
+
 class ListResult(msgspec.Struct, Generic[T], frozen=True):
     """The objects of a list, and the revision that it shows."""
 
@@ -219,7 +223,7 @@ def _error(status: int, body: bytes) -> APIError:
     try:
         data = msgspec.json.decode(body)
     except msgspec.DecodeError:
-        data = {"message": body.decode(errors="replace")}
+        data = {"message": GENERIC.get(status) or body.decode(errors="replace").strip()}
     return APIError.from_status(data if isinstance(data, dict) else {}, status)
 
 
