@@ -167,6 +167,10 @@ class Client(msgspec.Struct):
         """GET of what is no JSON (what a pod answers through its proxy)."""
         return await self._send("GET", path)
 
+    async def delete_plain(self, path: str) -> None:
+        """DELETE of what may be no kind of the registry."""
+        await self._send("DELETE", path)
+
     async def put_plain(self, path: str, obj: Any) -> Any:
         """PUT of plain JSON data."""
         return msgspec.json.decode(await self._send("PUT", path, self._manager(), msgspec.json.encode(obj)))
