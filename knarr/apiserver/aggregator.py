@@ -26,9 +26,9 @@ from knarr.api.decode import decoder
 from knarr.api.errors import APIError, BadRequest, ServiceUnavailable
 from knarr.api.meta.v1 import APIResource
 from knarr.api.resources import Registry
-from knarr.apiserver import backend_connections, proxy
+from knarr.apiserver import backend_connections, proxy, tunnel
 from knarr.apiserver.admission.index import Index
-from knarr.apiserver.backend_connections import BackendConnections, Place, Unreachable, wants_upgrade
+from knarr.apiserver.backend_connections import BackendConnections, Place, Unreachable
 from knarr.apiserver.flow import lasting
 from knarr.apiserver.follow import Follower
 from knarr.apiserver.objects import Objects
@@ -134,7 +134,7 @@ class Aggregator:
         except APIError:
             return _unavailable("service unavailable")
         try:
-            if wants_upgrade(request.headers):
+            if tunnel.wants_upgrade(request.headers):
                 return await self._connections.upgrade(place, request, user)
             lasts = lasting(request, resource_path(request.path))
             return await self._connections.ask(place, request, user, lasting=lasts)
