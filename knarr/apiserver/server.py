@@ -156,7 +156,7 @@ class APIServer:
         self.health.readiness["started"] = lambda: None if self.ready else "not yet"
         self.health.readiness["shutdown"] = lambda: "process is shutting down" if self.stopping else None
         self.pages: dict[str, Page] = {}
-        """What other parts of the process answer, by path."""
+        """What other parts of the process answer, by path. It may last."""
         self.calls: Counter[tuple[str, int]] = Counter()
         """Requests of the parts of this process, by method and how they were answered."""
         self.metrics.sources += [
@@ -174,7 +174,8 @@ class APIServer:
         request = with_watch_as_parameter(request)
         path = resource_path(request.path)
         answer = await self._answered(request, self._answer(request, path, _anybody))
-        return answer if answer.stream is None or lasting(request, path) else await whole(answer, answer.stream)
+        lasts = lasting(request, path) or request.path in self.pages
+        return answer if answer.stream is None or lasts else await whole(answer, answer.stream)
 
     async def handle_from_outside(self, request: Request) -> Answer:
         """The answer to a request that came over the network: limited in number and time, and counted. Never raises."""

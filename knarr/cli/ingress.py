@@ -211,6 +211,7 @@ def _made(
         kind=data_planes.EDGE,
         also=lambda: {data_planes.SERVED_PORTS: ",".join(map(str, edge.served_ports))},
     )
+    edge.add_ports_handler(lease.tell)
     return Made(edge, lease)
 
 

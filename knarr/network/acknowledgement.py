@@ -148,6 +148,10 @@ class Acknowledgement:
                 await self._create(annotations, spec)
             self._written_at_s = self._clock.monotonic_s()
 
+    def tell(self) -> None:
+        """Something that `also` answers is otherwise."""
+        self._news.set()
+
     async def withdraw(self) -> None:
         """After `run` was cancelled, at an orderly end: nobody needs to wait until the lease has run out."""
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from knarr.api.coordination import data_planes
 from knarr.api.coordination.v1 import Lease
 from knarr.api.core.v1 import Namespace, Node
@@ -55,7 +57,8 @@ class Rig:
         informers = self.informers = Informers(self.client, clock)
         self.data_plane = FakeDataPlane(informers.of(EndpointSlice), clock)
         client = Client(self, built_in(), NODE)
-        self.told = Acknowledgement(client, informers, clock, self.data_plane, node_name="one")
+        self.also = {"knarr.dev/served-ports": "80"}
+        self.told = Acknowledgement(client, informers, clock, self.data_plane, node_name="one", also=lambda: self.also)
 
     async def send(self, request: Request) -> Answer:
         """The node's own way to the API server."""
@@ -172,6 +175,22 @@ def test_what_the_api_server_did_not_take_is_told_when_it_is_back() -> None:
         assert await rig.acknowledged() < revision
         rig.refused = False
         await rig.acknowledges(revision, within_s=10.0)
+
+    simulate(scenario)
+
+
+def test_what_else_is_to_be_told_is_told_at_once_and_an_end_in_order_takes_the_lease_away() -> None:
+    async def scenario(rig: Rig) -> None:
+        assert (await rig.lease()).metadata.annotations["knarr.dev/served-ports"] == "80"
+        rig.also["knarr.dev/served-ports"] = "80,443"
+        rig.told.tell()
+        await rig.clock.sleep(0.2)
+        assert (await rig.lease()).metadata.annotations["knarr.dev/served-ports"] == "80,443"
+        await rig.told.withdraw()
+        with pytest.raises(NotFound):
+            await rig.lease()
+        rig.refused = True
+        await rig.told.withdraw()
 
     simulate(scenario)
 

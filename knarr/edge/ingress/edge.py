@@ -124,6 +124,8 @@ class IngressEdge:
         """From when this node is to serve for the first time."""
         self._well_until_s: float | None = 0.0
         """None while Envoy is well."""
+        self._told_ports: tuple[int, ...] = ()
+        self._ports_handlers: list[Callable[[], None]] = []
         self._wake = asyncio.Event()
         self._settling = asyncio.Event()
         self._settled_generation = 0
@@ -308,6 +310,10 @@ class IngressEdge:
     def _served_here(self) -> Sequence[str]:
         return self._addresses if self.served_ports else ()
 
+    def add_ports_handler(self, changed: Callable[[], None]) -> None:
+        """Call it when Envoy listens elsewhere."""
+        self._ports_handlers.append(changed)
+
     def serve_at(self, serving: Serving) -> None:
         """On other ports from now on."""
         self._ports.wanted = serving
@@ -413,6 +419,10 @@ class IngressEdge:
                 confirmed = self._under_way.popleft()[1]
             if ENDPOINTS not in refused:
                 self._show(confirmed)
+            if self.served_ports != self._told_ports:
+                self._told_ports = self.served_ports
+                for changed in self._ports_handlers:
+                    changed()
 
     def _taken_over(self, refused: set[str]) -> None:
         """Envoy has the newest picture, but for what it refused."""

@@ -42,7 +42,9 @@ async def answers(edge: Lab) -> int:
 
 async def test_a_node_that_is_not_to_serve_listens_nowhere_and_tells_what_is_wrong_all_the_same() -> None:
     serves = False
+    changes: list[tuple[int, ...]] = []
     async with lab(serves=lambda: serves) as edge:
+        edge.edge.add_ports_handler(lambda: changes.append(edge.edge.served_ports))
         await edge.create(ingress("shop", PATHS))
         (told,) = await edge.until(lambda: edge.events("ServiceNotFound"))
         assert "default/web" in told
@@ -74,6 +76,12 @@ async def test_a_node_that_is_not_to_serve_listens_nowhere_and_tells_what_is_wro
             return await answers(edge) == 200
 
         await edge.until(is_back)
+        both = (edge.http_port, edge.https_port)
+
+        async def all_told() -> bool:
+            return changes == [both, (), both]
+
+        await edge.until(all_told)
 
 
 async def test_a_node_tells_of_its_own_ports_and_not_what_is_wrong_everywhere() -> None:
