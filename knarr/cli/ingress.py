@@ -52,7 +52,6 @@ class Made(Struct):
 
     edge: Any
     """IngressEdge; only its users import it."""
-    lease: Acknowledgement
     loops: Sequence[Callable[[], Awaitable[None]]] = ()
     """To run beside it."""
 
@@ -84,12 +83,9 @@ class LazyEdge:
             for loop in (made.edge.run, *made.loops):
                 group.create_task(_running(loop), name="ingress")
 
-    async def close(self, *, keep: bool = True) -> None:
-        """Without `keep` nobody is to count on this node any more."""
+    async def close(self) -> None:
         if self._made is not None:
             await self._made.edge.close()
-            if not keep:
-                await self._made.lease.withdraw()
 
     def figures(self) -> Iterable[Figure]:
         return self._made.edge.figures() if self._made is not None else ()
@@ -212,7 +208,7 @@ def _made(
         also=lambda: {data_planes.SERVED_PORTS: ",".join(map(str, edge.served_ports))},
     )
     edge.add_ports_handler(lease.tell)
-    return Made(edge, lease)
+    return Made(edge)
 
 
 def guard_of(settings: NodeSettings, informers: Informers, terms: Terms) -> Guard:
