@@ -1,4 +1,4 @@
-"""What holds for the whole suite: hypothesis tries the same examples every time, and who uses the machine is alone there."""
+"""What holds for the whole suite: hypothesis tries the same examples each time; who uses the machine is alone on it."""
 
 from pathlib import Path
 
@@ -11,15 +11,15 @@ settings.register_profile("long", derandomize=False, deadline=None, max_examples
 settings.load_profile("deterministic")
 
 HERE = Path(__file__).parent
-ON_THE_MACHINE = ("cli", "e2e", "edge", "network")
-"""Folders of tests with kernel rules, network namespaces, programs beside them, or times that they measure."""
+ON_THE_MACHINE = ("cli", "e2e", "edge/ingress", "edge/test_announcer", "edge/test_port_watch", "network")
+"""Tests with kernel rules, network namespaces, programs beside them, or times that they measure."""
 CLUSTERS = ("cluster", "hollow")
 """Fixtures that are a `knarr up`."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        folder = item.path.relative_to(HERE).parts[0]
+        place = item.path.relative_to(HERE).as_posix()
         fixtures = getattr(item, "fixturenames", ())
-        if folder in ON_THE_MACHINE or "e2e" in item.keywords or any(name in fixtures for name in CLUSTERS):
+        if place.startswith(ON_THE_MACHINE) or "e2e" in item.keywords or any(name in fixtures for name in CLUSTERS):
             item.add_marker(pytest.mark.machine)
