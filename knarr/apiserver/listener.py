@@ -155,7 +155,8 @@ class Listener:
         if "%" in path:
             path = unquote(path)
         body, rest = b"", None
-        if incoming.body_exists and "/proxy" in path and _is_proxied(path):
+        proxied = "/proxy" in path and _is_proxied(path)
+        if incoming.body_exists and proxied:
             rest = incoming.content.iter_any()
         elif incoming.body_exists:
             # Mostly the body is here already: to arm a timer then would cost more than to read it.
@@ -170,7 +171,8 @@ class Listener:
         headers = {name.lower(): value for name, value in incoming.headers.items()}
         if len(headers) != len(incoming.headers):
             _join_impersonated(headers, incoming)
-        return Request(incoming.method, path, query, headers, body, _user_of(incoming), repeated, rest)
+        peer = (incoming.remote or "") if proxied else ""
+        return Request(incoming.method, path, query, headers, body, _user_of(incoming), repeated, rest, peer)
 
     async def _stream(
         self, incoming: web.BaseRequest, answer: Answer, chunks: AsyncIterator[bytes]

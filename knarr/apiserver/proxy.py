@@ -159,6 +159,9 @@ class Proxy:
         headers["x-forwarded-proto"] = "https"
         # As upstream: a site behind the proxy goes by the name under which its client asks.
         headers["host"] = request.headers.get("host") or target.authority
+        if request.peer:
+            before = request.headers.get("x-forwarded-for")
+            headers["x-forwarded-for"] = f"{before}, {request.peer}" if before else request.peer
         if request.rest is not None and "content-length" in request.headers:
             headers["content-length"] = request.headers["content-length"]
         if tunnel.wants_upgrade(request.headers):

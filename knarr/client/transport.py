@@ -38,6 +38,8 @@ class Request(Struct):
     """All values of parameters that may be repeated (command)."""
     rest: AsyncIterable[bytes] | None = None
     """A body that goes on to somebody else as it comes, in the place of `body`."""
+    peer: str = ""
+    """The address that asks, where others are to be told of it."""
 
 
 class FlowHeaders(Struct, frozen=True):

@@ -174,8 +174,11 @@ async def test_a_web_socket_goes_through_as_it_is_and_names_stay(running: Door, 
             assert await socket.receive_str() == "TEXT"
             await socket.send_bytes(b"ab" * 100_000)
             assert await socket.receive_bytes() == b"ba" * 100_000
-        async with session.get(f"{origin}{POD}/x", ssl=context, headers={"host": "cluster.example"}):
-            assert (site.headers["host"], site.headers["x-forwarded-host"]) == ("cluster.example", "cluster.example")
+        for before, forwarded_for in (({}, "127.0.0.1"), ({"x-forwarded-for": "192.0.2.1"}, "192.0.2.1, 127.0.0.1")):
+            asking = {"host": "cluster.example", **before}
+            async with session.get(f"{origin}{POD}/x", ssl=context, headers=asking):
+                assert (site.headers["host"], site.headers["x-forwarded-host"]) == ("cluster.example",) * 2
+                assert site.headers["x-forwarded-for"] == forwarded_for
         for sent in (io.BytesIO(b"x" * 5_000_000), _pieces()):
             async with session.put(f"{origin}{POD}/x", ssl=context, data=sent) as answer:
                 assert len((await answer.json())["body"]) == 5_000_000, "there is no bound, and it need not be known"
