@@ -15,6 +15,7 @@ import pytest
 from knarr import pki
 from knarr.api.apiregistration.priorities import in_order
 from knarr.apiserver.listener import Listener, tls_context
+from knarr.apiserver.local_services import register_local
 from knarr.client.controller import Controller
 from knarr.client.https import client_context
 from knarr.client.informer import Informers
@@ -467,6 +468,20 @@ async def test_what_this_server_answers_for_itself_is_local_and_available(door: 
     assert apps["metadata"]["labels"] == {"kube-aggregator.kubernetes.io/automanaged": "onstart"}
     assert await condition(door, "v1.apps") == ("True", "Local", "Local APIServices are always available")
     assert found["v1."]["spec"] == {"version": "v1", "groupPriorityMinimum": 18000, "versionPriority": 1}
+
+
+async def test_a_start_puts_right_what_is_this_servers_own_and_nothing_else(door: Door) -> None:
+    spec = {"groupPriorityMinimum": 1, "versionPriority": 1}
+    for name in ("v1.apps", "v1.batch"):
+        await door.done("PATCH", f"{API_SERVICES}/{name}", {"spec": spec}, content_type=MERGE)
+    unmanaged = {"metadata": {"labels": None}}
+    await door.done("PATCH", f"{API_SERVICES}/v1.batch", unmanaged, content_type=MERGE)
+    await door.done("DELETE", f"{API_SERVICES}/v1.policy")
+    await register_local(door.client)
+    priority = {}
+    for name in ("v1.apps", "v1.batch", "v1.policy"):
+        priority[name] = (await door.done("GET", f"{API_SERVICES}/{name}"))["spec"]["groupPriorityMinimum"]
+    assert priority == {"v1.apps": 17800, "v1.batch": 1, "v1.policy": 17100}
 
 
 async def test_a_version_of_ours_may_be_served_by_somebody_else_and_come_back(door: Door, backend: Backend) -> None:
