@@ -22,7 +22,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from aiohttp.payload import AsyncIterablePayload
 from msgspec import Struct
 
-from knarr.api.core.node_agents import KUBELET_PORT, agents
+from knarr.api.core.node_agents import KUBELET_PORT, agents, canonical
 from knarr.api.core.v1 import Node, Pod, Service
 from knarr.api.errors import BadRequest, ServiceUnavailable
 from knarr.apiserver import tunnel
@@ -137,7 +137,7 @@ class Proxy:
     async def _refuse_agents(self, target: Target) -> None:
         """Raises BadRequest. A pod on the node's network or an endpoint written by hand would lead there too, and so
         past the right to nodes/proxy."""
-        if (target.host, target.port) in agents(await self._known_nodes.all()):
+        if (canonical(target.host), target.port) in agents(await self._known_nodes.all()):
             raise BadRequest("address not allowed: the agent of a node is reached through nodes/proxy")
 
     async def _carry(self, call: Call, target: Target) -> Answer:

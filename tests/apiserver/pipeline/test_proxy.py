@@ -139,7 +139,7 @@ async def test_addresses_that_are_not_of_the_cluster_are_refused(
 
 async def test_the_agent_of_a_node_is_not_reached_as_a_pod_or_an_endpoint(door: Door) -> None:
     """Neither by a pod on the node's network nor by an endpoint that somebody wrote: that would pass by nodes/proxy."""
-    await door.done("POST", "/api/v1/nodes", {"metadata": {"name": "n"}})
+    await door.done("POST", "/api/v1/nodes", {"metadata": {"name": "n"}, "spec": {"podCIDRs": ["10.244.1.0/24"]}})
     status = {
         "addresses": [{"type": "InternalIP", "address": "192.0.2.1"}],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
@@ -149,6 +149,7 @@ async def test_the_agent_of_a_node_is_not_reached_as_a_pod_or_an_endpoint(door: 
     await door.done("POST", PODS, pod("web", hostNetwork=True))
     await set_address(door, "192.0.2.1")
     await door.done("POST", SERVICES, service("agent", (10250,)))
+    await door.done("POST", SERVICES, service("inside", (10250,)))
     slice_ = {
         "metadata": {"name": "agent", "labels": {"kubernetes.io/service-name": "agent"}},
         "addressType": "IPv4",
@@ -156,7 +157,13 @@ async def test_the_agent_of_a_node_is_not_reached_as_a_pod_or_an_endpoint(door: 
         "ports": [{"name": "p10250", "port": 10250}],
     }
     await door.done("POST", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice_)
-    for path in (f"{PODS}/https:web:10250/proxy/pods", f"{SERVICES}/https:agent:10250/proxy/pods"):
+    slice_ |= {
+        "metadata": {"name": "inside", "labels": {"kubernetes.io/service-name": "inside"}},
+        "endpoints": [{"addresses": ["10.244.1.1"]}],
+    }
+    await door.done("POST", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice_)
+    names = ("agent", "inside")
+    for path in (f"{PODS}/https:web:10250/proxy/pods", *(f"{SERVICES}/https:{n}:10250/proxy/pods" for n in names)):
         status, data = await door("GET", path)
         wanted = "address not allowed: the agent of a node is reached through nodes/proxy"
         assert (status, data["message"]) == (400, wanted)
