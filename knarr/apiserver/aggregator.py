@@ -110,19 +110,15 @@ class Aggregator:
             await self._follower.catch_up()
         return list(self._remotes.values())
 
-    async def remote(self, group: str, version: str) -> Remote | None:
-        """Who else serves a version of a group."""
+    async def serving(self, request: Request, path: ResourcePath | None) -> Remote | None:
+        """Who else answers a request that is not about the core group; None for what this server answers itself."""
         if not self._follower.fresh():
             await self._follower.catch_up()
-        return self._by_version.get((group, version))
-
-    async def serving(self, request: Request, path: ResourcePath | None) -> Remote | None:
-        """Who else answers a request; None for what this server answers itself. The core group always is."""
         if path is not None:
-            return await self.remote(path.group, path.version) if path.group else None
+            return self._by_version.get((path.group, path.version))
         match request.path.strip("/").split("/"):
             case ["apis", group, version] | ["openapi", "v3", "apis", group, version]:
-                return await self.remote(group, version)
+                return self._by_version.get((group, version))
         return None
 
     async def answer(self, remote: Remote, request: Request, user: User) -> Answer:
