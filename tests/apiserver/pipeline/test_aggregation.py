@@ -264,6 +264,12 @@ async def test_a_broken_backend_is_stale_in_discovery_and_nothing_else_breaks(ru
     await door.done("GET", "/apis/apps/v1/deployments")
 
 
+async def test_what_a_backend_said_holds_when_all_is_read_anew(running: Running) -> None:
+    door, _ = running
+    await door.server.aggregator._follower.close()  # As after more changes than a watch keeps.
+    assert (await found_in_discovery(door))[0] == "Current"
+
+
 async def test_a_group_that_is_deregistered_is_gone(running: Running) -> None:
     door, _ = running
     await door.done("DELETE", f"{API_SERVICES}/{NAME}")
