@@ -153,9 +153,8 @@ class NodeObject:
 
     async def _write(self, status: NodeStatus) -> None:
         plain = msgspec.json.decode(msgspec.json.encode(status))
-        shown = self.node.status if self.node is not None else None
-        if shown is not None and shown.addresses and shown.addresses != status.addresses:
-            plain["addresses"] = [{"$patch": "replace"}, *plain["addresses"]]
+        # By the API's rule addresses merge by their type: of two InternalIPs one would be lost.
+        plain["addresses"] = [{"$patch": "replace"}, *plain["addresses"]]
         self.node = await self._client.patch(Node, self._config.name, {"status": plain}, subresource="status")
 
     async def _status(self) -> NodeStatus:
