@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
@@ -45,6 +45,9 @@ class Cluster:
     listen_host = "127.0.0.1"
     """Pods reach the API server only where it listens on more than this machine's own address."""
 
+    enter: Sequence[str] = ()
+    """What goes before each command, where this machine is in a network namespace of its own."""
+
     def __init__(self, folder: Path, proxy_mode: str = "nftables") -> None:
         self.data = folder / "data"
         self.kubeconfig = folder / "kubeconfig"
@@ -62,7 +65,7 @@ class Cluster:
         ]
 
     def knarr(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "knarr.cli.main", *arguments, "--data-dir", str(self.data)]
+        command = [*self.enter, sys.executable, "-m", "knarr.cli.main", *arguments, "--data-dir", str(self.data)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=REPOSITORY)
         assert not check or done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}{self.log()}"
         return done
@@ -82,7 +85,7 @@ class Cluster:
         return int(found[1])
 
     def kubectl(self, *arguments: str, given: str = "", code: int = 0, both: bool = False, **env: str) -> str:
-        command = ["kubectl", "--kubeconfig", str(self.kubeconfig), *arguments]
+        command = [*self.enter, "kubectl", "--kubeconfig", str(self.kubeconfig), *arguments]
         environment = {**os.environ, **env}
         done = subprocess.run(
             command, input=given, capture_output=True, text=True, timeout=60, check=False, env=environment
@@ -163,3 +166,12 @@ def started(made: Cluster, archives: list[str]) -> Iterator[Cluster]:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
+
+
+@pytest.fixture(scope="session")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Two machines in both address families, in network namespaces of their own: one cluster for all who need it."""
+    from tests.e2e.apart import Apart
+    from tests.e2e.two_nodes import started as started_apart
+
+    yield from started_apart(Apart(tmp_path_factory.mktemp("apart")))

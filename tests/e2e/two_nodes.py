@@ -36,6 +36,7 @@ class TwoNodes(Cluster):
         self.net = f"172.{number}.{secrets.randbelow(255)}"
         self.net6 = f"fd{secrets.token_hex(1)}:{secrets.token_hex(2)}"
         self.addresses = {"first": f"{self.net}.1", "second": f"{self.net}.2"}
+        self.addresses6 = {"first": f"{self.net6}::1", "second": f"{self.net6}::2"}
         self.client_address = f"{self.net}.9"
         self.dual = dual
         if dual:
@@ -54,6 +55,14 @@ class TwoNodes(Cluster):
 
     def start(self) -> None:
         """The network, both machines, and images on both."""
+        self.lay_network()
+        self.pids["first"] = self.up()
+        self.join()
+        archive = str(self.data.parent / "tools.tar")
+        images.build(archive, TOOLS)
+        self.load(archive)
+
+    def lay_network(self) -> None:
         self._run(f"ip link add {self.name} type bridge")
         self._run(f"ip addr add {self.addresses['first']}/24 dev {self.name}")
         if self.dual:
@@ -75,11 +84,6 @@ class TwoNodes(Cluster):
             self._run(f"{inside} route add default via {self.addresses['first']}")
             if self.dual:
                 self._run(f"{inside} -6 route add default via {self.net6}::1")
-        self.pids["first"] = self.up()
-        self.join()
-        archive = str(self.data.parent / "tools.tar")
-        images.build(archive, TOOLS)
-        self.load(archive)
 
     def load(self, *archives: str) -> None:
         self.knarr("image", "load", *archives)
@@ -94,7 +98,7 @@ class TwoNodes(Cluster):
             words = [*printed[1:], "--node-name", "second", "--bridge-name", f"{self.name}p"]
             words += ["--proxy-mode", self.proxy_mode]
             if self.dual:
-                words += ["--node-ip", f"{self.addresses['second']},{self.net6}::2"]
+                words += ["--node-ip", f"{self.addresses['second']},{self.addresses6['second']}"]
         done = self.second(*words, "--detach")
         found = re.search(r"as process (\d+)", done.stdout + done.stderr)
         assert found, done.stdout + done.stderr
@@ -102,7 +106,15 @@ class TwoNodes(Cluster):
 
     def api_command(self, *arguments: str) -> str:
         """A command of knarr's that talks to the API server."""
-        command = [sys.executable, "-m", "knarr.cli.main", *arguments, "--kubeconfig", str(self.kubeconfig)]
+        command = [
+            *self.enter,
+            sys.executable,
+            "-m",
+            "knarr.cli.main",
+            *arguments,
+            "--kubeconfig",
+            str(self.kubeconfig),
+        ]
         return subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY).stdout
 
     def second(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -141,8 +153,11 @@ class TwoNodes(Cluster):
 
     def close(self) -> None:
         for part in ("node", "client"):
-            subprocess.run(["ip", "netns", "del", f"{self.name}-{part}"], check=False, capture_output=True)
+            self._remove(part)
         subprocess.run(["ip", "link", "del", self.name], check=False, capture_output=True)
+
+    def _remove(self, part: str) -> None:
+        subprocess.run(["ip", "netns", "del", f"{self.name}-{part}"], check=False, capture_output=True)
 
     def _run(self, command: str) -> None:
         done = subprocess.run(command.split(), capture_output=True, text=True, check=False)
