@@ -25,26 +25,26 @@ from knarr.edge.providers.local import Held, Local, Pool, parse_pools
 
 if TYPE_CHECKING:
     from knarr.edge.announcer import Announcer
+    from knarr.edge.port_watch import PortWatch
 
 
 def load_balancers(
     config: Config, client_of: Callable[[str], Client], informers: Informers, clock: Clock
 ) -> list[Controller]:
     """The loop; none where no load balancers are wanted. Raises ConfigError."""
-    provider = provider_of(config, informers)
+    provider = provider_of(config, informers, clock)
     if provider is None:
         return []
     return [LoadBalancers(client_of(LoadBalancers.name), informers, clock, provider, config.cluster_name)]
 
 
-def provider_of(config: Config, informers: Informers) -> Provider | None:
+def provider_of(config: Config, informers: Informers, clock: Clock) -> Provider | None:
     """The provider that is configured. A cloud's is imported only where it is used."""
     if config.load_balancer == "none":
         return None
     if config.load_balancer == "local":
-        local = Local(
-            informers, pools(config), {(config.listen_port, "TCP"), (KUBELET_PORT, "TCP")}, held(config, informers)
-        )
+        reserved = {(config.listen_port, "TCP"), (KUBELET_PORT, "TCP")}
+        local = Local(informers, clock, pools(config), reserved, held(config, informers))
         informers.of(Ingress).add_handler(lambda old, new: local.retry())
         return local
     return CLOUDS[config.load_balancer].provider(cloud_settings(config))
@@ -102,6 +102,15 @@ def announcer(settings: NodeSettings, client: Client, informers: Informers, cloc
         pools=parse_pools(settings.load_balancer_pools),
         record=settings.balancer_record,
     )
+
+
+def port_watch(settings: NodeSettings, client: Client, informers: Informers, clock: Clock) -> PortWatch | None:
+    """The node's; none where Services are not at the nodes' own ports."""
+    if settings.load_balancer != "local" or settings.load_balancer_pools:
+        return None
+    from knarr.edge.port_watch import PortWatch
+
+    return PortWatch(client, informers, clock, node_name=settings.name)
 
 
 def cloud_settings(config: Config) -> msgspec.Struct:

@@ -156,6 +156,7 @@ def cluster_settings(config: Config) -> ClusterSettings:
         cluster_domain=config.cluster_domain,
         dns_stub_domains=config.dns_stub_resolvers,
         nodeport_addresses=tuple(config.node_port_addresses),
+        load_balancer=config.load_balancer,
         load_balancer_pools=config.load_balancer_pools,
         drain_timeout=config.drain_timeout,
     )

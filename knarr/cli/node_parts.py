@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 from knarr.cli import machine, teardown
-from knarr.cli.balancing import announcer
+from knarr.cli.balancing import announcer, port_watch
 from knarr.cli.life import Loop
 from knarr.cli.machine import NodeSettings
 from knarr.client.client import Client
@@ -140,7 +140,8 @@ class NodeParts:
             (acknowledgement.name, acknowledgement.run),
         ]
         self._announcer = announcer(settings, client, informers, self._clock)
-        return [*loops, (self._announcer.name, self._announcer.run)] if self._announcer else loops
+        watch = port_watch(settings, client, informers, self._clock)
+        return loops + [(each.name, each.run) for each in (self._announcer, watch) if each]
 
     async def serve(self) -> None:
         """The node takes the DNS Service's addresses as its own."""

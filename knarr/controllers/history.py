@@ -15,14 +15,14 @@ import msgspec
 
 from knarr.api.apps.v1 import ControllerRevision
 from knarr.api.core.v1 import PodTemplateSpec
-from knarr.api.errors import AlreadyExists, NotFound
-from knarr.api.meta.owners import owner_reference
+from knarr.api.errors import AlreadyExists, Conflict, NotFound
+from knarr.api.meta.owners import controller_of, owner_reference
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.selectors import Selector
 from knarr.api.types import replace
 from knarr.client.client import MERGE_PATCH, Client
 from knarr.client.informer import Informer
-from knarr.controllers.ownership import claim, orphans, owner_index
+from knarr.controllers.ownership import claim, is_going, orphans, owner_index
 from knarr.controllers.revisions import SAFE_ALPHABET
 
 REVISION_LABEL = "controller-revision-hash"
@@ -52,9 +52,14 @@ class History:
     async def newest(
         self, owner: Any, template: PodTemplateSpec, known: Sequence[ControllerRevision], collisions: int
     ) -> tuple[ControllerRevision, int]:
-        """The revision of `template`, the newest of all when this returns; and how many names were taken so far."""
+        """The revision of `template`, the newest of all when this returns; and how many names were taken so far.
+
+        For an owner that is being deleted none is written: it would be collected, made again, and so on.
+        """
         data = patch_of(template)
         equal = [revision for revision in known if revision.data == data]
+        if is_going(owner):
+            return (equal[-1] if equal else self._made(owner, template, data, _next(known), collisions)), collisions
         if not equal:
             return await self._create(owner, template, data, _next(known), collisions)
         if equal[-1] is known[-1]:
@@ -80,8 +85,8 @@ class History:
             except AlreadyExists:
                 name, namespace = revision.metadata.name or "", revision.metadata.namespace
                 there = await self._client.get(ControllerRevision, name, namespace)
-                if there.data == data and _is_owned(there, owner):
-                    return there, tried  # made before a crash; the cache is about to show it
+                if there.data == data and _may_be_taken(there, owner):
+                    return there, tried  # made before a crash, or let go: the cache is about to show it
         raise AlreadyExists(f"no free name for a revision of {owner.kind} {owner.metadata.name}")
 
     async def _renumber(self, revision: ControllerRevision, number: int) -> ControllerRevision:
@@ -145,5 +150,11 @@ def _age(revision: ControllerRevision) -> tuple[int, Any, str]:
     return revision.revision, metadata.creation_timestamp, metadata.name or ""
 
 
-def _is_owned(revision: ControllerRevision, owner: Any) -> bool:
-    return any(reference.uid == owner.metadata.uid for reference in revision.metadata.owner_references)
+def _may_be_taken(revision: ControllerRevision, owner: Any) -> bool:
+    """It is the owner's or nobody's. Raises Conflict when it is of one that had the owner's name before."""
+    holder = controller_of(revision)
+    if holder is None or holder.uid == owner.metadata.uid:
+        return True
+    if (holder.kind, holder.name) == (owner.kind, owner.metadata.name):
+        raise Conflict(f"revision {revision.metadata.name} of the {owner.kind} before has not gone yet")
+    return False

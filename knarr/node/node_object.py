@@ -153,7 +153,7 @@ class NodeObject:
 
     async def _write(self, status: NodeStatus) -> None:
         plain = msgspec.json.decode(msgspec.json.encode(status))
-        # By the API's rule addresses merge by their type: of two InternalIPs one would be lost.
+        # Merged by their type, which both addresses of a node with two families share: so they are written as a whole.
         plain["addresses"] = [{"$patch": "replace"}, *plain["addresses"]]
         self.node = await self._client.patch(Node, self._config.name, {"status": plain}, subresource="status")
 

@@ -22,10 +22,10 @@ def informers() -> Informers:
 
 
 def test_without_configuration_it_is_the_machine_itself() -> None:
-    provider = balancing.provider_of(config.load(None, {}), informers())
+    provider = balancing.provider_of(config.load(None, {}), informers(), SystemClock())
     assert provider is not None
     assert (provider.name, provider.load_balancer_class) == ("local", "knarr.dev/local")
-    assert balancing.provider_of(config.load(None, {"load_balancer": "none"}), informers()) is None
+    assert balancing.provider_of(config.load(None, {"load_balancer": "none"}), informers(), SystemClock()) is None
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_a_cloud_is_set_up_by_its_file(cloud: str, text: str, module: str, tmp_p
     file.write_text(text)
     made = config.load(None, {"load_balancer": cloud, "cloud_config": str(file)})
     balancing.check(made)
-    provider = balancing.provider_of(made, informers())
+    provider = balancing.provider_of(made, informers(), SystemClock())
     assert provider is not None
     assert (provider.name, provider.load_balancer_class) == (cloud, f"knarr.dev/{cloud}")
 

@@ -117,7 +117,7 @@ def test_files_are_copied_both_ways(target: Cluster, tmp_path: Path) -> None:
     assert target.kubectl("exec", "target", "--", "cat", "/tmp/folder/small") == "small\n"
     target.kubectl("cp", "target:/tmp/folder", str(tmp_path / "back"))
     assert (tmp_path / "back" / "big").read_bytes() == (folder / "big").read_bytes()
-    # Not by cp: busybox' tar ends its archive even then, and kubectl leaves with it, at times before it printed the reason.
+    # Not by cp: busybox' tar ends its archive even then, and kubectl leaves with it, at times before it printed why.
     missing = target.kubectl("exec", "target", "--", "tar", "cf", "-", "/no/such", code=1, both=True)
     assert "tar: /no/such: No such file or directory" in missing
 

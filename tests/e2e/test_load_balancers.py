@@ -124,6 +124,15 @@ def test_without_any_configuration_a_service_is_reached_at_the_machines_address(
         cluster.kubectl("delete", "service", "web" if waiting == "second" else "second")
         cluster.until(lambda: addresses(cluster, waiting) == [address], "the freed port")
         cluster.until(lambda: neighbour.reads(address, 8095) == "hello", "a page")
+
+        with socket.create_server((address, 8096)):  # some program of the machine
+            cluster.kubectl("apply", "-f", "-", given=service("third", 8096))
+            mine = "involvedObject.name=third,type=Warning"
+            told = cluster.until(lambda: cluster.kubectl("get", "events", "--field-selector", mine), "an event")
+            assert f"port 8096/TCP of {address} is taken by " in told
+            assert f"(process {os.getpid()}) on the node " in told
+            assert addresses(cluster, "third") == []
+        cluster.until(lambda: neighbour.reads(address, 8096) == "hello", "a page")
     finally:
         run.close()  # type: ignore[attr-defined]
 

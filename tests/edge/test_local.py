@@ -13,6 +13,7 @@ from knarr.api.core.v1 import Event, Node, Service
 from knarr.api.discovery.v1 import EndpointSlice
 from knarr.edge.loadbalancer import LoadBalancers, current_ingress
 from knarr.edge.providers.local import Local, parse_pools
+from knarr.edge.taken_ports import ANNOTATION
 from tests.controllers.loops import Loops, play
 from tests.edge.test_loadbalancer import ingress, service
 
@@ -74,7 +75,7 @@ def playing(scenario: Callable[[Space], Awaitable[None]], pools: str = "", nodes
         await scenario(space)
 
     def make(loops: Loops) -> list[LoadBalancers]:
-        provider = Local(loops.informers, parse_pools(pools), {(6443, "TCP")})
+        provider = Local(loops.informers, loops.clock, parse_pools(pools), {(6443, "TCP")})
         return [LoadBalancers(loops.account("service-controller"), loops.informers, loops.clock, provider)]
 
     play(make, main)
@@ -206,7 +207,7 @@ def test_addresses_stay_when_the_process_starts_again() -> None:
         await space.client.create(service("early"))
         held = {"loadBalancer": {"ingress": [{"ip": "10.0.0.8"}]}}
         await space.client.patch(Service, "early", {"status": held}, "default", subresource="status")
-        provider = Local(loops.informers, parse_pools("10.0.0.8-10.0.0.9"))
+        provider = Local(loops.informers, loops.clock, parse_pools("10.0.0.8-10.0.0.9"))
         loop = LoadBalancers(loops.account("service-controller"), loops.informers, loops.clock, provider)
 
         task = asyncio.create_task(loop.run())
@@ -274,7 +275,9 @@ def test_a_port_that_ingress_needs_is_its_unless_a_service_had_it_first() -> Non
         await space.gets("second", "192.168.0.1")
 
     def make(loops: Loops) -> list[LoadBalancers]:
-        made.append(Local(loops.informers, held=lambda port, protocol: "that of Ingress" if port in held else ""))
+        made.append(
+            Local(loops.informers, loops.clock, held=lambda port, protocol: "that of Ingress" if port in held else "")
+        )
         return [LoadBalancers(loops.account("service-controller"), loops.informers, loops.clock, made[0])]
 
     async def main(loops: Loops) -> None:
@@ -283,3 +286,65 @@ def test_a_port_that_ingress_needs_is_its_unless_a_service_had_it_first() -> Non
         await scenario(space)
 
     play(make, main)
+
+
+async def tells(space: Space, name: str, report: dict[str, dict[str, str]]) -> None:
+    """A node says which ports are taken."""
+    annotations = {ANNOTATION: msgspec.json.encode(report).decode()}
+    await space.client.patch(Node, name, {"metadata": {"annotations": annotations}})
+
+
+def test_a_port_that_a_program_has_is_served_by_the_other_nodes() -> None:
+    async def scenario(space: Space) -> None:
+        await tells(space, "n1", {"22/TCP": {"0.0.0.0": "sshd (process 812)"}})
+        await tells(space, "n2", {"22/TCP": {"192.168.0.9": "ftpd"}})
+        await space.client.create(service(ports=[{"port": 22}]))
+        await space.gets("web", "192.168.0.2", "192.168.0.3")
+        assert await space.messages("web") == []
+        await tells(space, "n1", {"22/TCP": {}})
+        await space.gets("web", "192.168.0.1", "192.168.0.2", "192.168.0.3")
+
+    playing(scenario, nodes=3)
+
+
+def test_a_port_that_programs_have_on_all_nodes_is_waited_for() -> None:
+    async def scenario(space: Space) -> None:
+        for name in ("n1", "n2"):
+            await tells(space, name, {"22/TCP": {"0.0.0.0": "sshd (process 812)"}})
+        await space.client.create(service(ports=[{"port": 22}]))
+        assert await space.messages("web") == [
+            "Error syncing load balancer: failed to ensure load balancer: "
+            "port 22/TCP of 192.168.0.1 is taken by sshd (process 812) on the node n1"
+        ]
+        assert await space.addresses("web") == []
+        await tells(space, "n2", {"22/TCP": {}})
+        await space.gets("web", "192.168.0.2")
+
+    playing(scenario, nodes=2)
+
+
+def test_a_program_that_begins_to_listen_later_loses() -> None:
+    async def scenario(space: Space) -> None:
+        await tells(space, "n1", {"80/TCP": {}})
+        await space.client.create(service(ports=[{"port": 80}]))
+        await space.gets("web", "192.168.0.1")
+        await tells(space, "n1", {"80/TCP": {"0.0.0.0": "late"}})
+        await space.client.patch(Service, "web", {"metadata": {"annotations": {"x": "y"}}}, "default")
+        assert await space.messages("web") == []
+        await space.gets("web", "192.168.0.1")
+
+    playing(scenario)
+
+
+def test_a_node_that_has_not_looked_yet_is_waited_for_a_moment_and_comes_in_later() -> None:
+    async def scenario(space: Space) -> None:
+        await tells(space, "n1", {})
+        await tells(space, "n2", {"80/TCP": {}})
+        await space.client.create(service(ports=[{"port": 80}]))
+        await space.clock.sleep(1)
+        assert await space.addresses("web") == []
+        await space.gets("web", "192.168.0.2")
+        await tells(space, "n1", {"80/TCP": {}})
+        await space.gets("web", "192.168.0.1", "192.168.0.2")
+
+    playing(scenario, nodes=2)

@@ -79,9 +79,10 @@ class LocalBench(Bench):
         from knarr.client.informer import Informers
         from knarr.clock import SystemClock
 
-        self._informers = Informers(Feed().client, SystemClock())
+        clock = SystemClock()
+        self._informers = Informers(Feed().client, clock)
         self._pools = parse_pools(pools)
-        self._one = Local(self._informers, self._pools)
+        self._one = Local(self._informers, clock, self._pools)
         self._one.begin(lambda keys: None)
 
     def provider(self) -> Provider:

@@ -32,6 +32,7 @@ class ClusterSettings(Struct, frozen=True, kw_only=True, rename="camel"):
     dns_stub_domains: dict[str, list[tuple[str, int]]] = {}
     nodeport_addresses: tuple[str, ...] = ()
     """Where node ports are answered; empty for the default."""
+    load_balancer: str = "local"
     load_balancer_pools: str = ""
     """Addresses that the nodes answer for on their LAN."""
     drain_timeout: int = 10

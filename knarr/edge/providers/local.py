@@ -1,8 +1,9 @@
 """Load balancers of the machines themselves: they need no cloud and no configuration.
 
 Without pools a Service is reached at the nodes' own addresses, as with k3s' ServiceLB: the first Service that wants a
-port of them has it, and a second one stays without, until the port is free. With pools each Service has an address of
-its own, which one of the nodes answers for on the LAN (`knarr.edge.announcer`).
+port of them has it, and a second one stays without, until the port is free. So it is on nodes where something else
+has the port (`knarr.edge.taken_ports`), while the others serve. With pools each Service has an address of its own,
+which one of the nodes answers for on the LAN (`knarr.edge.announcer`).
 
 There is nothing to make: the service proxy on every node reads status.loadBalancer.ingress and does the rest. What is
 given out is what those statuses say, together with what was given out a moment ago and is not yet written.
@@ -10,16 +11,19 @@ given out is what those statuses say, together with what was given out a moment 
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Callable, Collection, Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
 from msgspec import Struct
 
-from knarr.api.core.v1 import LoadBalancerIngress, PortStatus, Service
+from knarr.api.core.v1 import LoadBalancerIngress, Node, PortStatus, Service
 from knarr.api.discovery.v1 import EndpointSlice
 from knarr.client.informer import Informer, Informers, key_of
+from knarr.clock import Clock
 from knarr.edge.providers.contract import ADDRESSES, Ingress, LoadBalancer, ProviderFailure, Target, Wake
+from knarr.edge.taken_ports import changed, holder, name_of, ports_of, report_of, was_looked_at
 
 CLASS = "knarr.dev/local"
 SERVICE_NAME = "kubernetes.io/service-name"
@@ -27,6 +31,9 @@ SLICES_BY_SERVICE = "service of a load balancer"
 
 NODES_MAX = 32
 """Whose addresses a Service gets, so that its status stays small; every node leads to all of its endpoints anyway."""
+
+LOOK_S_MAX = 2.0
+"""How long nodes are waited for that haven't looked at a Service's ports yet. Those that are later come in later."""
 
 Claim = tuple[str, int, str]
 """An address, and a port with its protocol; port 0 stands for the address as a whole."""
@@ -109,6 +116,7 @@ class Local:
     def __init__(
         self,
         informers: Informers,
+        clock: Clock,
         pools: Sequence[Pool] = (),
         reserved: Iterable[tuple[int, str]] = (),
         held: Held = nobody,
@@ -117,12 +125,16 @@ class Local:
 
         `held` ports are others', as long as they need them; `retry` says that it may be different now.
         """
+        self._clock = clock
         self._held = held
         self._pools = tuple(pools)
         self._reserved = frozenset(reserved)
         self._services: Informer[Service] = informers.of(Service)
         self._slices: Informer[EndpointSlice] = informers.of(EndpointSlice)
         self._slices.add_index(SLICES_BY_SERVICE, service_of)
+        self._nodes: Informer[Node] = informers.of(Node)
+        self._told = asyncio.Event()
+        """Set, and another one put in its place, whenever a node tells about its ports."""
         self._claims: dict[Claim, str] = {}
         self._claimed: dict[str, frozenset[Claim]] = {}
         self._node_ports: dict[tuple[int, str], str] = {}
@@ -133,6 +145,7 @@ class Local:
         self._wake = wake
         self._services.add_handler(self._service_changed)
         self._slices.add_handler(self._slice_changed)
+        self._nodes.add_handler(self._node_changed)
 
     async def status(self, balancer: LoadBalancer) -> Ingress | None:
         claims = self._claimed.get(balancer.key)
@@ -140,7 +153,7 @@ class Local:
 
     async def ensure(self, balancer: LoadBalancer, nodes: Sequence[Target]) -> Ingress:
         try:
-            addresses = self._pool_addresses(balancer) if self._pools else self._node_addresses(balancer, nodes)
+            addresses = self._pool_addresses(balancer) if self._pools else await self._node_addresses(balancer, nodes)
         except ProviderFailure:
             self._pending.add(balancer.key)
             raise
@@ -208,7 +221,7 @@ class Local:
             raise ProviderFailure(f"no pool has {family} addresses ({self._pool_names()})")
         raise ProviderFailure(f"no {family} address is left in the pools ({self._pool_names()})")
 
-    def _node_addresses(self, balancer: LoadBalancer, nodes: Sequence[Target]) -> list[str]:
+    async def _node_addresses(self, balancer: LoadBalancer, nodes: Sequence[Target]) -> list[str]:
         """Those of the nodes at which its ports are free."""
         for port in balancer.ports:
             if (port.port, port.protocol) in self._reserved:
@@ -217,32 +230,45 @@ class Local:
         if balancer.local_only:
             with_endpoints = self._nodes_with_endpoints(balancer.key)
             serving = [node for node in serving if node.name in with_endpoints]
-        some = sorted(serving, key=lambda node: node.name)[:NODES_MAX]
-        found = (address for node in some for address in _addresses_of(node, serving, balancer.families))
-        candidates = list(dict.fromkeys(found))
+        candidates: dict[str, str] = {}
+        for node in sorted(serving, key=lambda node: node.name)[:NODES_MAX]:
+            for address in _addresses_of(node, serving, balancer.families):
+                candidates.setdefault(address, node.name)
         if balancer.requested:
-            candidates = [address for address in candidates if address in balancer.requested]
+            candidates = {address: name for address, name in candidates.items() if address in balancer.requested}
             if not candidates:
                 raise ProviderFailure(f"no node has the address that is asked for ({', '.join(balancer.requested)})")
-        free, conflict = [], ""
-        for address in candidates:
-            taken = self._conflict(balancer, address)
-            if not taken:
-                free.append(address)
-            conflict = conflict or taken
-        if candidates and not free:
-            raise ProviderFailure(conflict)
-        return free
+        await self._looked_at(balancer, set(candidates.values()))
+        conflicts = {address: self._conflict(balancer, address, name) for address, name in candidates.items()}
+        if conflicts and all(conflicts.values()):
+            raise ProviderFailure(next(iter(conflicts.values())))
+        return [address for address, conflict in conflicts.items() if not conflict]
 
-    def _conflict(self, balancer: LoadBalancer, address: str) -> str:
-        """Why it can't have its ports at this address; empty where it can."""
+    async def _looked_at(self, balancer: LoadBalancer, nodes: Collection[str]) -> None:
+        """Wait until the nodes have told about its ports, if they tell at all."""
+        ports = [(port.port, port.protocol) for port in balancer.ports]
+        try:
+            async with self._clock.timeout(LOOK_S_MAX):
+                while not all(was_looked_at(report_of(self._nodes.get(name)), ports) for name in nodes):
+                    await self._told.wait()
+        except TimeoutError:
+            pass
+
+    def _conflict(self, balancer: LoadBalancer, address: str, node: str) -> str:
+        """Why it can't have its ports at this address of a node; empty where it can. What it has, it keeps."""
+        report = report_of(self._nodes.get(node))
         for port in balancer.ports:
-            holder = self._claims.get((address, port.port, port.protocol), balancer.key)
-            if holder != balancer.key:
-                return f"port {port.port}/{port.protocol} of {address} is taken by the Service {holder}"
+            claimed = self._claims.get((address, port.port, port.protocol))
+            if claimed not in (None, balancer.key):
+                return f"port {port.port}/{port.protocol} of {address} is taken by the Service {claimed}"
             elsewhere = self._held(port.port, port.protocol)
-            if elsewhere and (address, port.port, port.protocol) not in self._claims:
+            if elsewhere and not claimed:
                 return f"port {port.port}/{port.protocol} of the nodes is {elsewhere}"
+            program = holder(report, (port.port, port.protocol), address)
+            if program and not claimed:
+                return f"port {port.port}/{port.protocol} of {address} is taken by {program} on the node {node}"
+            if not claimed and not was_looked_at(report, [(port.port, port.protocol)]):
+                return f"the node {node} has not said yet whether its port {port.port}/{port.protocol} is free"
             other = self._node_ports.get((port.port, port.protocol), balancer.key)
             if other != balancer.key:
                 return f"port {port.port}/{port.protocol} of the nodes is a node port of the Service {other}"
@@ -287,7 +313,7 @@ class Local:
             self._node_ports[port] = key
         if before - after:
             self._wake_pending()
-        if new is None or not _is_ours(new):
+        if new is None or not is_ours(new):
             if key in self._claimed:
                 self._release(key)
         elif old is None and key not in self._claimed:
@@ -303,6 +329,15 @@ class Local:
         free = frozenset(claim for claim in claims if claim not in self._claims)
         if free:
             self._claim(key, free)
+
+    def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        """What a node tells about its ports matters to the Services that ask for them."""
+        news = set() if self._pools else changed(report_of(old), report_of(new))
+        if news:
+            self._told.set()
+            self._told = asyncio.Event()
+            ours = (each for each in self._services.all() if is_ours(each))
+            self._wake(key_of(each) for each in ours if news & {name_of(port) for port in ports_of(each)})
 
     def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
         """Without pools, a Service with externalTrafficPolicy Local is reached at nodes that have its endpoints."""
@@ -343,7 +378,7 @@ def _ingress(balancer: LoadBalancer, addresses: Iterable[str]) -> Ingress:
     return tuple(LoadBalancerIngress(ip=address, ip_mode="VIP", ports=ports) for address in addresses)
 
 
-def _is_ours(service: Service) -> bool:
+def is_ours(service: Service) -> bool:
     spec = service.spec
     return spec is not None and spec.type == "LoadBalancer" and spec.load_balancer_class in (None, CLASS)
 

@@ -1,8 +1,9 @@
 """Ask other resolvers for names outside of the cluster, and remember their answers for a while.
 
-Answers pass through as they came. Each question goes out on a socket of its own (RFC 5452: the port and the id are
-what a forger must guess), to the next resolver when one doesn't answer in time; one that didn't is asked last for a
-while. Some domains have resolvers of their own (stub domains): the longest one that a name lies in counts.
+Answers pass through as they came, but for what is said between neighbours (EDNS). Each question goes out on a socket of
+its own (RFC 5452: the port and the id are what a forger must guess), to the next resolver when one doesn't answer in
+time; one that didn't is asked last for a while. Some domains have resolvers of their own (stub domains): the longest
+one that a name lies in counts.
 """
 
 from __future__ import annotations
@@ -97,9 +98,7 @@ class Forwarder:
             return None
         self._counts.cache_hits[found.passing.code == Code.NO_ERROR] += 1
         self._kept.move_to_end(key)
-        return wire.aged(
-            found.packet, query.id, query.question, found.passing.ttl_positions, int(now_s - found.since_s)
-        )
+        return wire.aged(found.packet, query, found.passing.ttl_positions, int(now_s - found.since_s))
 
     async def ask(self, query: Query, packet: bytes, *, tcp: bool) -> bytes | None:
         """Another resolver's answer to a client's packet; None when nobody answers."""
@@ -119,6 +118,8 @@ class Forwarder:
             self._counts.forwarded(resolver, passing.code, self._clock.monotonic_s() - began_s)
             if passing.code in (Code.SERVER_FAILURE, Code.REFUSED) and resolver != resolvers[-1]:
                 continue
+            if query.edns and not passing.edns and (tcp or len(answer) + wire.OPTION_BYTES <= query.payload_bytes):
+                answer = wire.with_option(answer)
             self._keep(query, answer, passing)
             return struct.pack(">H", query.id) + answer[2:]
         return None

@@ -18,6 +18,8 @@ Name = tuple[str, ...]
 
 HEADER_BYTES = 12
 UDP_PAYLOAD_BYTES = 512
+OPTION_BYTES = 11
+"""An OPT record of ours."""
 """What a client without EDNS can take (RFC 1035 §4.2.1)."""
 EDNS_PAYLOAD_BYTES = 1232
 """What passes any network unfragmented (DNS flag day 2020); nothing larger is sent over UDP."""
@@ -153,9 +155,7 @@ def write_reply(query: Query, reply: Reply, payload_bytes: int, *, recursion: bo
     flags = _RESPONSE | (query.flags & _RECURSION_DESIRED) | (reply.code & 0xF)
     flags |= _AUTHORITATIVE if reply.authoritative else 0
     flags |= _RECURSION_AVAILABLE if recursion else 0
-    option = b""
-    if query.edns:
-        option = b"\0" + struct.pack(">HHIH", Type.OPT, EDNS_PAYLOAD_BYTES, (reply.code >> 4) << 24, 0)
+    option = _option(reply.code) if query.edns else b""
     room = payload_bytes - HEADER_BYTES - len(query.question) - len(option)
     counts, parts, truncated = [0, 0, 0], [], False
     for number, section in enumerate((reply.answers, reply.authorities, reply.additionals)):
@@ -174,6 +174,10 @@ def write_reply(query: Query, reply: Reply, payload_bytes: int, *, recursion: bo
         flags |= _TRUNCATED
     header = struct.pack(">6H", query.id, flags, 1, counts[0], counts[1], counts[2] + (1 if option else 0))
     return b"".join([header, query.question, *parts, option])
+
+
+def _option(code: int = 0) -> bytes:
+    return b"\0" + struct.pack(">HHIH", Type.OPT, EDNS_PAYLOAD_BYTES, (code >> 4) << 24, 0)
 
 
 def write_error(packet: bytes, code: Code) -> bytes:
@@ -205,6 +209,7 @@ class Passing(Struct, frozen=True):
     """How long all of it holds."""
     addresses: tuple[Record, ...]
     """The A, AAAA and CNAME records of its answer section."""
+    edns: bool = False
 
 
 def read_passing(packet: bytes, question: bytes) -> Passing:
@@ -220,11 +225,12 @@ def read_passing(packet: bytes, question: bytes) -> Passing:
         if packet[position:end].lower() != question.lower():
             raise Malformed(None)
         position = end
-    positions, ttls, records = [], [], []
+    positions, ttls, records, edns = [], [], [], False
     for number in range(answers + authorities + additionals):
         name, start = _read_name(packet, position)
         position, kind, _, ttl = _skip_record(packet, position)
         if kind == Type.OPT:
+            edns = True
             continue
         positions.append(start + 4)
         ttls.append(ttl if ttl < 2**31 else 0)
@@ -239,14 +245,23 @@ def read_passing(packet: bytes, question: bytes) -> Passing:
         tuple(positions),
         min(ttls, default=0),
         tuple(records),
+        edns,
     )
 
 
-def aged(packet: bytes, identity: int, question: bytes, ttl_positions: Sequence[int], age_s: int) -> bytes:
-    """A kept answer for another asker: with its id, its spelling of the question, and what is left of the TTLs."""
+def with_option(packet: bytes) -> bytes:
+    """An answer that tells its asker that EDNS is understood here: whoever asks so must be told (RFC 6891 §6.1.1)."""
+    (additionals,) = struct.unpack_from(">H", packet, 10)
+    return packet[:10] + struct.pack(">H", additionals + 1) + packet[12:] + _option()
+
+
+def aged(packet: bytes, query: Query, ttl_positions: Sequence[int], age_s: int) -> bytes:
+    """A kept answer for another asker: with its id, its wish for recursion, its spelling of the question, and what is
+    left of the TTLs."""
     made = bytearray(packet)
-    struct.pack_into(">H", made, 0, identity)
-    made[HEADER_BYTES : HEADER_BYTES + len(question)] = question
+    (flags,) = struct.unpack_from(">H", made, 2)
+    struct.pack_into(">HH", made, 0, query.id, flags & ~_RECURSION_DESIRED | query.flags & _RECURSION_DESIRED)
+    made[HEADER_BYTES : HEADER_BYTES + len(query.question)] = query.question
     for position in ttl_positions:
         (ttl_s,) = struct.unpack_from(">I", made, position)
         struct.pack_into(">I", made, position, max(0, ttl_s - age_s))

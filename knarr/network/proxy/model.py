@@ -191,13 +191,14 @@ def health_check(service: Service, slices: Iterable[EndpointSlice], node: NodeVi
         return None
     if not spec.health_check_node_port or OTHER_PROXY_LABEL in service.metadata.labels:
         return None
-    here = {
-        endpoint.addresses[0]
-        for each in slices
-        for endpoint in each.endpoints
-        if endpoint.node_name == node.name and endpoint.addresses and is_ready(endpoint)
-    }
-    return HealthCheck(spec.health_check_node_port, len(here))
+    here: dict[str, set[str]] = {}
+    for each in slices:
+        addresses = here.setdefault(each.address_type, set())
+        for endpoint in each.endpoints:
+            if endpoint.node_name == node.name and endpoint.addresses and is_ready(endpoint):
+                addresses.add(endpoint.addresses[0])
+    # A pod with an address of each family is one endpoint: load balancers share connections out by this number.
+    return HealthCheck(spec.health_check_node_port, max((len(each) for each in here.values()), default=0))
 
 
 def refused_addresses(service: Service, slices: Iterable[EndpointSlice]) -> list[str]:

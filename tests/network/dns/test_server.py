@@ -202,6 +202,20 @@ async def test_other_names_are_asked_elsewhere_and_kept_for_a_while(rig: Rig) ->
         assert len(other.asked) == 1
 
 
+async def test_what_passes_through_speaks_to_its_asker_as_every_answer_does(rig: Rig) -> None:
+    """An asker that knows EDNS is told that it is known here, and sees its own wish for recursion, kept or not."""
+    async with resolver(with_address) as other, rig.serving(forward=[other.address]) as address:
+        for recursion in (1, 0, 1):
+            question = dnslib.DNSRecord.question("www.example.org")
+            question.header.rd = recursion
+            question.add_ar(dnslib.EDNS0(udp_len=1232))
+            answer = dnslib.DNSRecord.parse(await exchange_udp(address, question.pack()))
+            assert [each.rtype for each in answer.ar] == [dnslib.QTYPE.OPT]
+            assert (answer.header.rd, data(answer)) == (recursion, ["192.0.2.80"])
+        assert not (await ask(address, "www.example.org")).ar, "who does not know it is not told"
+        assert other.asked == ["www.example.org."] * 2
+
+
 async def test_the_next_resolver_is_asked_when_one_fails(rig: Rig) -> None:
     def failing(query: dnslib.DNSRecord) -> dnslib.DNSRecord:
         answer = query.reply()

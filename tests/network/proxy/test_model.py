@@ -277,4 +277,6 @@ def test_load_balancers_may_ask_about_services_that_stay_on_their_node() -> None
     slices = [endpoint_slice(READY, READY_ELSEWHERE, ENDING), endpoint_slice(READY, name="other")]
     assert health_check(made, slices, HERE) == HealthCheck(32000, 1)
     assert health_check(made, [], HERE) == HealthCheck(32000, 0)
+    both = [endpoint_slice(READY), endpoint_slice(endpoint("fd00::1"), name="six")]
+    assert health_check(made, both, HERE) == HealthCheck(32000, 1), "a pod of both families is one endpoint"
     assert health_check(balanced(service(health_check_node_port=32000), "203.0.113.1"), slices, HERE) is None

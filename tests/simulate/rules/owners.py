@@ -6,7 +6,7 @@ from typing import Any
 
 from knarr.api.apps.v1 import ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet
 from knarr.api.batch.v1 import Job
-from knarr.api.core.v1 import Pod
+from knarr.api.core.v1 import PersistentVolumeClaim, Pod
 from tests.simulate.objects import (
     is_going,
     is_pod_of_job,
@@ -123,7 +123,8 @@ class Adoption(Rule):
         if old is not None and gone_s is not None and gone_s < change.now_s - self.past.flight_s:
             raise Broken(f"adopted by an owner that is gone for {change.now_s - gone_s:.1f} s")
         owner = self.state.by_uid.get(uid)
-        if old is not None and owner is not None and is_going(owner):
+        # What is to go with a pod may be told so while the pod goes.
+        if old is not None and owner is not None and is_going(owner) and change.kind is not PersistentVolumeClaim:
             going_s = change.now_s - self.past.deleted_s(owner)
             if going_s > self.past.flight_s:
                 raise Broken(f"adopted by an owner that is on its way out for {going_s:.1f} s")

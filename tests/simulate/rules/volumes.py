@@ -101,6 +101,9 @@ class Retention(Rule):
         stateful_set = self.state.get(StatefulSet, f"{old.metadata.namespace}/{set_name}")
         if stateful_set is None or is_going(stateful_set):
             return
+        sets = {each.uid for each in old.metadata.owner_references if each.kind == "StatefulSet"}
+        if sets - {stateful_set.metadata.uid}:
+            return  # made for the set of that name before, and went with it
         known = list(self.past.known(stateful_set, change.now_s))
         if all(each.spec.persistent_volume_claim_retention_policy.when_scaled != "Delete" for each in known):
             raise Broken("collected, though it was to be retained")

@@ -163,6 +163,8 @@ class Ordinals(Rule):
             raise Broken(f"ordinal {ordinal} is not wanted")
         if all(is_parallel(each) for each in known):
             return
+        if "orphan" in known[0].metadata.finalizers:
+            return  # the collector takes its pods from it; this one was on its way before
         start = max(ordinals(each).start for each in known)
         there = {ordinal_of(each): each for each in self.pods_of(known[0])}
         for lower in range(start, ordinal):
