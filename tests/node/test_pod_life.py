@@ -8,14 +8,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from knarr.api.coordination.v1 import Lease
 from knarr.api.core.v1 import ConfigMap, Node, Pod
 from knarr.api.errors import BadRequest
 from knarr.api.meta.v1 import ObjectMeta
-from knarr.client.informer import Informer
 from knarr.client.nodes import LogOptions
 from knarr.node.runtime.contract import Container, PortMapping, Sandbox, SandboxConfig
 from knarr.node.runtime.sim import Behaviour, SimRuntime
@@ -81,26 +79,6 @@ def test_the_node_registers_itself_at_once_and_keeps_its_lease(tmp_path: Path) -
         assert lease.spec.holder_identity == NODE
 
     simulate(scenario, tmp_path)
-
-
-def test_a_node_keeps_its_addresses_of_both_families_with_each_report(tmp_path: Path) -> None:
-    async def main(clock: VirtualClock) -> None:
-        both = ("10.0.0.1", "fd00::1")
-        config = msgspec.structs.replace(hollow_config(tmp_path), internal_ips=both)
-        cluster = NodeCluster(clock, SimRuntime(clock), config)
-        seen: list[Any] = []
-        nodes = Informer(cluster.client, Node, clock)
-        nodes.add_handler(lambda old, new: seen.append(new))
-        async with cluster.running(), asyncio.TaskGroup() as group:
-            watching = group.create_task(nodes.run())
-            await clock.sleep(700)
-            watching.cancel()
-        assert len(seen) >= 3, "written every five minutes"
-        for node in seen:
-            found = [(each.type, each.address) for each in node.status.addresses]
-            assert found == [*(("InternalIP", each) for each in both), ("Hostname", NODE)]
-
-    run(main)
 
 
 def test_a_node_status_is_written_only_when_it_changes_or_every_five_minutes(tmp_path: Path) -> None:
