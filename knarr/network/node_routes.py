@@ -60,12 +60,14 @@ class NodeRoutes:
 
     async def apply(self) -> int:
         """Bring the kernel to what the Nodes say now; answers how many routes that changed."""
-        peers = [peer_of(node) for node in self._nodes.all() if node.metadata.name != self._node_name]
+        nodes = {node.metadata.name: peer_of(node) for node in self._nodes.all()}
+        own = nodes.pop(self._node_name, None)
+        addresses = own.addresses if own is not None else ()
         network, tunnel = self._network, self._tunnel
         return await network.with_netlink(
             lambda netlink: peer_routes.apply(
                 netlink,
-                peer_routes.plan(peers, lambda address: peer_routes.way_to(netlink, address)),
+                peer_routes.plan(nodes.values(), lambda address: peer_routes.way_to(netlink, address), addresses),
                 tunnel,
                 network.cluster_cidrs,
             )

@@ -14,7 +14,7 @@ import hashlib
 import ipaddress
 import socket
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from msgspec import Struct
 
@@ -52,6 +52,8 @@ class Way(Struct, frozen=True):
     """Of the interface."""
     is_direct: bool
     """No router is in between."""
+    source: str = ""
+    """This node's address that it would send from."""
 
 
 class Route(Struct, frozen=True):
@@ -76,10 +78,18 @@ class Plan(Struct, frozen=True):
     wrapped: tuple[Wrapped, ...] = ()
     carrier: int | None = None
     """The interface that carries the tunnel."""
+    is_awaited: bool = False
+    """Some peer may send through the tunnel, though nothing is sent to it that way."""
 
 
-def plan(peers: Iterable[Peer], way_to: Callable[[str], Way | None]) -> Plan:
-    """The routes to all peers. `way_to` answers None for what is here, or can't be reached."""
+def plan(peers: Iterable[Peer], way_to: Callable[[str], Way | None], own: Collection[str] = ()) -> Plan:
+    """The routes to all peers. `way_to` answers None for what is here, or can't be reached; `own` are the addresses by
+    which the peers know this node.
+
+    Each end decides for itself. A peer that is the next hop itself finds this node behind a router all the same where it
+    knows it by an address of another network: what it sends then comes by the tunnel, which must be there.
+    """
+    is_awaited = False
     routes: list[Route] = []
     wrapped: list[Wrapped] = []
     carrier = None
@@ -92,6 +102,7 @@ def plan(peers: Iterable[Peer], way_to: Callable[[str], Way | None]) -> Plan:
                 None,
             )
             if direct is not None:
+                is_awaited |= direct[1].source not in ("", *own)
                 routes.append(Route(cidr, direct[0], direct[1].index))
             elif ways:
                 through.append(_gateway(cidr))
@@ -100,7 +111,7 @@ def plan(peers: Iterable[Peer], way_to: Callable[[str], Way | None]) -> Plan:
             endpoint, way = ways[0]
             carrier = way.index if carrier is None else carrier
             wrapped.append(Wrapped(hardware_address(peer.name), endpoint, tuple(through)))
-    return Plan(tuple(routes), tuple(wrapped), carrier)
+    return Plan(tuple(routes), tuple(wrapped), carrier, is_awaited)
 
 
 def hardware_address(node: str) -> bytes:
@@ -137,13 +148,15 @@ def way_to(netlink: Netlink, address: str) -> Way | None:
     found = dict(attributes(body[12:]))
     if body[7] != _ROUTE_UNICAST or 4 not in found:
         return None
-    return Way(struct.unpack("=I", found[4])[0], is_direct=5 not in found and 18 not in found)
+    source = str(ipaddress.ip_address(found[7])) if 7 in found else ""
+    return Way(struct.unpack("=I", found[4])[0], is_direct=5 not in found and 18 not in found, source=source)
 
 
 def apply(netlink: Netlink, wanted: Plan, tunnel: Tunnel, cluster_cidrs: Sequence[str]) -> int:
     """Bring the kernel to the plan; answers how many routes were changed."""
-    index = _ensure_tunnel(netlink, wanted, tunnel) if wanted.wrapped else 0
-    if not wanted.wrapped:
+    has_tunnel = bool(wanted.wrapped) or wanted.is_awaited
+    index = _ensure_tunnel(netlink, wanted, tunnel) if has_tunnel else 0
+    if not has_tunnel:
         kernel.delete_link(netlink, tunnel.interface)
     for each in wanted.wrapped:
         _add_forwarding(netlink, index, each.hardware_address, each.endpoint)
@@ -191,7 +204,7 @@ def ours(netlink: Netlink, cluster_cidrs: Sequence[str]) -> list[Route]:
 
 def _ensure_tunnel(netlink: Netlink, wanted: Plan, tunnel: Tunnel) -> int:
     """The tunnel's interface: there, up, with a size that fits what carries it. Answers its index."""
-    version = _version(wanted.wrapped[0].endpoint)
+    version = _version(wanted.wrapped[0].endpoint) if wanted.wrapped else 6
     carrier = next((each for each in kernel.links(netlink) if each.index == wanted.carrier), None)
     mtu = (carrier.mtu if carrier else 1500) - OVERHEAD_BYTES[version]
     found = kernel.link(netlink, tunnel.interface)

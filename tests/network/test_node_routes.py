@@ -45,6 +45,13 @@ def test_a_family_in_which_a_node_has_no_address_goes_through_the_tunnel() -> No
     assert found.wrapped == (Wrapped(hardware_address("b"), "192.0.2.2", ("fd00:244:0:1::1",)),)
 
 
+def test_the_tunnel_is_there_for_a_node_that_knows_this_one_by_another_network() -> None:
+    peer = Peer("b", ("192.0.2.2",), ("10.244.1.0/24",))
+    found = {"192.0.2.2": Way(2, is_direct=True, source="192.0.2.1")}
+    assert not plan([peer], found.get, ("192.0.2.1",)).is_awaited
+    assert plan([peer], found.get, ("198.51.100.1",)).is_awaited
+
+
 def test_a_node_that_cannot_be_reached_or_has_no_range_gets_no_route() -> None:
     assert plan([Peer("b", ("192.0.2.2",), ("10.244.1.0/24",))], {}.get) == Plan()
     assert plan([Peer("b", ("192.0.2.2",), ())], {"192.0.2.2": NEAR}.get) == Plan()
@@ -127,6 +134,23 @@ async def test_routes_follow_nodes_that_move_and_go(nodes: NodesLab) -> None:
     routes = nodes.inside("a", "ip route") + nodes.inside("a", "ip -6 route")
     assert "10.244.1.0/24 via 10.244.1.1 dev kv" in routes
     assert "fd00:244:0:1::/64 via fd00:244:0:1::1 dev kv" in routes
+
+
+@pytest.mark.e2e
+async def test_nodes_of_which_only_one_finds_the_other_in_its_network_reach_each_other(nodes: NodesLab) -> None:
+    """As with a machine in two networks that is known by its address in the other one, or by none of the family."""
+    nodes.feed.delete(node("c"))  # for its sake the tunnel would be there in any case
+    pods = {name: await nodes.add_pod(name, f"pod-{name}") for name in "ab"}
+    for name in pods:
+        await nodes.serve(f"pod-{name}")
+    for known in ((ADDRESSES["b"][0], "fd99::2"), (ADDRESSES["b"][0],)):
+        nodes.feed.put(node("b", known))
+        await nodes.settle()
+        assert "fd00:244:0:1::/64 via fd00:244:0:1::1 dev kv" in nodes.inside("a", "ip -6 route")
+        assert "fd00:244::/64 via fd77::1 dev up0" in nodes.inside("b", "ip -6 route")
+        for here, there in ("ab", "ba"):
+            assert await nodes.ask(f"pod-{here}", pods[there][1]) == (f"pod-{there}", pods[here][1])
+            assert (await nodes.ask(f"pod-{here}", pods[there][1], size=300_000))[0] == f"pod-{there}"
 
 
 @pytest.mark.e2e
