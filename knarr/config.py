@@ -34,6 +34,8 @@ DRAIN_TIMEOUT_S_MAX = 300
 OPTIONAL_ADMISSION_PLUGINS = ("OwnerReferencesPermissionEnforcement",)
 DISPENSABLE_ADMISSION_PLUGINS = ("DenyServiceExternalIPs",)
 """On by default, and may be switched off."""
+FILES = ("kubeconfig", "token_auth_file", "authentication_config", "scheduler_config", "cloud_config")
+"""Settings that name a file. Who runs in the background is in another folder than who started it."""
 CONFIG_FILE_BYTES_MAX = 1 << 20
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -252,7 +254,8 @@ def load(file: str | None, flags: Mapping[str, object]) -> Config:
         raise ConfigError([_readable(str(error))]) from None
     if problems := list(problems_of(config)):
         raise ConfigError(problems)
-    return config
+    named = {name: getattr(config, name) for name in FILES}
+    return msgspec.structs.replace(config, **{name: os.path.abspath(path) for name, path in named.items() if path})
 
 
 def problems_of(config: Config) -> Iterator[str]:

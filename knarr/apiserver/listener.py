@@ -39,6 +39,8 @@ HEADER_MAX_BYTES = 64 << 10
 """Of one header line."""
 HEADERS_MAX_BYTES = 1 << 20
 """Of all headers of a request, as upstream."""
+HEADERS_MAX = HEADERS_MAX_BYTES // 64
+"""How many headers a request may have: what each of them takes here is more than the shortest takes on the wire."""
 HEADERS_MAX_S = 32.0
 """How long a client may take to send the headers of a request, once it has begun (upstream's ReadHeaderTimeout)."""
 BODY_MAX_S = 60.0
@@ -51,6 +53,8 @@ STALLED_MAX_S = 60.0
 """How long a watch waits for a client that does not read; then the connection is closed."""
 SHUTDOWN_S = 10.0
 """How long running requests may take to end when the server stops."""
+FAULT_MAX = 200
+"""Characters of what was wrong with a request that was no HTTP."""
 MESSAGE_MAX_BYTES = 4 << 20
 """Of one WebSocket message."""
 
@@ -72,6 +76,8 @@ class Listener:
             keepalive_timeout=3630,
             max_line_size=HEADER_MAX_BYTES,
             max_field_size=HEADER_MAX_BYTES,
+            max_headers=HEADERS_MAX,
+            auto_decompress=False,  # as upstream: a body comes as it is
         )
         self._listening: asyncio.Server | None = None
         self._streams: set[asyncio.Task[Any]] = set()
@@ -259,7 +265,13 @@ class _Connection(RequestHandler):
             self._await_head()
 
     def _await_head(self) -> None:
-        self._head_deadline = asyncio.get_running_loop().call_later(HEADERS_MAX_S, self.force_close)
+        self._head_deadline = asyncio.get_running_loop().call_later(HEADERS_MAX_S, self._cut_off)
+
+    def _cut_off(self) -> None:
+        """At once: to close in order would wait for a client that keeps others waiting."""
+        if self.transport:
+            self.transport.abort()
+        self.force_close()
 
     def _head_came(self) -> None:
         self._head_bytes = 0
@@ -285,10 +297,12 @@ class _Connection(RequestHandler):
         """The answer to what is no HTTP, or has too long a header: a Status too. A 500 is aiohttp's, and logged."""
         if status >= 500 or request.writer.output_size > 0:
             return super().handle_error(request, status, exc, message)
-        too_long = isinstance(exc, LineTooLong)
-        error = (
-            HeadersTooLarge(f"a header is longer than {HEADER_MAX_BYTES} bytes") if too_long else BadRequest("no HTTP")
-        )
+        found = " ".join(getattr(exc, "message", "").split())  # The parser draws the place, in several lines.
+        error: APIError = BadRequest(f"the request is no HTTP/1.1: {found[:FAULT_MAX]}")
+        if isinstance(exc, LineTooLong):
+            error = HeadersTooLarge(f"a header is longer than {HEADER_MAX_BYTES} bytes")
+        elif found.startswith("Too many headers"):
+            error = HeadersTooLarge(f"there are more than {HEADERS_MAX} headers")
         response = _plain(failure(error))
         response.force_close()
         return response

@@ -57,6 +57,9 @@ BODY_MAX_BYTES = 3 << 20
 CONNECTING = ("attach", "exec", "portforward", "proxy")
 """Subresources that are a connection: admission is asked about the operation CONNECT."""
 
+WRITING = ("POST", "PUT", "PATCH", "DELETE")
+"""Requests that may change something, so what they are to be answered with is settled first."""
+
 Placed = Callable[[Request, User, ResourcePath | None, Action], Place]
 """placed(request, user, path): the place that a request has while it is worked on (see knarr.apiserver.flow)."""
 Review = Callable[[Call, Any], Awaitable[Any]]
@@ -210,6 +213,10 @@ class APIServer:
             raise answers.not_served()
         if len(request.body) > BODY_MAX_BYTES:
             raise TooLarge(f"Request entity too large: limit is {BODY_MAX_BYTES}")
+        if request.method in WRITING and path.subresource not in CONNECTING:
+            # Here, not when the answer is made: by then it would be written.
+            many = request.method == "DELETE" and not path.name
+            forms.check(forms.accepted(request.headers.get("accept", "")), request.query, many=many)
         call = Call(request, user, resource, self.registry.kept(resource), path, self.registry.versions(resource))
         if not resource.deprecation:
             return await self._served(call)

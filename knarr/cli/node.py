@@ -36,7 +36,8 @@ def node(parsed: argparse.Namespace) -> int:
     from knarr.cli.joining import Invitation, problem_of
     from knarr.cli.kubeconfig import KubeconfigError
 
-    invitation = Invitation(parsed.server, parsed.token, tuple(parsed.discovery_token_ca_cert_hash), parsed.kubeconfig)
+    kubeconfig = parsed.kubeconfig and str(Path(parsed.kubeconfig).absolute())  # In the background it is elsewhere.
+    invitation = Invitation(parsed.server, parsed.token, tuple(parsed.discovery_token_ca_cert_hash), kubeconfig)
     data = Path(parsed.data_dir or default_data_dir())
     try:
         flags, invitation = _flags(parsed, data, invitation)

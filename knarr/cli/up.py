@@ -156,6 +156,8 @@ def detach(folder: Path, live: Live) -> int:
 def _background(log_path: Path) -> None:
     """Leave the terminal: a session of its own, no input, output to the log."""
     os.setsid()
+    if named := os.environ.get("KUBECONFIG"):
+        os.environ["KUBECONFIG"] = os.pathsep.join(os.path.abspath(each) for each in named.split(os.pathsep) if each)
     os.chdir("/")
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)

@@ -49,7 +49,7 @@ class NodeLifecycle(Controller):
 
     def watch(self) -> None:
         self._beats: dict[str, Heartbeat] = {}
-        self._registered: set[str] = set()
+        self._registered: dict[str, Node] = {}
         self._zones = Zones()
         self.nodes = self.informer(Node)
         self.leases = self.informer(Lease)
@@ -160,13 +160,16 @@ class NodeLifecycle(Controller):
     def _register(self, node: Node) -> None:
         name = node.metadata.name or ""
         if name not in self._registered:
-            self._registered.add(name)
             message = f"Node {name} event: Registered Node {name} in Controller"
             self.events.normal(node, "RegisteredNode", message)
+        self._registered[name] = node
 
     def _forget(self, name: str) -> None:
         self._beats.pop(name, None)
-        self._registered.discard(name)
+        node = self._registered.pop(name, None)
+        if node is not None:
+            message = f"Node {name} event: Removing Node {name} from Controller"
+            self.events.normal(node, "RemovingNode", message)
 
 
 def silent_status(node: Node, now_s: float) -> NodeStatus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from knarr.api.core.v1 import Node, Pod
+from knarr.api.meta.v1 import ObjectMeta
 from knarr.controllers.nodelifecycle import NODE_SILENT_S
 from tests.cluster import Cluster, deployment, simulate
 
@@ -78,6 +79,19 @@ def test_heartbeats_alone_keep_a_node_ready_for_a_day() -> None:
         assert cluster.node_cache.get("hollow-0") == before
 
     simulate(scenario, nodes=1)
+
+
+def test_that_a_node_came_and_went_is_told() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.client.create(Node(metadata=ObjectMeta(name="new")))
+        await cluster.until(lambda: cluster.node_cache.get("new"))
+        await cluster.clock.sleep(5)
+        await cluster.client.delete(Node, "new")
+        await cluster.clock.sleep(5)
+        assert "Node new event: Registered Node new in Controller" in await cluster.events("RegisteredNode")
+        assert await cluster.events("RemovingNode") == ["Node new event: Removing Node new from Controller"]
+
+    simulate(scenario)
 
 
 def test_a_cordoned_node_has_the_taint_and_gets_no_pods() -> None:

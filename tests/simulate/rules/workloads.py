@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from knarr.api.apps.v1 import DaemonSet, Deployment, ReplicaSet, StatefulSet
 from knarr.api.core.v1 import Node, Pod, ReplicationController
@@ -88,30 +88,23 @@ class Rollouts(Rule):
         for each in siblings:
             if each.metadata.annotations.get("deployment.kubernetes.io/desired-replicas") != str(replicas_of(known[0])):
                 return
-        stay = sum(
-            min(
-                each.spec.replicas or 0,
-                max(
-                    version.status.available_replicas or 0 if version.status else 0
-                    for version in self._known(each, change)
-                ),
-            )
-            for each in siblings
-            if each.spec
-        )
         least = min(replicas_of(each) - surge_and_unavailable(each)[1] for each in known)
         if change.old.status and not (change.old.status.available_replicas or 0):
             return  # none of those that serve was taken away
-        lost = (change.old.spec.replicas or 0) - (change.new.spec.replicas or 0)
-        spare = (change.old.spec.replicas or 0) - max(
-            version.status.available_replicas or 0 if version.status else 0
-            for version in self._known(change.new, change)
+        others = sum(
+            min(each.spec.replicas or 0, max(map(available_of, self.past.known(each, change.now_s))))
+            for each in siblings
+            if each.spec and each.metadata.uid != change.new.metadata.uid
         )
-        if stay < least and lost > max(0, spare):
-            raise Broken(f"{stay} stay available, at least {least}")
+        after = change.new.spec.replicas or 0
+        # By any of the versions it may have decided; and those that don't serve it may always take.
+        served = all(available_of(each) > after for each in self.past.known(change.new, change.now_s))
+        if served and others + after < least:
+            raise Broken(f"{others + after} stay available, at least {least}")
 
-    def _known(self, replica_set: ReplicaSet, change: Change) -> Iterator[ReplicaSet]:
-        return self.past.known(replica_set, change.now_s)
+
+def available_of(replica_set: ReplicaSet) -> int:
+    return (replica_set.status.available_replicas or 0) if replica_set.status else 0
 
 
 class Replicas(Rule):
