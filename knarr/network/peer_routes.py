@@ -86,8 +86,8 @@ def plan(peers: Iterable[Peer], way_to: Callable[[str], Way | None], own: Collec
     """The routes to all peers. `way_to` answers None for what is here, or can't be reached; `own` are the addresses by
     which the peers know this node.
 
-    Each end decides for itself. A peer that is the next hop itself finds this node behind a router all the same where it
-    knows it by an address of another network: what it sends then comes by the tunnel, which must be there.
+    Each end decides for itself. A peer that is the next hop itself finds this node behind a router all the same where
+    it knows it by an address of another network: what it sends then comes by the tunnel, which must be there.
     """
     is_awaited = False
     routes: list[Route] = []
