@@ -79,7 +79,7 @@ class PodNetwork:
         self._table = interface
         self._families = pod_rules.families(pod_cidrs)
         self.tunnel_interface = f"kv{hashlib.sha256(interface.encode()).hexdigest()[:12]}"
-        """To nodes that are not in the same network (see node_routes)."""
+        """To nodes that are not in the same network; how the names of tunnels begin (see peer_routes)."""
         self._mtu_bytes = mtu_bytes or ETHERNET_MTU_BYTES
         self._find_mtu = mtu_bytes is None
         self._namespace = network_namespace
@@ -198,7 +198,7 @@ class PodNetwork:
         for index, text in kernel.interface_addresses(netlink):
             network = ipaddress.ip_interface(text).network
             name = names.get(index, "")
-            if name in (self._interface, self.tunnel_interface) or name.startswith(POD_LINK_PREFIX):
+            if name == self._interface or name.startswith((self.tunnel_interface, POD_LINK_PREFIX)):
                 continue
             for kind, ranges in (("pods'", self.cluster_cidrs), ("services'", self.service_cidrs)):
                 for cidr in map(ipaddress.ip_network, ranges):
