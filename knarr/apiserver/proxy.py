@@ -4,13 +4,17 @@
 
 A request goes to an address that the cluster knows (a pod's, an endpoint's, a node's), never to a name that would have
 to be resolved, and never to loopback, link-local or multicast. Answers are passed on as they come; redirects and links
-of pages that lead back to the target are rewritten so that a browser stays in the proxy.
+of pages that lead back to the target are rewritten so that a browser stays in the proxy. WebSockets, and whatever else
+a connection is upgraded to, go through as they are.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import os
 import re
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -19,15 +23,14 @@ from msgspec import Struct
 
 from knarr.api.core.node_agents import KUBELET_PORT, agents
 from knarr.api.core.v1 import Node, Pod, Service
-from knarr.api.decode import decoder
-from knarr.api.discovery.v1 import EndpointSlice
 from knarr.api.errors import BadRequest, ServiceUnavailable
-from knarr.api.resources import Registry
+from knarr.apiserver import tunnel
 from knarr.apiserver.admission.index import Index
 from knarr.apiserver.calls import Call
 from knarr.apiserver.objects import Objects
+from knarr.apiserver.service_endpoints import ServiceEndpoints
 from knarr.client.nodes import NodeBackend
-from knarr.client.transport import Answer
+from knarr.client.transport import Answer, Request
 from knarr.clock import Clock
 
 if TYPE_CHECKING:
@@ -66,20 +69,27 @@ class Target(Struct, frozen=True):
     port: int
 
     @property
+    def authority(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
     def origin(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        return f"{self.scheme}://{self.authority}"
 
 
 class Proxy:
     """The handlers of the proxy subresource."""
 
     def __init__(
-        self, registry: Registry, objects: Objects, clock: Clock, nodes: Callable[[], NodeBackend | None] = lambda: None
+        self,
+        objects: Objects,
+        endpoints: ServiceEndpoints,
+        clock: Clock,
+        nodes: Callable[[], NodeBackend | None] = lambda: None,
     ) -> None:
-        self._registry = registry
-        self._objects = objects
         self._clock = clock
+        self._objects = objects
+        self._endpoints = endpoints
         self._nodes = nodes
         self._known_nodes = Index(objects.store, "nodes", Node)
         self._session: aiohttp.ClientSession | None = None
@@ -105,7 +115,7 @@ class Proxy:
     async def service(self, call: Call) -> Answer:
         scheme, name, port = _named(call.path.name)
         service: Service = await self._objects.get(call.kept, call.path.namespace, name)
-        host, number = await self._endpoint(service, port)
+        host, number = await self._endpoints.one(service, port)
         target = Target(scheme or "http", host, number)
         await self._refuse_agents(target)
         return await self._carry(call, target)
@@ -129,43 +139,16 @@ class Proxy:
         if (target.host, target.port) in agents(await self._known_nodes.all()):
             raise BadRequest("address not allowed: the agent of a node is reached through nodes/proxy")
 
-    async def _endpoint(self, service: Service, port: str) -> tuple[str, int]:
-        """A ready endpoint of a Service's port, by chance. Raises ServiceUnavailable."""
-        name = service.metadata.name or ""
-        ports = service.spec.ports if service.spec else []
-        found = [each for each in ports if not port or port in (each.name, str(each.port))]
-        if not found or (not port and len(ports) > 1):
-            raise ServiceUnavailable(f'no service port "{port}" found for service "{name}"')
-        endpoints: list[tuple[str, int]] = []
-        for piece in await self._slices(service):
-            numbers = [each.port for each in piece.ports if (each.name or "") == (found[0].name or "") and each.port]
-            ready = [each for each in piece.endpoints if each.conditions is None or each.conditions.ready is not False]
-            endpoints += [(each.addresses[0], number) for each in ready for number in numbers]
-        if not endpoints:
-            raise ServiceUnavailable(f'no endpoints available for service "{name}"')
-        return self._clock.random.choice(sorted(endpoints))
-
-    async def _slices(self, service: Service) -> list[EndpointSlice]:
-        resource = self._registry.of(EndpointSlice)
-        found = await self._objects.store.range(f"{resource.qualified}/{service.metadata.namespace}/")
-        decode = decoder(EndpointSlice).decode
-        needle = f'"kubernetes.io/service-name":"{service.metadata.name}"'.encode()
-        return [decode(record.value) for record in found.records if needle in record.value]
-
     async def _carry(self, call: Call, target: Target) -> Answer:
         import aiohttp
 
         request = call.request
-        _refuse_address(target.host)
+        refuse_address(target.host)
         base, _, rest = request.path.partition("/proxy")
         base += "/proxy"
         if not rest and request.method in ("GET", "HEAD"):
             return Answer(301, {"location": f"{quote(base)}/{_query(request.repeated or request.query)}"})
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), connector=aiohttp.TCPConnector(limit=0)
-            )
-        url = f"{target.origin}{quote(rest or '/', safe=SAFE)}{_query(request.repeated or request.query)}"
+        path = f"{quote(rest or '/', safe=SAFE)}{_query(request.repeated or request.query)}"
         headers = {
             name: value
             for name, value in request.headers.items()
@@ -173,10 +156,16 @@ class Proxy:
         }
         headers |= {"x-forwarded-uri": request.path, "x-forwarded-host": request.headers.get("host", "")}
         headers["x-forwarded-proto"] = "https"
+        if tunnel.wants_upgrade(request.headers):
+            return await self._upgrade(request, target, path, headers)
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), connector=aiohttp.TCPConnector(limit=0)
+            )
         try:
             answer = await self._session.request(
                 request.method,
-                _url(url),
+                _url(f"{target.origin}{path}"),
                 data=request.body or None,
                 headers=headers,
                 allow_redirects=False,
@@ -184,8 +173,43 @@ class Proxy:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
             )
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise ServiceUnavailable(f"error trying to reach service: {error or type(error).__name__}") from None
+            raise _unreachable(target, error) from None
         return await _passed_on(answer, target, base, request.method)
+
+    async def _upgrade(self, request: Request, target: Target, path: str, headers: Mapping[str, str]) -> Answer:
+        """For a client that wants to speak something else than HTTP from now on."""
+        try:
+            line = f"{request.method} {path} HTTP/1.1"
+            every = [("host", target.authority), *headers.items()]
+            asked = tunnel.written(line, every, request.body, request.headers["upgrade"])
+            async with self._clock.timeout(CONNECT_S):
+                reader, writer = await asyncio.open_connection(
+                    target.host,
+                    target.port,
+                    ssl=_unchecked() if target.scheme == "https" else None,
+                    limit=tunnel.HEAD_MAX_BYTES,
+                )
+            return await tunnel.agreed(self._clock, reader, writer, asked)
+        except tunnel.FAULTS as error:
+            raise _unreachable(target, error) from None
+
+
+def _unchecked() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def _unreachable(target: Target, error: Exception) -> ServiceUnavailable:
+    """In upstream's words where it has some for what went wrong."""
+    number = getattr(error, "errno", None)
+    if isinstance(error, TimeoutError):
+        fault = f"dial tcp {target.authority}: i/o timeout"
+    elif isinstance(error, OSError) and number:
+        fault = f"dial tcp {target.authority}: connect: {os.strerror(number).lower()}"
+    else:
+        fault = str(error) or type(error).__name__
+    return ServiceUnavailable(f"error trying to reach service: {fault}")
 
 
 SAFE = "/:@!$&'()*+,;=~-._"
@@ -234,7 +258,7 @@ def _container_port(pod: Pod, name: str) -> int:
     raise BadRequest(f'invalid port "{name}": no container of the pod has a port of this name')
 
 
-def _refuse_address(host: str) -> None:
+def refuse_address(host: str) -> None:
     """Raises BadRequest for what isn't an address of the cluster."""
     try:
         address = ipaddress.ip_address(host)

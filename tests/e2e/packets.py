@@ -13,7 +13,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from knarr.network.netlink import enter, entered
@@ -25,6 +25,8 @@ BACKLOG = 4000
 WATCH_EACH_S = 0.004
 WATCH_SILENCE_S = 0.1
 WATCH_S_MAX = 10.0
+ANSWERING_EACH_S = 0.05
+"""So often a server looks whether it is to end."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,46 @@ def answers(asks: Iterable[Ask]) -> dict[Ask, str]:
     for _, connection in waiting.values():
         connection.close()
     return found
+
+
+def datagram(path: str, address: str, port: int, source_port: int) -> str:
+    """What a server answers to a datagram from a port; nothing is silence."""
+    with entered(path):
+        made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    with made:
+        made.bind(("", source_port))
+        made.settimeout(SILENCE_S)
+        made.connect((address, port))
+        try:
+            made.send(b"?")
+            return made.recv(1500).decode()
+        except OSError:
+            return SILENT
+
+
+@contextmanager
+def answering(path: str, port: int, text: str) -> Iterator[None]:
+    """A server of datagrams in a network namespace, of both families."""
+    with entered(path):
+        made = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    made.bind(("::", port))
+
+    made.settimeout(ANSWERING_EACH_S)
+    ending = threading.Event()
+
+    def serve() -> None:
+        while not ending.is_set():
+            with suppress(TimeoutError):
+                _, client = made.recvfrom(1500)
+                made.sendto(text.encode(), client)
+
+    server = threading.Thread(target=serve, daemon=True)
+    server.start()
+    with made:
+        yield
+        ending.set()
+        server.join()
 
 
 class Watch(threading.Thread):

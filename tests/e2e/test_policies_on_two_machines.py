@@ -383,7 +383,7 @@ def test_a_pod_that_is_replaced_on_the_other_machine_is_closed_before_it_starts(
     pods.cluster.kubectl("delete", "pod", "moves", "-n", HERE)
 
 
-def test_policies_stay_in_force_while_the_node_is_killed_and_started_again(pods: Pods) -> None:
+def test_policies_and_services_stay_in_force_while_the_node_is_killed_and_started_again(pods: Pods) -> None:
     pods.policies({**BLUE, "ingress": [{"from": [coloured("red")]}]})
 
     def allowed(way: Way) -> bool:
@@ -392,6 +392,13 @@ def test_policies_stay_in_force_while_the_node_is_killed_and_started_again(pods:
     pods.settle(allowed)
     strangers = [Ask(pods.one("green", node).path, pods.one("blue", "second").addresses[0], HTTP) for node in NODES]
     friends = [Ask(pods.one("red", node).path, pods.one("blue", "second").addresses[1], HTTP) for node in NODES]
+    pods.make(
+        {**service("greens", {"colour": "green"}, type="NodePort"), "metadata": {"name": "greens", "namespace": THERE}}
+    )
+    port = pods.cluster.get("service", "greens", "-n", THERE)["spec"]["ports"][0]["nodePort"]
+    outside = (pods.cluster.addresses["second"], pods.cluster.addresses6["second"])
+    friends += [Ask(pods.cluster.path("client"), address, port) for address in outside]
+    reached({(ask.address,): ask for ask in friends[2:]}, lambda _: True)
     with watching(*strangers) as closed, watching(*friends) as opened:
         os.kill(pods.cluster.pids["second"], signal.SIGKILL)
         pods.cluster.until(lambda: pods.cluster.second("status", check=False).returncode == 3, "the process's end")
@@ -400,7 +407,7 @@ def test_policies_stay_in_force_while_the_node_is_killed_and_started_again(pods:
         pods.cluster.join()
         pods.settle(lambda way: allowed(way) or way.client.colour == "blue")
     assert [watch.outcomes() for watch in closed] == [{SILENT}] * 2
-    assert [watch.outcomes() for watch in opened] == [{OPEN}] * 2
+    assert [watch.outcomes() for watch in opened] == [{OPEN}] * 4
 
 
 def path(namespace: str) -> str:
