@@ -94,6 +94,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     node_name: Annotated[str, Meta(description="name of this machine's node; default: the host name")] = msgspec.field(
         default_factory=default_node_name
     )
+    provider_id: Annotated[
+        str, Meta(description="this machine's name at its cloud, such as aws:///eu-west-1a/i-0123 (spec.providerID)")
+    ] = ""
     cluster_cidr: Annotated[
         str, Meta(description="address range of pods; for dual-stack one of each family, separated by a comma")
     ] = "10.244.0.0/16"

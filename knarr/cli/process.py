@@ -189,6 +189,7 @@ class Process(Life):
         self.server.metrics.sources += [controller.figures for controller in (*of_cluster, api_services)]
         for each in nodes:
             loops += each.assemble(self._client(f"system:node:{each.name}", "system:nodes"), informers)
+            self._closing.append((f"node {each.name} leaves", partial(self._leave, each)))
         self._elsewhere = self._other_nodes()
         self.server.nodes = Nodes({each.name: each.backend for each in nodes}, self._elsewhere)
         folders = HollowFolders() if config.runtime == "sim" else HostFolders(config.data_path / "volumes")
@@ -271,6 +272,9 @@ class Process(Life):
                 await each.open()
         self.runtime = nodes[0].runtime
         return nodes
+
+    async def _leave(self, node: Parts) -> None:
+        await node.leave(keep=self._keep)
 
     async def _close_node(self, node: Parts) -> list[str]:
         """The last of a node: its containers and their network, or only this process's hold on them."""

@@ -37,6 +37,8 @@ first change after a rest is told at once."""
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 5.0
 RETRY_HEARTBEAT_S = 1.0
+GIVE_UP_S = 1.0
+"""An end doesn't wait longer for an API server that may be ending too."""
 
 
 class DataPlane(Protocol):
@@ -154,3 +156,14 @@ class Acknowledgement:
         )
         with suppress(AlreadyExists):
             await self._client.create(Lease(metadata=metadata, spec=spec))
+
+
+async def withdraw(client: Client, clock: Clock, node_name: str) -> None:
+    """The data planes of a node that ends in order are waited for by nobody: their leases go before they run out."""
+    try:
+        async with clock.timeout(GIVE_UP_S):
+            for name in data_planes.leases_of(node_name):
+                with suppress(NotFound):
+                    await client.delete(Lease, name, data_planes.NAMESPACE)
+    except (APIError, TimeoutError) as error:
+        log.debug("leases of node %s: %s", node_name, error)

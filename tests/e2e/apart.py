@@ -44,7 +44,7 @@ class Apart(TwoNodes):
         self.addresses6 = {"first": f"{self.net6}::1", "second": f"{self.far6}::2"}
         self.client_address6 = f"{self.net6}::9"
         self.flags[self.flags.index("--advertise-address") + 1] = self.addresses["first"]
-        self.enter = ["nsenter", f"--net={self.path('first')}"]
+        self.enter = ("nsenter", f"--net={self.path('first')}")
 
     def path(self, part: str) -> str:
         return f"/run/netns/{self.name}-{self.parts.get(part, part)}"
@@ -65,7 +65,7 @@ class Apart(TwoNodes):
                 continue  # it has ended meanwhile
         raise AssertionError(f"no process of pod {uid}")
 
-    def lay_network(self) -> None:
+    def connect(self) -> None:
         lan = f"{self.name}-lan"
         for part in ("lan", "first", "node", "client"):
             self._run(f"ip netns add {self.name}-{part}")

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
@@ -44,9 +44,8 @@ class Cluster:
 
     listen_host = "127.0.0.1"
     """Pods reach the API server only where it listens on more than this machine's own address."""
-
-    enter: Sequence[str] = ()
-    """What goes before each command, where this machine is in a network namespace of its own."""
+    enter: tuple[str, ...] = ()
+    """Before each command: how to come to where the cluster is."""
 
     def __init__(self, folder: Path, proxy_mode: str = "nftables") -> None:
         self.data = folder / "data"

@@ -55,14 +55,15 @@ class TwoNodes(Cluster):
 
     def start(self) -> None:
         """The network, both machines, and images on both."""
-        self.lay_network()
+        self.connect()
         self.pids["first"] = self.up()
         self.join()
         archive = str(self.data.parent / "tools.tar")
         images.build(archive, TOOLS)
         self.load(archive)
 
-    def lay_network(self) -> None:
+    def connect(self) -> None:
+        """The network."""
         self._run(f"ip link add {self.name} type bridge")
         self._run(f"ip addr add {self.addresses['first']}/24 dev {self.name}")
         if self.dual:
@@ -107,13 +108,8 @@ class TwoNodes(Cluster):
     def api_command(self, *arguments: str) -> str:
         """A command of knarr's that talks to the API server."""
         command = [
-            *self.enter,
-            sys.executable,
-            "-m",
-            "knarr.cli.main",
-            *arguments,
-            "--kubeconfig",
-            str(self.kubeconfig),
+            *(*self.enter, sys.executable, "-m", "knarr.cli.main"),
+            *(*arguments, "--kubeconfig", str(self.kubeconfig)),
         ]
         return subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY).stdout
 

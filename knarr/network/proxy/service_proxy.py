@@ -93,6 +93,7 @@ class ServiceProxy:
         network namespace.
         """
         self._clock = clock
+        self._table = table
         self._namespace = network_namespace
         self._minimum_interval_s = minimum_interval_s
         self._resync_period_s = resync_period_s
@@ -177,9 +178,8 @@ class ServiceProxy:
     async def close(self, *, remove: bool) -> None:
         """After `run` has ended; idempotent. With `remove`, leave no chain, set or rule of ours in the kernel."""
         if remove:
+            await asyncio.to_thread(route_loopback, False, self._table, self._namespace)
             await self._mode.remove()
-            if includes_loopback(self._node_ports):
-                await asyncio.to_thread(route_loopback, False, self._namespace)
         for mode in (self._mode, *self._other_modes):
             await mode.close()
         for each in (self._netfilter, self._monitor):
@@ -382,7 +382,7 @@ class ServiceProxy:
         if not any(each != PRIMARY for each in self._node_ports):
             return frozenset()
         if includes_loopback(self._node_ports):
-            route_loopback(True)
+            route_loopback(True, self._table)
         with kernel.Netlink() as route:
             return frozenset(kernel.local_addresses(route))
 

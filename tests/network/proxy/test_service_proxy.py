@@ -150,19 +150,20 @@ async def test_node_ports_are_answered_where_upstream_answers_them(rig: Rig) -> 
 
 
 async def test_node_port_addresses_can_be_set(lab: Lab) -> None:
-    for mode in ("nftables", "iptables"):
+    for mode, found in (("nftables", "0"), ("iptables", "0"), ("nftables", "1")):
+        lab.inside("node", f"sysctl -qw net.ipv4.conf.all.route_localnet={found}")
         rig = Rig(lab, mode)
-        rig.pods = {"a": await lab.add_pod(f"pod-{mode}")}
-        await lab.serve(f"pod-{mode}")
+        rig.pods = {"a": await lab.add_pod(f"pod-{mode}-{found}")}
+        await lab.serve(f"pod-{mode}-{found}")
         rig.proxy = rig.new_proxy(node_port_addresses=["127.0.0.0/8", "10.244.0.0/24"])
         async with rig.running():
             await rig.show(service(node_port=NODE_PORT), rig.endpoints("a"))
             for address in ("127.0.0.1", "10.244.0.1"):
-                assert await rig.answers(2, "node", address, NODE_PORT) == {f"pod-{mode}": 2}
+                assert await rig.answers(2, "node", address, NODE_PORT) == {f"pod-{mode}-{found}": 2}
             assert rig.routes_loopback()
             with pytest.raises(ConnectionRefusedError):
                 await rig.lab.connect("node", NODE_ADDRESS, NODE_PORT)
-        assert not rig.routes_loopback(), "without the rules it would be open to the network"
+        assert rig.routes_loopback() == (found == "1"), "without the rules it would be open to the network"
 
 
 async def test_loopback_stays_closed_to_the_network(rig: Rig) -> None:
@@ -424,7 +425,8 @@ async def test_removal_leaves_no_rule(lab: Lab) -> None:
     lab.inside("node", "iptables -t nat -A PREROUTING -p tcp --dport 9 -j RETURN")
     lab.inside("node", "iptables -t filter -A INPUT -p tcp --dport 9 -j RETURN")
     lab.inside("node", "iptables -t filter -A FORWARD -p tcp --dport 9 -j RETURN")
-    for mode in ("nftables", "iptables"):
+    for mode, found in (("nftables", "0"), ("iptables", "0"), ("nftables", "1")):
+        lab.inside("node", f"sysctl -qw net.ipv4.conf.all.route_localnet={found}")
         rig = Rig(lab, mode)
         rig.pods = {"a": await lab.add_pod(f"pod-{mode}")}
         before = rig.tables()
