@@ -1,12 +1,12 @@
 """Two machines and a client, all of them in network namespaces, in both address families; the host has no part in it.
 
     first (.1) ──┐
-    client (.9) ─┼── lan (.126, a bridge and a router) ── second (.2)
+    client (.9) ─┼── lan (.254, a bridge that calls no rules, and a router) ── second (.2)
                  │
     second (.2) ─┘  or here, in the same network: without `routed`
 
-Behind the router, packets between pods go through the tunnel (VXLAN). Sockets of a test are made in the namespace of
-whoever is to send (`at`): of a machine, of the client, or of a pod.
+A frame is bridged as a switch would bridge it. Behind the router, packets between pods go through the tunnel (VXLAN).
+Sockets of a test are made in the namespace of whoever is to send (`at`): of a machine, of the client, or of a pod.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import secrets
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,8 +26,8 @@ import yaml
 from knarr.network.netlink import entered
 from tests.e2e.two_nodes import TwoNodes
 
-NEAR, FAR = "126", "254"
-"""The router's last number in either network."""
+BRIDGES = "net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0"
+ROUTER = "net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1"
 
 
 class Apart(TwoNodes):
@@ -38,9 +39,9 @@ class Apart(TwoNodes):
     def __init__(self, folder: Path, proxy_mode: str = "nftables", *, routed: bool = False) -> None:
         super().__init__(folder, proxy_mode, dual=True)
         self.routed = routed
+        self.far = f"172.31.{secrets.randbelow(255)}" if routed else self.net
         self.far6 = f"{self.net6}:f" if routed else self.net6
-        second = f"{self.net}.130" if routed else f"{self.net}.2"
-        self.addresses = {"first": f"{self.net}.1", "second": second}
+        self.addresses = {"first": f"{self.net}.1", "second": f"{self.far}.2"}
         self.addresses6 = {"first": f"{self.net6}::1", "second": f"{self.far6}::2"}
         self.client_address6 = f"{self.net6}::9"
         self.flags[self.flags.index("--advertise-address") + 1] = self.addresses["first"]
@@ -71,30 +72,28 @@ class Apart(TwoNodes):
             self._run(f"ip netns add {self.name}-{part}")
             self._run(f"ip -n {self.name}-{part} link set lo up")
         self._run(f"ip -n {lan} link add near type bridge")
+        self._run(f"nsenter --net=/run/netns/{lan} sysctl -qw {BRIDGES} {ROUTER}")
+        self._router(lan, "near", self.net, self.net6)
         places = (
             ("first", self.addresses["first"], self.addresses6["first"]),
             ("node", self.addresses["second"], self.addresses6["second"]),
             ("client", self.client_address, self.client_address6),
         )
         for part, address, address6 in places:
-            far = part == "node" and self.routed
-            inside, router6 = f"ip -n {self.name}-{part}", self.far6 if far else self.net6
+            is_far, inside = part == "node" and self.routed, f"ip -n {self.name}-{part}"
             self._run(f"ip -n {lan} link add {part} type veth peer name eth0 netns {self.name}-{part}")
-            if not far:
-                self._run(f"ip -n {lan} link set {part} master near")
-            self._run(f"ip -n {lan} link set {part} up")
-            self._run(f"{inside} addr add {address}/25 dev eth0")
+            if is_far:
+                self._router(lan, part, self.far, self.far6)
+            else:
+                self._run(f"ip -n {lan} link set {part} master near up")
+            self._run(f"{inside} addr add {address}/24 dev eth0")
             self._run(f"{inside} -6 addr add {address6}/64 dev eth0 nodad")
             self._run(f"{inside} link set eth0 up")
-            self._run(f"{inside} route add default via {self.net}.{FAR if far else NEAR}")
-            self._run(f"{inside} -6 route add default via {router6}::fe")
-        self._router(lan, "near", NEAR, self.net6)
-        if self.routed:
-            self._router(lan, "node", FAR, self.far6)
-        self._run(f"nsenter --net=/run/netns/{lan} sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+            self._run(f"{inside} route add default via {self.far if is_far else self.net}.254")
+            self._run(f"{inside} -6 route add default via {self.far6 if is_far else self.net6}::fe")
 
-    def _router(self, lan: str, link: str, last: str, net6: str) -> None:
-        self._run(f"ip -n {lan} addr add {self.net}.{last}/25 dev {link}")
+    def _router(self, lan: str, link: str, net: str, net6: str) -> None:
+        self._run(f"ip -n {lan} addr add {net}.254/24 dev {link}")
         self._run(f"ip -n {lan} -6 addr add {net6}::fe/64 dev {link} nodad")
         self._run(f"ip -n {lan} link set {link} up")
 

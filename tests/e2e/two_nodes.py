@@ -34,7 +34,7 @@ class TwoNodes(Cluster):
         self.proxy_mode = proxy_mode
         number = 16 + secrets.randbelow(15)
         self.net = f"172.{number}.{secrets.randbelow(255)}"
-        self.net6 = f"fd{secrets.token_hex(1)}:{secrets.token_hex(2)}"
+        self.net6 = f"fd{secrets.token_hex(1)}:{secrets.randbelow(0xFFFF) + 1:x}"
         self.addresses = {"first": f"{self.net}.1", "second": f"{self.net}.2"}
         self.addresses6 = {"first": f"{self.net6}::1", "second": f"{self.net6}::2"}
         self.client_address = f"{self.net}.9"
