@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from knarr.api.core.node_addresses import ip_addresses
 from knarr.api.core.v1 import Node
 from knarr.client.informer import Informer, Informers
 from knarr.clock import Clock
@@ -76,7 +77,6 @@ class NodeRoutes:
 
 def peer_of(node: Node) -> Peer:
     """What routes to a node are made of."""
-    spec, status = node.spec, node.status
+    spec = node.spec
     ranges = (list(spec.pod_cidrs) or ([spec.pod_cidr] if spec.pod_cidr else [])) if spec else []
-    addresses = [each.address for each in (status.addresses if status else ()) if each.type == "InternalIP"]
-    return Peer(node.metadata.name or "", tuple(addresses), tuple(ranges))
+    return Peer(node.metadata.name or "", tuple(ip_addresses(node)), tuple(ranges))

@@ -66,6 +66,11 @@ def test_a_node_that_cannot_be_reached_or_has_no_range_gets_no_route() -> None:
     assert peer_of(Node()) == Peer("", (), ())
 
 
+def test_what_a_node_tells_that_is_no_address_of_a_machine_is_passed_over() -> None:
+    told = ("garbage", "", "10.0.0.1/8", "0.0.0.0", "127.0.0.1", "224.0.0.1", "fe80::1", "192.0.2.2", "FD77::2")
+    assert peer_of(node("b", told)).addresses == ("192.0.2.2", "fd77::2")
+
+
 def test_clusters_with_other_ranges_have_other_tunnels() -> None:
     first, second = (network_number([cidr], ["10.96.0.0/16"]) for cidr in ("10.244.0.0/16", "10.245.0.0/16"))
     assert first != second
