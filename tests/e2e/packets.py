@@ -79,8 +79,11 @@ def answers(asks: Iterable[Ask]) -> dict[Ask, str]:
                     waiting[connection.fileno()] = (ask, connection)
                     poll.register(connection, select.POLLOUT)
     deadline_s = time.monotonic() + SILENCE_S
-    while waiting and (rest_s := deadline_s - time.monotonic()) > 0:
-        for number, _ in poll.poll(rest_s * 1000):
+    while waiting:
+        told = poll.poll(max(deadline_s - time.monotonic(), 0.0) * 1000)
+        if not told:
+            break  # time is up, and what came in time is known, however late this process looks
+        for number, _ in told:
             ask, connection = waiting.pop(number)
             poll.unregister(number)
             found[ask] = outcome(connection)
