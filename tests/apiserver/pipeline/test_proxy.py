@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class Site:
 @pytest.fixture
 async def site(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
     found = Site()
-    application = web.Application()
+    application = web.Application(client_max_size=1 << 30)
     application.router.add_route("*", "/{path:.*}", found.answer)
     runner = web.AppRunner(application)
     await runner.setup()
@@ -138,7 +139,7 @@ async def test_addresses_that_are_not_of_the_cluster_are_refused(
 
 async def test_the_agent_of_a_node_is_not_reached_as_a_pod_or_an_endpoint(door: Door) -> None:
     """Neither by a pod on the node's network nor by an endpoint that somebody wrote: that would pass by nodes/proxy."""
-    await door.done("POST", "/api/v1/nodes", {"metadata": {"name": "n"}})
+    await door.done("POST", "/api/v1/nodes", {"metadata": {"name": "n"}, "spec": {"podCIDRs": ["10.244.1.0/24"]}})
     status = {
         "addresses": [{"type": "InternalIP", "address": "192.0.2.1"}],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
@@ -148,6 +149,7 @@ async def test_the_agent_of_a_node_is_not_reached_as_a_pod_or_an_endpoint(door: 
     await door.done("POST", PODS, pod("web", hostNetwork=True))
     await set_address(door, "192.0.2.1")
     await door.done("POST", SERVICES, service("agent", (10250,)))
+    await door.done("POST", SERVICES, service("inside", (10250,)))
     slice_ = {
         "metadata": {"name": "agent", "labels": {"kubernetes.io/service-name": "agent"}},
         "addressType": "IPv4",
@@ -155,7 +157,13 @@ async def test_the_agent_of_a_node_is_not_reached_as_a_pod_or_an_endpoint(door: 
         "ports": [{"name": "p10250", "port": 10250}],
     }
     await door.done("POST", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice_)
-    for path in (f"{PODS}/https:web:10250/proxy/pods", f"{SERVICES}/https:agent:10250/proxy/pods"):
+    slice_ |= {
+        "metadata": {"name": "inside", "labels": {"kubernetes.io/service-name": "inside"}},
+        "endpoints": [{"addresses": ["10.244.1.1"]}],
+    }
+    await door.done("POST", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice_)
+    names = ("agent", "inside")
+    for path in (f"{PODS}/https:web:10250/proxy/pods", *(f"{SERVICES}/https:{n}:10250/proxy/pods" for n in names)):
         status, data = await door("GET", path)
         wanted = "address not allowed: the agent of a node is reached through nodes/proxy"
         assert (status, data["message"]) == (400, wanted)
@@ -173,8 +181,15 @@ async def test_a_web_socket_goes_through_as_it_is_and_names_stay(running: Door, 
             assert await socket.receive_str() == "TEXT"
             await socket.send_bytes(b"ab" * 100_000)
             assert await socket.receive_bytes() == b"ba" * 100_000
-        async with session.get(f"{origin}{POD}/x", ssl=context, headers={"host": "cluster.example"}):
-            assert (site.headers["host"], site.headers["x-forwarded-host"]) == ("cluster.example", "cluster.example")
+        for before, forwarded_for in (({}, "127.0.0.1"), ({"x-forwarded-for": "192.0.2.1"}, "192.0.2.1, 127.0.0.1")):
+            asking = {"host": "cluster.example", **before}
+            async with session.get(f"{origin}{POD}/x", ssl=context, headers=asking):
+                assert (site.headers["host"], site.headers["x-forwarded-host"]) == ("cluster.example",) * 2
+                assert site.headers["x-forwarded-for"] == forwarded_for
+        for sent in (io.BytesIO(b"x" * 5_000_000), _pieces()):
+            async with session.put(f"{origin}{POD}/x", ssl=context, data=sent) as answer:
+                assert len((await answer.json())["body"]) == 5_000_000, "there is no bound, and it need not be known"
+            assert ("content-length" in site.headers) == isinstance(sent, io.BytesIO)
         named = {"headers": {"host": "cluster.example"}, "allow_redirects": False}
         async with session.get(f"{origin}{POD}/named", ssl=context, **named) as sent_on:
             assert sent_on.headers["location"] == f"{POD}/there"
@@ -184,6 +199,11 @@ async def test_a_web_socket_goes_through_as_it_is_and_names_stay(running: Door, 
         async with session.get(f"{origin}{PODS}/web:1/proxy/socket", ssl=context, headers=asked) as nobody:
             assert (nobody.status, (await nobody.json())["reason"]) == (503, "ServiceUnavailable")
     await listener.close()
+
+
+async def _pieces() -> AsyncIterator[bytes]:
+    for _ in range(50):
+        yield b"x" * 100_000
 
 
 async def test_a_pod_without_an_address_is_a_bad_request(door: Door) -> None:
