@@ -141,7 +141,7 @@ async def test_what_a_warning_repeats_can_break_no_header(session: aiohttp.Clien
 async def test_a_watch_whose_client_does_not_read_is_closed_and_others_miss_nothing(
     served: Served, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener, "STALLED_MAX_S", 0.1)
+    monkeypatch.setattr(listener, "STALLED_MAX_S", 1.0)  # longer than a busy machine keeps the other client
     folder, path = served.folder, f"{CONFIG_MAPS}?watch=true"
     context = client_context(served.ca, str(folder / "admin.crt"), str(folder / "admin.key"))
 
