@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
@@ -87,9 +88,12 @@ class Listener:
     async def start(self) -> int:
         """Listen; answers the port. Raises OSError."""
         loop = asyncio.get_running_loop()
-        self._listening = await loop.create_server(
-            self._http, self._host, self._port, ssl=self._context, backlog=BACKLOG, reuse_address=True
-        )
+        where: dict[str, Any] = {"host": self._host, "port": self._port, "reuse_address": True}
+        if self._host == "::":
+            # Every address, as for servers written in Go; by itself asyncio leaves IPv4 out.
+            both = socket.create_server(("::", self._port), family=socket.AF_INET6, dualstack_ipv6=True)
+            where = {"sock": both}
+        self._listening = await loop.create_server(self._http, ssl=self._context, backlog=BACKLOG, **where)
         port: int = self._listening.sockets[0].getsockname()[1]
         return port
 
@@ -237,8 +241,8 @@ class Listener:
         return response
 
 
-async def _served(upgrade: Upgrade, socket: _WebSocket) -> None:
-    await upgrade.serve(socket)
+async def _served(upgrade: Upgrade, stream: _WebSocket) -> None:
+    await upgrade.serve(stream)
 
 
 class _Connection(RequestHandler):
