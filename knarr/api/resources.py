@@ -53,7 +53,7 @@ class Strategy(Generic[T]):
         """Fill in what the user left out."""
 
     def prepare_for_create(self, obj: T) -> None:
-        """Clear what a client may not set. Called after the generic clearing of status."""
+        """Clear what a client may not set. Called with an empty status."""
 
     def renamed(self, obj: T, before: str) -> None:
         """The generated name was taken, and the object has another: for kinds whose names stand in their specs."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 import msgspec
 
@@ -114,7 +115,7 @@ class Objects:
         metadata.generation = 1 if strategy.has_generation else None
         metadata.self_link = None
         if strategy.has_status and not strategy.status_at_creation:
-            _clear_status(obj)
+            obj.status = _empty_status(obj)
         generated = not metadata.name and bool(metadata.generate_name)
         if generated:
             metadata.name = self._generate_name(metadata.generate_name)
@@ -422,7 +423,7 @@ def _changed_part(strategy: Strategy[Any], subresource: str, obj: Any, old: Any)
     match subresource:
         case "status":
             obj.metadata.owner_references = old.metadata.owner_references
-            obj = replace(old, metadata=obj.metadata, status=obj.status)
+            obj = replace(old, metadata=obj.metadata, status=obj.status or _empty_status(obj))
             strategy.prepare_for_status_update(obj, old)
             return obj, strategy.validate_status_update(obj, old)
         case "finalize":
@@ -450,9 +451,17 @@ def _to_be_stored(obj: Any, old: Any, record: Record) -> bytes | None:
     return None if stamp(value, record.revision) == record.value else value
 
 
-def _clear_status(obj: Any) -> None:
-    if "status" in type(obj).__struct_fields__:
-        obj.status = None
+_status_types: dict[type[Any], type[Any] | None] = {}
+
+
+def _empty_status(obj: Any) -> Any:
+    """What a kind's status is before anybody wrote one: upstream shows it, be it empty."""
+    kind = type(obj)
+    if kind not in _status_types:
+        found = next((field.type for field in msgspec.structs.fields(kind) if field.name == "status"), None)
+        _status_types[kind] = next((each for each in get_args(found) if each is not NoneType), found)
+    empty = _status_types[kind]
+    return empty() if empty is not None else None
 
 
 def _desired(obj: Any) -> list[Any]:

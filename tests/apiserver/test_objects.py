@@ -144,6 +144,24 @@ async def test_status_and_spec_are_written_apart_and_generation_counts_specs(doo
     assert (main.spec.replicas, main.status.replicas, main.metadata.generation) == (7, 3, 2)
 
 
+async def test_a_status_that_nobody_wrote_is_there_and_empty(door: Door) -> None:
+    """As Go's encoder has it, whose structs are never left out."""
+    ingress = {
+        "metadata": {"name": "web"},
+        "spec": {"defaultBackend": {"service": {"name": "a", "port": {"number": 1}}}},
+    }
+    claim = {"metadata": {"name": "web"}, "spec": {}}
+    for path, body, empty in (
+        ("/apis/networking.k8s.io/v1/namespaces/default/ingresses", ingress, {"loadBalancer": {}}),
+        (SERVICES, service(), {"loadBalancer": {}}),
+        ("/apis/resource.k8s.io/v1/namespaces/default/resourceclaims", claim, {}),
+    ):
+        _, made = await door.raw("POST", path, body | {"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}})
+        assert made["status"] == empty
+        _, cleared = await door.raw("PUT", f"{path}/web/status", {**made, "status": None})
+        assert cleared["status"] == empty
+
+
 async def test_scale_reads_and_writes_replicas(door: Door) -> None:
     await door.raw("POST", DEPLOYMENTS, deployment())
     status, found = await door.raw("GET", f"{DEPLOYMENTS}/web/scale")

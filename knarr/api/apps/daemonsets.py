@@ -69,7 +69,6 @@ class DaemonSetRules(Strategy[DaemonSet]):
             yield from template_warnings(obj.spec.template if obj.spec else None, "spec.template")
 
     def prepare_for_create(self, obj: DaemonSet) -> None:
-        obj.status = DaemonSetStatus()
         obj.metadata.annotations[TEMPLATE_GENERATION] = str(max(_template_generation(obj), 1))
 
     def prepare_for_update(self, obj: DaemonSet, old: DaemonSet) -> None:
@@ -79,7 +78,6 @@ class DaemonSetRules(Strategy[DaemonSet]):
         obj.metadata.annotations[TEMPLATE_GENERATION] = str(max(generation, 1))
 
     def prepare_for_status_update(self, obj: DaemonSet, old: DaemonSet) -> None:
-        obj.status = obj.status or DaemonSetStatus()
         if TEMPLATE_GENERATION in old.metadata.annotations:
             obj.metadata.annotations[TEMPLATE_GENERATION] = old.metadata.annotations[TEMPLATE_GENERATION]
 

@@ -84,12 +84,6 @@ class StatefulSetRules(Strategy[StatefulSet]):
         if old is None or obj.metadata.generation != old.metadata.generation:
             yield from template_warnings(obj.spec.template if obj.spec else None, "spec.template")
 
-    def prepare_for_create(self, obj: StatefulSet) -> None:
-        obj.status = StatefulSetStatus()
-
-    def prepare_for_status_update(self, obj: StatefulSet, old: StatefulSet) -> None:
-        obj.status = obj.status or StatefulSetStatus()
-
     def validate(self, obj: StatefulSet) -> Iterable[Cause]:
         spec = obj.spec or StatefulSetSpec()
         if spec.pod_management_policy not in POD_MANAGEMENT:

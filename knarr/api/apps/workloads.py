@@ -59,12 +59,6 @@ class DeploymentRules(Strategy[Deployment]):
         if old is None or obj.metadata.generation != old.metadata.generation:
             yield from template_warnings(obj.spec.template if obj.spec else None, "spec.template")
 
-    def prepare_for_create(self, obj: Deployment) -> None:
-        obj.status = DeploymentStatus()
-
-    def prepare_for_status_update(self, obj: Deployment, old: Deployment) -> None:
-        obj.status = obj.status or DeploymentStatus()
-
     def validate(self, obj: Deployment) -> Iterable[Cause]:
         spec = obj.spec or DeploymentSpec()
         yield from validate_not_negative(spec.replicas, "spec.replicas")
@@ -106,12 +100,6 @@ class ReplicaSetRules(Strategy[ReplicaSet]):
     def warnings(self, obj: ReplicaSet, old: ReplicaSet | None) -> Iterable[str]:
         if old is None or obj.metadata.generation != old.metadata.generation:
             yield from template_warnings(obj.spec.template if obj.spec else None, "spec.template")
-
-    def prepare_for_create(self, obj: ReplicaSet) -> None:
-        obj.status = ReplicaSetStatus()
-
-    def prepare_for_status_update(self, obj: ReplicaSet, old: ReplicaSet) -> None:
-        obj.status = obj.status or ReplicaSetStatus()
 
     def validate(self, obj: ReplicaSet) -> Iterable[Cause]:
         spec = obj.spec or ReplicaSetSpec()

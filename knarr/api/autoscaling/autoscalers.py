@@ -77,8 +77,8 @@ class HorizontalPodAutoscalerRules(Strategy[HorizontalPodAutoscaler]):
         obj.status = HorizontalPodAutoscalerStatus(current_replicas=0)
 
     def prepare_for_status_update(self, obj: HorizontalPodAutoscaler, old: HorizontalPodAutoscaler) -> None:
-        obj.status = obj.status or HorizontalPodAutoscalerStatus()
-        obj.status.current_replicas = obj.status.current_replicas or 0
+        if obj.status:
+            obj.status.current_replicas = obj.status.current_replicas or 0
 
     def validate_create(self, obj: HorizontalPodAutoscaler) -> Iterable[Cause]:
         return _validate(obj.spec, 1)

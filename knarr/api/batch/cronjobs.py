@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from knarr.api.batch.job_spec import default_failure_policy, validate_job_spec
 from knarr.api.batch.jobs import job_spec_warnings, name_warnings
 from knarr.api.batch.schedule import parse_schedule
-from knarr.api.batch.v1 import CronJob, CronJobSpec, CronJobStatus, JobSpec
+from knarr.api.batch.v1 import CronJob, CronJobSpec, JobSpec
 from knarr.api.core.pod_warnings import template_warnings
 from knarr.api.core.podspec import default_template
 from knarr.api.core.templates import age_column, selector_column, template_columns
@@ -45,12 +45,6 @@ class CronJobRules(Strategy[CronJob]):
         template.spec = template.spec or JobSpec()
         default_template(template.spec.template)
         default_failure_policy(template.spec)
-
-    def prepare_for_create(self, obj: CronJob) -> None:
-        obj.status = CronJobStatus()
-
-    def prepare_for_status_update(self, obj: CronJob, old: CronJob) -> None:
-        obj.status = obj.status or CronJobStatus()
 
     def validate_create(self, obj: CronJob) -> Iterable[Cause]:
         yield from _validate(obj.spec, None)

@@ -63,11 +63,7 @@ class JobRules(Strategy[Job]):
         obj.metadata.labels = obj.metadata.labels or dict(labels_of(spec.template))
 
     def prepare_for_create(self, obj: Job) -> None:
-        obj.status = JobStatus()
         _generate_selector(obj)
-
-    def prepare_for_status_update(self, obj: Job, old: Job) -> None:
-        obj.status = obj.status or JobStatus()
 
     def renamed(self, obj: Job, before: str) -> None:
         for labels in (labels_of(obj.spec.template if obj.spec else None), obj.metadata.labels):

@@ -104,7 +104,6 @@ class CertificateSigningRequestStrategy(Strategy[CertificateSigningRequest]):
     def prepare_for_create(self, obj: CertificateSigningRequest) -> None:
         obj.spec.username = obj.spec.uid = None  # Admission writes down who really asks.
         obj.spec.groups, obj.spec.extra = [], {}
-        obj.status = CertificateSigningRequestStatus()
 
     def prepare_for_update(self, obj: CertificateSigningRequest, old: CertificateSigningRequest) -> None:
         obj.spec = old.spec

@@ -56,9 +56,7 @@ class PodStrategy(Strategy[Pod]):
 
     def prepare_for_status_update(self, obj: Pod, old: Pod) -> None:
         """The class of service follows from the spec: a node need not know it."""
-        if obj.status is None:
-            obj.status = PodStatus()
-        if not obj.status.qos_class:
+        if obj.status and not obj.status.qos_class:
             obj.status.qos_class = qos_class(obj.spec or PodSpec())
 
     def prepare_for_part_update(self, part: str, obj: Pod, old: Pod) -> None:

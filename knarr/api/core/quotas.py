@@ -70,9 +70,6 @@ class ResourceQuotaStrategy(Strategy[ResourceQuota]):
         for amounts in (obj.spec.hard, obj.status.hard, obj.status.used):
             default_amounts(amounts)
 
-    def prepare_for_create(self, obj: ResourceQuota) -> None:
-        obj.status = ResourceQuotaStatus()
-
     def validate(self, obj: ResourceQuota) -> Iterable[Cause]:
         spec = obj.spec or ResourceQuotaSpec()
         yield from _validate_amounts(spec.hard, "spec.hard")

@@ -48,12 +48,6 @@ class ReplicationControllerRules(Strategy[ReplicationController]):
         if old is None or obj.metadata.generation != old.metadata.generation:
             yield from template_warnings(obj.spec.template if obj.spec else None, "spec.template")
 
-    def prepare_for_create(self, obj: ReplicationController) -> None:
-        obj.status = ReplicationControllerStatus()
-
-    def prepare_for_status_update(self, obj: ReplicationController, old: ReplicationController) -> None:
-        obj.status = obj.status or ReplicationControllerStatus()
-
     def validate(self, obj: ReplicationController) -> Iterable[Cause]:
         spec = obj.spec or ReplicationControllerSpec()
         yield from validate_not_negative(spec.min_ready_seconds, "spec.minReadySeconds")

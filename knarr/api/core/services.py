@@ -71,9 +71,7 @@ class ServiceStrategy(Strategy[Service]):
             obj.status = replace(obj.status, load_balancer=LoadBalancerStatus())
 
     def prepare_for_status_update(self, obj: Service, old: Service) -> None:
-        if obj.status is None:
-            obj.status = ServiceStatus()
-        if obj.status.load_balancer is None:
+        if obj.status and obj.status.load_balancer is None:
             obj.status.load_balancer = LoadBalancerStatus()
 
     def validate(self, obj: Service) -> Iterable[Cause]:

@@ -16,7 +16,6 @@ from knarr.api.flowcontrol.v1 import (
     PriorityLevelConfiguration,
     PriorityLevelConfigurationCondition,
     PriorityLevelConfigurationSpec,
-    PriorityLevelConfigurationStatus,
     QueuingConfiguration,
 )
 from knarr.api.printing import NONE, age
@@ -52,9 +51,6 @@ class PriorityLevelConfigurationRules(Strategy[PriorityLevelConfiguration]):
             queuing.hand_size = queuing.hand_size or HAND_SIZE
             queuing.queues = queuing.queues or QUEUES
             queuing.queue_length_limit = queuing.queue_length_limit or QUEUE_LENGTH
-
-    def prepare_for_create(self, obj: PriorityLevelConfiguration) -> None:
-        obj.status = PriorityLevelConfigurationStatus()
 
     def validate(self, obj: PriorityLevelConfiguration) -> Iterable[Cause]:
         spec, name = obj.spec or PriorityLevelConfigurationSpec(), obj.metadata.name or ""

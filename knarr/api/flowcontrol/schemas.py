@@ -11,7 +11,6 @@ from knarr.api.flowcontrol.levels import validate_conditions
 from knarr.api.flowcontrol.v1 import (
     FlowSchema,
     FlowSchemaSpec,
-    FlowSchemaStatus,
     NonResourcePolicyRule,
     PolicyRulesWithSubjects,
     ResourcePolicyRule,
@@ -36,9 +35,6 @@ class FlowSchemaRules(Strategy[FlowSchema]):
     def default(self, obj: FlowSchema) -> None:
         spec = obj.spec = obj.spec or FlowSchemaSpec()
         spec.matching_precedence = spec.matching_precedence or PRECEDENCE
-
-    def prepare_for_create(self, obj: FlowSchema) -> None:
-        obj.status = FlowSchemaStatus()
 
     def validate(self, obj: FlowSchema) -> Iterable[Cause]:
         spec, name = obj.spec or FlowSchemaSpec(), obj.metadata.name or ""

@@ -17,7 +17,9 @@ from knarr.api.networking.v1 import (
     IngressBackend,
     IngressClass,
     IngressClassParametersReference,
+    IngressLoadBalancerStatus,
     IngressSpec,
+    IngressStatus,
 )
 from knarr.api.printing import NONE, age
 from knarr.api.resources import Column, Strategy
@@ -42,6 +44,13 @@ WILDCARD_FAULT = (
 class IngressRules(Strategy[Ingress]):
     has_status = True
     has_generation = True
+
+    def prepare_for_create(self, obj: Ingress) -> None:
+        obj.status = IngressStatus(load_balancer=IngressLoadBalancerStatus())
+
+    def prepare_for_status_update(self, obj: Ingress, old: Ingress) -> None:
+        if obj.status and obj.status.load_balancer is None:
+            obj.status.load_balancer = IngressLoadBalancerStatus()
 
     def validate(self, obj: Ingress) -> Iterable[Cause]:
         spec = obj.spec or IngressSpec()

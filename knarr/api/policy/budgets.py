@@ -35,7 +35,7 @@ class PodDisruptionBudgetRules(Strategy[PodDisruptionBudget]):
         )
 
     def prepare_for_status_update(self, obj: PodDisruptionBudget, old: PodDisruptionBudget) -> None:
-        status = obj.status = obj.status or PodDisruptionBudgetStatus()
+        status = obj.status or PodDisruptionBudgetStatus()
         status.current_healthy = status.current_healthy or 0
         status.desired_healthy = status.desired_healthy or 0
         status.disruptions_allowed = status.disruptions_allowed or 0

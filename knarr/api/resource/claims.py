@@ -82,9 +82,6 @@ class ResourceClaimRules(Strategy[ResourceClaim]):
     def default(self, obj: ResourceClaim) -> None:
         _default_spec(obj.spec)
 
-    def prepare_for_create(self, obj: ResourceClaim) -> None:
-        obj.status = ResourceClaimStatus()
-
     def validate_create(self, obj: ResourceClaim) -> Iterable[Cause]:
         return _validate_spec(obj.spec, "spec")
 
@@ -93,8 +90,7 @@ class ResourceClaimRules(Strategy[ResourceClaim]):
             yield invalid("spec", obj.spec, "field is immutable")
 
     def prepare_for_status_update(self, obj: ResourceClaim, old: ResourceClaim) -> None:
-        obj.status = obj.status or ResourceClaimStatus()
-        allocation = obj.status.allocation
+        allocation = obj.status.allocation if obj.status else None
         for result in allocation.devices.results if allocation and allocation.devices else ():
             for toleration in result.tolerations:
                 toleration.operator = toleration.operator or "Equal"

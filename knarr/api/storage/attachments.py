@@ -23,9 +23,6 @@ class VolumeAttachmentRules(Strategy[VolumeAttachment]):
     def default(self, obj: VolumeAttachment) -> None:
         obj.status = obj.status or VolumeAttachmentStatus()
 
-    def prepare_for_create(self, obj: VolumeAttachment) -> None:
-        obj.status = VolumeAttachmentStatus()
-
     def validate(self, obj: VolumeAttachment) -> Iterable[Cause]:
         source, path = obj.spec.source, "spec.source"
         one_of = "must specify exactly one of inlineVolumeSpec and persistentVolumeName"
