@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Clock(Protocol):
@@ -50,6 +51,17 @@ class SystemClock:
 
     def timeout(self, delay_s: float | None) -> asyncio.Timeout:
         return asyncio.timeout(delay_s)
+
+
+async def until_one_ends(*works: Coroutine[Any, Any, Any]) -> None:
+    """Work on all of these until one of them is through, or fails; the others end with it."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def utc(time_s: float) -> datetime:

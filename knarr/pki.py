@@ -6,6 +6,8 @@ server has to answer to a name that its certificate lacks. The names and the lay
     ca.crt, ca.key                 signs everything below
     apiserver.crt, apiserver.key   what the API server shows
     apiserver-kubelet-client.*     what the API server shows to nodes in other processes
+    front-proxy-ca.*, front-proxy-client.*   by these, servers of other parts of the API know this one; the authority is
+                                   one of its own, so that nobody is taken for a user by it
     admin.crt, admin.key           in the kubeconfig: the user kubernetes-admin in the group system:masters
     sa.pub, sa.key                 service-account tokens are signed with it (ES256)
 
@@ -39,6 +41,7 @@ BACKDATE = timedelta(minutes=5)
 
 ADMIN_USER, ADMIN_GROUP = "kubernetes-admin", "system:masters"
 KUBELET_CLIENT_USER = "kube-apiserver-kubelet-client"
+FRONT_PROXY_USER = "front-proxy-client"
 
 
 class PkiError(Exception):
@@ -61,6 +64,8 @@ class Pki(Struct, frozen=True):
     apiserver: KeyPair
     admin: KeyPair
     kubelet_client: KeyPair
+    front_proxy_ca: KeyPair
+    front_proxy_client: KeyPair
     service_account_key_pem: bytes
     """Private key (PKCS #8) that signs service-account tokens."""
     service_account_public_pem: bytes
@@ -76,6 +81,9 @@ def ensure(folder: Path, clock: Clock, *, dns_names: Sequence[str], addresses: S
     admin = authority.pair("admin", _subject(ADMIN_USER, [ADMIN_GROUP]), ExtendedKeyUsageOID.CLIENT_AUTH, None)
     server_as_client = _subject(KUBELET_CLIENT_USER, [ADMIN_GROUP])
     kubelet_client = authority.pair("apiserver-kubelet-client", server_as_client, ExtendedKeyUsageOID.CLIENT_AUTH, None)
+    front_proxy = _Authority.ensure(folder, now, "front-proxy-ca", "front-proxy-ca")
+    as_front_proxy = _subject(FRONT_PROXY_USER)
+    front_proxy_client = front_proxy.pair("front-proxy-client", as_front_proxy, ExtendedKeyUsageOID.CLIENT_AUTH, None)
     signing_key = _ensure_key(folder / "sa.key")
     public_pem = signing_key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -86,6 +94,8 @@ def ensure(folder: Path, clock: Clock, *, dns_names: Sequence[str], addresses: S
         apiserver=apiserver,
         admin=admin,
         kubelet_client=kubelet_client,
+        front_proxy_ca=front_proxy.files,
+        front_proxy_client=front_proxy_client,
         service_account_key_pem=_key_pem(signing_key),
         service_account_public_pem=public_pem,
     )
@@ -115,18 +125,19 @@ class _Authority:
     """The certificate authority: its key, its certificate, and the moment for which it issues."""
 
     def __init__(
-        self, folder: Path, now: datetime, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate
+        self, folder: Path, now: datetime, name: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate
     ) -> None:
         self.folder = folder
+        self.name = name
         self.now = now
         self.key = key
         self.certificate = certificate
 
     @classmethod
-    def ensure(cls, folder: Path, now: datetime) -> _Authority:
+    def ensure(cls, folder: Path, now: datetime, name: str = "ca", subject: str = "kubernetes") -> _Authority:
         """Found in `folder`, or made. The key is written first: a crash between the two leaves a key without
         a certificate, for which the next start issues one."""
-        key_path, certificate_path = folder / "ca.key", folder / "ca.crt"
+        key_path, certificate_path = folder / f"{name}.key", folder / f"{name}.crt"
         if certificate_path.exists() and not key_path.exists():
             raise PkiError(f"{certificate_path} is there but {key_path} is not; restore the key, or remove both")
         key = _ensure_key(key_path)
@@ -134,13 +145,14 @@ class _Authority:
         if certificate is not None and certificate.public_key() != key.public_key():
             raise PkiError(f"{certificate_path} is not the certificate of {key_path}; restore one, or remove both")
         if certificate is None or not _lasts(certificate, now):
-            certificate = _issue_authority(key, now)
+            certificate = _issue_authority(key, now, subject)
             _write(certificate_path, _pem(certificate))
-        return cls(folder, now, key, certificate)
+        return cls(folder, now, name, key, certificate)
 
     @property
     def files(self) -> KeyPair:
-        return KeyPair(self.folder / "ca.crt", self.folder / "ca.key", _pem(self.certificate), _key_pem(self.key))
+        certificate_path, key_path = self.folder / f"{self.name}.crt", self.folder / f"{self.name}.key"
+        return KeyPair(certificate_path, key_path, _pem(self.certificate), _key_pem(self.key))
 
     def pair(
         self,
@@ -200,8 +212,8 @@ class _Authority:
         return builder.sign(self.key, hashes.SHA256())
 
 
-def _issue_authority(key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certificate:
-    subject = _subject("kubernetes")
+def _issue_authority(key: ec.EllipticCurvePrivateKey, now: datetime, name: str) -> x509.Certificate:
+    subject = _subject(name)
     return (
         _builder(subject, subject, key, now, CA_LIFE)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)

@@ -27,6 +27,14 @@ from knarr.apiserver.protobuf import wire_fields
 GZIP = b"\x1f\x8b\x08"
 FILE_MAX_BYTES = 400_000
 TARGET = Path(__file__).parent.parent / "knarr/apiserver/protobuf_numbers.py"
+NOT_IN_KUBECTL = """
+apiregistration.v1.APIService: metadata=1 spec=2 status=3
+apiregistration.v1.APIServiceCondition: lastTransitionTime=3 message=5 reason=4 status=2 type=1
+apiregistration.v1.APIServiceSpec: caBundle=5 group=2 groupPriorityMinimum=7 insecureSkipTLSVerify=4 service=1 version=3 versionPriority=8
+apiregistration.v1.APIServiceStatus: conditions=1
+apiregistration.v1.ServiceReference: name=2 namespace=1 port=3
+"""  # noqa: E501
+"""From upstream's generated.proto of kube-aggregator."""
 
 Message = dict[str, tuple[int, str]]
 """Field → its number, and the message that it is, if any."""
@@ -105,7 +113,7 @@ def main() -> None:
                 written = " ".join(f"{field}={path}" for field, path in sorted(fields.items()))
                 lines.append(f"{group}.{kind.__name__}: {written}")
     head = '"""The numbers of fields in protobuf, a type a line; tools/generate_protobuf.py writes this."""\n\n'
-    body = "\n".join(lines)
+    body = "\n".join(sorted((*lines, *NOT_IN_KUBECTL.strip().splitlines())))
     TARGET.write_text(f'# ruff: noqa: E501\n{head}NUMBERS = """\n{body}\n"""\n')
     print(f"{len(lines)} types", file=sys.stderr)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from knarr.api.apiextensions.resources import RESOURCES as APIEXTENSIONS
+from knarr.api.apiregistration.resources import RESOURCES as APIREGISTRATION
 from knarr.api.apps.resources import RESOURCES as APPS
 from knarr.api.authentication.resources import RESOURCES as AUTHENTICATION
 from knarr.api.authorization.resources import RESOURCES as AUTHORIZATION
@@ -31,6 +32,7 @@ def built_in() -> Registry:
         (
             *CORE,
             *APIEXTENSIONS,
+            *APIREGISTRATION,
             *APPS,
             *AUTHENTICATION,
             *AUTHORIZATION,

@@ -18,6 +18,7 @@ import msgspec
 from knarr.api.errors import NotAcceptable
 from knarr.api.resources import Registry, Resource
 from knarr.apiserver import answers, discovery, forms, openapi_protobuf
+from knarr.apiserver.aggregator import Aggregator, Remote
 from knarr.apiserver.openapi import Documents
 from knarr.client.transport import Answer, Request
 from knarr.clock import Clock
@@ -41,15 +42,17 @@ class About:
         registry: Registry,
         clock: Clock,
         address: str,
+        aggregator: Aggregator,
         issuer_document: Callable[[str], dict[str, Any] | None],
     ) -> None:
         self._registry = registry
         self._clock = clock
         self._address = address
+        self._aggregator = aggregator
         self._issuer_document = issuer_document
         self._documents = Documents(registry)
         self._making = asyncio.Lock()
-        self._aggregated: dict[tuple[bool, str], tuple[tuple[Resource, ...], bytes, str]] = {}
+        self._aggregated: dict[tuple[bool, str], tuple[tuple[Resource, ...], int, bytes, str]] = {}
 
     async def answer(self, request: Request) -> Answer:
         """The answer to a request that is about no object."""
@@ -58,12 +61,12 @@ class About:
         parts = request.path.strip("/").split("/")
         match parts:
             case ["api"] | ["apis"] if version := self._accepted(request).aggregated_discovery:
-                return self._discovered(request, parts == ["api"], version)
+                return self._discovered(request, await self._aggregator.remotes(), parts == ["api"], version)
             case ["openapi", "v2"]:
                 return await self._openapi(request, "", OPENAPI_V2)
             case ["openapi", "v3", *rest] if rest:
                 return await self._openapi_v3(request, "/".join(rest))
-        found = self._found(request, parts)
+        found = self._found(request, await self._aggregator.remotes(), parts)
         if found is None:
             raise answers.not_served()
         answer = answers.encoded(msgspec.json.encode(found), request)
@@ -71,36 +74,36 @@ class About:
             answer.headers["content-type"] = "application/jwk-set+json"
         return answer
 
-    def _found(self, request: Request, parts: list[str]) -> dict[str, Any] | None:
+    def _found(self, request: Request, remotes: list[Remote], parts: list[str]) -> dict[str, Any] | None:
         match parts:
             case ["api"]:
                 return discovery.core_versions(self._address)
             case ["api", version]:
                 return discovery.resources(self._registry, "", version)
             case ["apis"]:
-                return discovery.groups(self._registry)
+                return discovery.groups(self._registry, remotes)
             case ["apis", group]:
-                return discovery.group(self._registry, group)
+                return discovery.group(self._registry, remotes, group)
             case ["apis", group, version]:
                 return discovery.resources(self._registry, group, version)
             case ["openapi", "v3"]:
                 return self._documents.index()
             case [""]:
-                return {"paths": discovery.paths(self._registry)}
+                return {"paths": discovery.paths(self._registry, remotes)}
         return self._issuer_document(request.path.rstrip("/"))
 
     @staticmethod
     def _accepted(request: Request) -> forms.Accepted:
         return forms.accepted(request.headers.get("accept", ""))
 
-    def _discovered(self, request: Request, core: bool, version: str) -> Answer:
+    def _discovered(self, request: Request, remotes: list[Remote], core: bool, version: str) -> Answer:
         """Aggregated discovery."""
-        now = tuple(self._registry)
+        now, state = tuple(self._registry), self._aggregator.state
         held = self._aggregated.get((core, version))
-        if held is None or held[0] != now:
-            body = msgspec.json.encode(discovery.aggregated(self._registry, core=core, version=version))
-            held = self._aggregated[core, version] = now, body, hashlib.sha512(body).hexdigest().upper()
-        _, body, digest = held
+        if held is None or held[:2] != (now, state):
+            body = msgspec.json.encode(discovery.aggregated(self._registry, remotes, core=core, version=version))
+            held = self._aggregated[core, version] = now, state, body, hashlib.sha512(body).hexdigest().upper()
+        _, _, body, digest = held
         headers = {"cache-control": "public", "etag": f'"{digest}"', "vary": "Accept"}
         if known(request, digest):
             return Answer(304, headers)

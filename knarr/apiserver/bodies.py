@@ -18,32 +18,48 @@ from knarr.apiserver.requests import flag, number
 from knarr.apiserver.strategic import go_value, strategic_merge_patch
 from knarr.client.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
 
+YAML = "application/yaml"
+OBJECT_FORMS = ("application/json", YAML, protobuf.MEDIA_TYPE, "")
+"""Media types of an object in a body; without any it is JSON."""
+PATCH_FORMS = (JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, APPLY_PATCH)
+
 
 def object_of(call: Call, kind: type[Any]) -> tuple[Any, list[str]]:
     """The object in the body, of a kind. Raises BadRequest, UnsupportedMediaType."""
-    media = call.request.headers.get("content-type", "application/json").partition(";")[0].strip()
-    validation = call.validation
-    if media in ("application/json", "application/yaml", ""):
-        obj, warnings = decode(kind, call.request.body, yaml_body=media == "application/yaml", validation=validation)
-    elif media == protobuf.MEDIA_TYPE:
+    media, validation = _offered(media_type(call), OBJECT_FORMS), call.validation
+    if media == protobuf.MEDIA_TYPE:
         obj, warnings = convert(kind, protobuf.plain_protobuf(kind, call.request.body), validation=validation)
     else:
+        obj, warnings = decode(kind, call.request.body, yaml_body=media == YAML, validation=validation)
+    if fault := _other_kind(kind, obj.api_version, obj.kind):
+        raise BadRequest(fault)
+    return obj, warnings
+
+
+def _other_kind(kind: type[Any], version: Any, name: Any) -> str:
+    """What is wrong with an object that says what it is; empty when it is of the kind that is meant."""
+    zero = kind()
+    if (version, name) == (zero.api_version, zero.kind):
+        return ""
+    return (
+        f"the API version in the data ({version}, Kind={name}) does not match the expected "
+        f"API version ({zero.api_version}, Kind={zero.kind})"
+    )
+
+
+def _offered(media: str, forms: tuple[str, ...]) -> str:
+    """A media type that is one of those. Raises UnsupportedMediaType."""
+    if media not in forms:
         raise UnsupportedMediaType(
             "the body of the request was in an unknown format - accepted media types include: "
-            f"application/json, application/yaml, {protobuf.MEDIA_TYPE}"
+            + ", ".join(filter(None, forms))
         )
-    zero = kind()
-    if (obj.api_version, obj.kind) != (zero.api_version, zero.kind):
-        raise BadRequest(
-            f"the API version in the data ({obj.api_version}, Kind={obj.kind}) does not match the expected "
-            f"API version ({zero.api_version}, Kind={zero.kind})"
-        )
-    return obj, warnings
+    return media
 
 
 def media_type(call: Call) -> str:
     """Of the body, without its parameters."""
-    return call.request.headers.get("content-type", "").partition(";")[0].strip()
+    return call.request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def applied_of(call: Call, version: str = "", kind: type[Any] | None = None) -> tuple[dict[str, Any], list[str]]:
@@ -60,10 +76,11 @@ def applied_of(call: Call, version: str = "", kind: type[Any] | None = None) -> 
     if not isinstance(config, dict):
         raise BadRequest("error decoding YAML: the body of an apply must be an object")
     wanted = (version, kind.__name__) if kind else (resource.group_version, resource.kind)
-    if (config.get("apiVersion"), config.get("kind")) != wanted:
+    given = config.get("apiVersion", ""), config.get("kind", "")
+    if given != wanted:
         raise BadRequest(
-            f"Incorrect version specified in apply patch. Specified patch version: {config.get('apiVersion')}, "
-            f"Kind={config.get('kind')}, expected: {wanted[0]}, Kind={wanted[1]}"
+            f"Incorrect version specified in apply patch. Specified patch version: {given[0]}, "
+            f"Kind={given[1]}, expected: {wanted[0]}, Kind={wanted[1]}"
         )
     metadata = config.get("metadata")
     if not isinstance(metadata, dict):
@@ -90,14 +107,20 @@ class Patch(msgspec.Struct, frozen=True):
     """Unknown and duplicate fields of the patch itself."""
     printed: str = ""
     """How messages show it; empty: they show the patched object."""
+    strategic: bool = False
 
     def __call__(self, data: Any) -> tuple[Any, list[str]]:
         """The object that the patch makes of plain data, and warnings. Raises Invalid, Unprocessable, BadRequest."""
         patched = self.apply(data)
         if not isinstance(patched, dict):
             raise BadRequest("the patched object is no object")
+        zero = self.kind()
+        version, name = patched.get("apiVersion") or zero.api_version, patched.get("kind") or zero.kind
+        # A strategic merge patch changes fields of the kind that the URL names: what it says it is does not count.
+        if not self.strategic and (fault := _other_kind(self.kind, version, name)):
+            raise self._invalid(patched, fault)
         try:
-            obj, unknown = convert(self.kind, patched)
+            obj, unknown = convert(self.kind, patched | {"apiVersion": zero.api_version, "kind": zero.kind})
         except BadRequest as error:
             # What a patch makes of an object is the object's fault: 422, where a body would be a 400.
             raise self._invalid(
@@ -116,12 +139,7 @@ class Patch(msgspec.Struct, frozen=True):
 def patch_of(call: Call, kind: type[Any]) -> Patch:
     """The patch in the body. Raises BadRequest, UnsupportedMediaType, TooLarge."""
     body = call.request.body
-    media, validation = media_type(call), call.validation
-    if media not in (JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH):
-        offered = f"{JSON_PATCH}, {MERGE_PATCH}, {STRATEGIC_MERGE_PATCH}, {APPLY_PATCH}"
-        raise UnsupportedMediaType(
-            f"the body of the request was in an unknown format - accepted media types include: {offered}"
-        )
+    media, validation = _offered(media_type(call), PATCH_FORMS), call.validation
     patch = plain_json(body)
     faults = duplicate_fields(patch, body) if validation != "Ignore" else []
     if media == JSON_PATCH:
@@ -135,18 +153,18 @@ def patch_of(call: Call, kind: type[Any]) -> Patch:
         )
     if media == MERGE_PATCH:
         return Patch(kind, validation, lambda data: merge_patch(data, patch), faults)
-    return Patch(kind, validation, lambda data: strategic_merge_patch(kind, data, patch), faults, go_value(patch))
+    return Patch(kind, validation, lambda data: strategic_merge_patch(kind, data, patch), faults, go_value(patch), True)
 
 
 def delete_options_of(call: Call) -> DeleteOptions:
     """From the body, or from the query. Raises BadRequest, Invalid."""
     data: dict[str, Any] = {}
     if call.request.body:
-        media = call.request.headers.get("content-type", "")
-        if protobuf.MEDIA_TYPE in media:
+        media = _offered(media_type(call), OBJECT_FORMS)
+        if media == protobuf.MEDIA_TYPE:
             data = protobuf.plain_protobuf(meta.DeleteOptions, call.request.body)
         else:
-            data = plain_yaml(call.request.body) if "yaml" in media else plain_json(call.request.body)
+            data = plain_yaml(call.request.body) if media == YAML else plain_json(call.request.body)
         if not isinstance(data, dict) or data.get("kind", "DeleteOptions") not in (
             "DeleteOptions",
             call.resource.kind,

@@ -30,6 +30,7 @@ from knarr.api.scheduling.v1 import PriorityClass
 from knarr.api.storage.v1 import StorageClass
 from knarr.apiserver.default_range import ensure_default_range
 from knarr.apiserver.health import Health
+from knarr.apiserver.local_services import register_local
 from knarr.apiserver.reconcile_roles import reconcile_roles
 from knarr.client.client import Client
 
@@ -58,6 +59,7 @@ async def bootstrap(
     classes = health.hook("scheduling/bootstrap-system-priority-classes")
     flow = health.hook("priority-and-fairness-config-producer")
     service_range = health.hook("start-kubernetes-service-cidr-controller")
+    registration = health.hook("kube-apiserver-autoregistration")
     namespaces = health.hook("start-system-namespaces-controller")
     if not await _is_there(client, Namespace, NAMESPACES[0]):
         # Only at first: whoever doesn't want them removes them for good.
@@ -70,6 +72,7 @@ async def bootstrap(
         _then(roles, reconcile_roles(client)),
         _then(classes, priority_classes(client)),
         _then(flow, *(_ensure(client, each) for each in (*LEVELS, *SCHEMAS))),
+        _then(registration, register_local(client)),
         _then(service_range, ensure_default_range(client, service_cidrs)),
         _api_service(client, service_cidrs[0], address, port),
         _ensure(client, _dns_service(cluster_dns)),

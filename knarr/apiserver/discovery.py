@@ -1,4 +1,7 @@
-"""What is served: /api, /apis, their groups and versions, plain and aggregated (KEP-3352), and /version."""
+"""What is served: /api, /apis, their groups and versions, plain and aggregated (KEP-3352), and /version.
+
+Versions that somebody else serves (knarr.apiserver.aggregator) stand among our own, where their APIServices put them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import base64
 import hashlib
 import json
 import platform
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
@@ -14,32 +18,12 @@ from typing import Any
 
 import knarr
 from knarr import KUBERNETES_VERSION, __version__
+from knarr.api.apiregistration.priorities import group_priority, in_order, version_priority
+from knarr.api.meta.v1 import APIResource
 from knarr.api.meta.version import Info
 from knarr.api.resources import Registry, Resource
+from knarr.apiserver.aggregator import Remote
 
-GROUPS = (
-    "apiregistration.k8s.io",
-    "apps",
-    "events.k8s.io",
-    "authentication.k8s.io",
-    "authorization.k8s.io",
-    "autoscaling",
-    "batch",
-    "certificates.k8s.io",
-    "networking.k8s.io",
-    "policy",
-    "rbac.authorization.k8s.io",
-    "storage.k8s.io",
-    "admissionregistration.k8s.io",
-    "apiextensions.k8s.io",
-    "scheduling.k8s.io",
-    "coordination.k8s.io",
-    "node.k8s.io",
-    "discovery.k8s.io",
-    "resource.k8s.io",
-    "flowcontrol.apiserver.k8s.io",
-)
-"""In upstream's order, which decides what a name means that several groups have; others follow."""
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList"
 """The media type of aggregated discovery."""
 
@@ -117,15 +101,12 @@ def _build_date() -> str:
 ISSUER = ("/.well-known/openid-configuration", "/openid/v1/jwks")
 
 
-def paths(registry: Registry) -> list[str]:
+def paths(registry: Registry, remotes: Iterable[Remote]) -> list[str]:
     """/: what can be asked for besides objects."""
-    groups = {path for resource in registry if resource.group for path in _paths_of(resource)}
+    served = [(group, version) for group, versions in _groups(registry, remotes) for version in versions]
+    groups = {path for group, version in served for path in (f"/apis/{group}", f"/apis/{group}/{version}")}
     always = ("/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz")
     return sorted({*always, *ISSUER, "/version", *groups})
-
-
-def _paths_of(resource: Resource) -> tuple[str, str]:
-    return f"/apis/{resource.group}", f"/apis/{resource.group_version}"
 
 
 def core_versions(address: str) -> dict[str, Any]:
@@ -137,29 +118,32 @@ def core_versions(address: str) -> dict[str, Any]:
     }
 
 
-def groups(registry: Registry) -> dict[str, Any]:
+def groups(registry: Registry, remotes: Iterable[Remote]) -> dict[str, Any]:
     """/apis"""
     return {
         "kind": "APIGroupList",
         "apiVersion": "v1",
-        "groups": [_group(name, versions) for name, versions in _groups(registry)],
+        "groups": [_group(name, versions) for name, versions in _groups(registry, remotes)],
     }
 
 
-def group(registry: Registry, name: str) -> dict[str, Any] | None:
+def group(registry: Registry, remotes: Iterable[Remote], name: str) -> dict[str, Any] | None:
     """/apis/<group>"""
-    for found, versions in _groups(registry):
+    for found, versions in _groups(registry, remotes):
         if found == name:
             return {"kind": "APIGroup", "apiVersion": "v1"} | _group(found, versions)
     return None
 
 
-def _groups(registry: Registry) -> list[tuple[str, list[str]]]:
-    found: dict[str, list[str]] = {}
-    for resource in registry:
-        if resource.group and resource.version not in found.setdefault(resource.group, []):
-            found[resource.group].append(resource.version)
-    return sorted(found.items(), key=lambda each: GROUPS.index(each[0]) if each[0] in GROUPS else len(GROUPS))
+def _groups(registry: Registry, remotes: Iterable[Remote]) -> list[tuple[str, list[str]]]:
+    """All groups but the core group, and their versions, the preferred ones first."""
+    found = {
+        (group, version): (group_priority(group), version_priority(group, version))
+        for group, version in {(resource.group, resource.version) for resource in registry if resource.group}
+    }
+    for remote in remotes:
+        found[remote.group, remote.version] = remote.priorities
+    return in_order((group, version, *priorities) for (group, version), priorities in found.items() if group)
 
 
 def _group(name: str, versions: list[str]) -> dict[str, Any]:
@@ -211,26 +195,53 @@ def storage_version_hash(kept: Resource) -> str:
     return base64.b64encode(hashlib.sha256(told.encode()).digest()[:8]).decode()
 
 
-def aggregated(registry: Registry, *, core: bool, version: str = "v2") -> dict[str, Any]:
+def aggregated(registry: Registry, remotes: Sequence[Remote], *, core: bool, version: str = "v2") -> dict[str, Any]:
     """apidiscovery.k8s.io APIGroupDiscoveryList: all groups and resources in one answer. kubectl before 1.30 asks for
     v2beta1, which looks the same."""
-    items = []
-    for name, versions in [("", ["v1"])] if core else _groups(registry):
-        items.append(
-            {
-                "metadata": {"name": name} if name else {},
-                "versions": [
-                    {"version": each, "resources": _aggregated_resources(registry, name, each), "freshness": "Current"}
-                    for each in versions
-                ],
-            }
-        )
+    others = {(remote.group, remote.version): remote for remote in remotes}
+
+    def told(group: str, version: str) -> dict[str, Any]:
+        other = others.get((group, version))
+        if other is None:
+            listed, freshness = _aggregated_resources(registry, group, version), "Current"
+        else:
+            listed, freshness = list(_aggregated_of(other.resources)), "Current" if other.current else "Stale"
+        return {"version": version, "resources": listed, "freshness": freshness}
+
+    items = [
+        {"metadata": {"name": name} if name else {}, "versions": [told(name, each) for each in versions]}
+        for name, versions in ([("", ["v1"])] if core else _groups(registry, remotes))
+    ]
     return {
         "kind": "APIGroupDiscoveryList",
         "apiVersion": f"apidiscovery.k8s.io/{version}",
         "metadata": {},
         "items": items,
     }
+
+
+def _aggregated_of(resources: Sequence[APIResource]) -> Iterator[dict[str, Any]]:
+    """What a backend lists, in the aggregated form. A subresource may come without what it is one of."""
+    found: dict[str, dict[str, Any]] = {}
+    for resource in resources:
+        name, _, part = resource.name.partition("/")
+        kind = _kind(resource.group or "", resource.version or "", resource.kind)
+        scope = "Namespaced" if resource.namespaced else "Cluster"
+        whole = found.setdefault(
+            name,
+            {"resource": name, "responseKind": _kind("", "", ""), "scope": scope, "singularResource": "", "verbs": []},
+        )
+        if part:
+            told = {"subresource": part, "responseKind": kind, "verbs": resource.verbs}
+            whole.setdefault("subresources", []).append(told)
+            continue
+        whole |= {"responseKind": kind, "scope": scope, "singularResource": resource.singular_name}
+        whole["verbs"] = resource.verbs
+        if resource.short_names:
+            whole["shortNames"] = resource.short_names
+        if resource.categories:
+            whole["categories"] = resource.categories
+    yield from found.values()
 
 
 def _aggregated_resources(registry: Registry, group_name: str, group_version: str) -> list[dict[str, Any]]:

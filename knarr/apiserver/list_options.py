@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
+from posixpath import normpath
 
 import msgspec
 
@@ -117,8 +118,9 @@ class _Token(msgspec.Struct):
     start: str = ""
 
 
-def read_continue_token(token: str, current: int) -> tuple[int, str]:
-    """Revision and key of a token that this server gave out up to the revision `current`. Raises BadRequest."""
+def read_continue_token(token: str, prefix: str, current: int) -> tuple[int, str]:
+    """Revision and key of a token that this server gave out for a list of what begins with `prefix`, up to the
+    revision `current`. Raises BadRequest."""
     try:
         data = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         read = msgspec.json.decode(data, type=_Token)
@@ -132,6 +134,8 @@ def read_continue_token(token: str, current: int) -> tuple[int, str]:
         )
     if not read.start:
         raise _bad_token(f"continue key is not valid: encoded start key empty (version {TOKEN_VERSION})")
+    if not read.start.startswith(prefix) or normpath(read.start) != read.start:
+        raise _bad_token(f"continue key is not valid: {read.start}")
     return read.rv, read.start
 
 

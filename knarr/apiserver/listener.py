@@ -22,7 +22,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from knarr.api.errors import APIError, BadRequest, TooLarge
-from knarr.apiserver import impersonate
+from knarr.apiserver import impersonate, tunnel
 from knarr.apiserver.answers import JSON_HEADERS, failure
 from knarr.apiserver.authenticate import user_of_certificate
 from knarr.apiserver.flow import timed_out
@@ -39,6 +39,8 @@ HEADER_MAX_BYTES = 64 << 10
 """Of one header line."""
 HEADERS_MAX_BYTES = 1 << 20
 """Of all headers of a request, as upstream."""
+HEADERS_MAX = HEADERS_MAX_BYTES // 64
+"""How many headers a request may have: what each of them takes here is more than the shortest takes on the wire."""
 HEADERS_MAX_S = 32.0
 """How long a client may take to send the headers of a request, once it has begun (upstream's ReadHeaderTimeout)."""
 BODY_MAX_S = 60.0
@@ -51,6 +53,8 @@ STALLED_MAX_S = 60.0
 """How long a watch waits for a client that does not read; then the connection is closed."""
 SHUTDOWN_S = 10.0
 """How long running requests may take to end when the server stops."""
+FAULT_MAX = 200
+"""Characters of what was wrong with a request that was no HTTP."""
 MESSAGE_MAX_BYTES = 4 << 20
 """Of one WebSocket message."""
 
@@ -72,6 +76,8 @@ class Listener:
             keepalive_timeout=3630,
             max_line_size=HEADER_MAX_BYTES,
             max_field_size=HEADER_MAX_BYTES,
+            max_headers=HEADERS_MAX,
+            auto_decompress=False,  # as upstream: a body comes as it is
         )
         self._listening: asyncio.Server | None = None
         self._streams: set[asyncio.Task[Any]] = set()
@@ -114,6 +120,9 @@ class Listener:
         answer = await self._server.handle_from_outside(request)
         if answer.upgrade:
             return await self._upgrade(incoming, answer.upgrade)
+        if answer.tunnel:
+            await self._until_closed(tunnel.carry(incoming, answer.tunnel))
+            return ENDED
         if answer.stream is not None:
             return await self._stream(incoming, answer, answer.stream)
         if incoming.method == "HEAD":
@@ -177,7 +186,9 @@ class Listener:
             await self._until_closed(carry())
             await response.write_eof()
         except ConnectionError:
-            pass  # The client has gone.
+            if incoming.transport is not None:
+                # The client has gone; or what it is sent has broken off, and then it must not take that for the end.
+                incoming.transport.abort()
         return response
 
     async def _write_chunk(self, incoming: web.BaseRequest, chunk: bytes) -> None:
@@ -259,7 +270,13 @@ class _Connection(RequestHandler):
             self._await_head()
 
     def _await_head(self) -> None:
-        self._head_deadline = asyncio.get_running_loop().call_later(HEADERS_MAX_S, self.force_close)
+        self._head_deadline = asyncio.get_running_loop().call_later(HEADERS_MAX_S, self._cut_off)
+
+    def _cut_off(self) -> None:
+        """At once: to close in order would wait for a client that keeps others waiting."""
+        if self.transport:
+            self.transport.abort()
+        self.force_close()
 
     def _head_came(self) -> None:
         self._head_bytes = 0
@@ -285,10 +302,12 @@ class _Connection(RequestHandler):
         """The answer to what is no HTTP, or has too long a header: a Status too. A 500 is aiohttp's, and logged."""
         if status >= 500 or request.writer.output_size > 0:
             return super().handle_error(request, status, exc, message)
-        too_long = isinstance(exc, LineTooLong)
-        error = (
-            HeadersTooLarge(f"a header is longer than {HEADER_MAX_BYTES} bytes") if too_long else BadRequest("no HTTP")
-        )
+        found = " ".join(getattr(exc, "message", "").split())  # The parser draws the place, in several lines.
+        error: APIError = BadRequest(f"the request is no HTTP/1.1: {found[:FAULT_MAX]}")
+        if isinstance(exc, LineTooLong):
+            error = HeadersTooLarge(f"a header is longer than {HEADER_MAX_BYTES} bytes")
+        elif found.startswith("Too many headers"):
+            error = HeadersTooLarge(f"there are more than {HEADERS_MAX} headers")
         response = _plain(failure(error))
         response.force_close()
         return response
@@ -354,6 +373,14 @@ class _Written(web.Response):
         return True
 
 
+class _Ended(_Written):
+    """After a tunnel there is nothing more to say on this connection."""
+
+    @property
+    def keep_alive(self) -> bool:
+        return False
+
+
 async def _written(answer: Answer, incoming: web.BaseRequest) -> web.StreamResponse:
     """Write an answer as nearly all are, in one piece: that is a tenth of the cost of a GET less than aiohttp's way."""
     transport = incoming.transport
@@ -375,6 +402,7 @@ async def _written(answer: Answer, incoming: web.BaseRequest) -> web.StreamRespo
 JSON_HEAD = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%bdate: %b\r\n\r\n"
 PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 WRITTEN = _Written()
+ENDED = _Ended()
 
 
 def _plain(answer: Answer) -> web.Response:

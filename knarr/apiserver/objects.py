@@ -24,8 +24,9 @@ from knarr.api.errors import (
     ServiceUnavailable,
     invalid,
 )
+from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.metadata import validate_metadata, validate_metadata_update
-from knarr.api.resources import Resource
+from knarr.api.resources import Resource, Strategy
 from knarr.api.types import replace
 from knarr.apiserver.admission import Admission, Attributes, Commit
 from knarr.apiserver.calls import Call
@@ -237,34 +238,9 @@ class Objects:
     ) -> Stored:
         strategy, metadata = resource.strategy, obj.metadata
         self._own_namespace(resource, namespace, metadata)
-        metadata.creation_timestamp = old.metadata.creation_timestamp
-        metadata.deletion_timestamp = old.metadata.deletion_timestamp
-        metadata.deletion_grace_period_seconds = old.metadata.deletion_grace_period_seconds
-        metadata.generation = old.metadata.generation
-        metadata.generate_name = old.metadata.generate_name
-        metadata.uid = metadata.uid or old.metadata.uid
-        metadata.self_link = None
+        _keep_what_is_ours(metadata, old.metadata)
         strategy.default(obj)
-        causes: Iterable[Cause]
-        if subresource == "status":
-            obj = replace(old, metadata=metadata, status=obj.status)
-            metadata.owner_references = old.metadata.owner_references
-            strategy.prepare_for_status_update(obj, old)
-            causes = strategy.validate_status_update(obj, old)
-        elif subresource == "finalize":
-            # The only way to take a finalizer out of the spec of a namespace, and nothing else can be changed by it.
-            obj = replace(old, metadata=metadata, spec=obj.spec)
-            causes = ()
-        elif subresource:
-            strategy.prepare_for_part_update(subresource, obj, old)
-            causes = strategy.validate_part_update(subresource, obj, old)
-        else:
-            if strategy.has_status:
-                obj.status = old.status
-            strategy.prepare_for_update(obj, old)
-            if strategy.has_generation and _desired(obj) != _desired(old):
-                metadata.generation = (old.metadata.generation or 0) + 1
-            causes = ()
+        obj, causes = _changed_part(strategy, subresource, obj, old)
         if manager:
             self._track(resource, obj, old, record, manager)
         attributes = Attributes("UPDATE", resource, namespace, obj, old, user, subresource, dry_run)
@@ -281,12 +257,8 @@ class Objects:
         warnings = [*(() if subresource else strategy.warnings(obj, old)), *attributes.warnings]
         if finished(resource, obj):
             return Stored(await self._erase(resource, obj, record, dry_run), False, warnings)
-        if ownership.only_time_differs(metadata.managed_fields, old.metadata.managed_fields):
-            tracked, metadata.managed_fields = metadata.managed_fields, old.metadata.managed_fields
-            if stamp(_unstamped(obj), record.revision) != record.value:
-                metadata.managed_fields = tracked
-        value = _unstamped(obj)
-        if stamp(value, record.revision) == record.value:
+        value = _to_be_stored(obj, old, record)
+        if value is None:
             return Stored(record.value, False, warnings)
         value = await self._commit(resource, obj, old, record.revision, dry_run, attributes.commit, value)
         return Stored(value, False, warnings)
@@ -432,6 +404,50 @@ def _finalizers(finalizers: list[str], policy: str) -> list[str]:
         return list(finalizers)
     kept = [name for name in finalizers if name not in ("orphan", "foregroundDeletion")]
     return kept + {"Orphan": ["orphan"], "Foreground": ["foregroundDeletion"]}.get(policy, [])
+
+
+def _keep_what_is_ours(metadata: ObjectMeta, old: ObjectMeta) -> None:
+    """What no update changes, whatever the client sent."""
+    metadata.creation_timestamp = old.creation_timestamp
+    metadata.deletion_timestamp = old.deletion_timestamp
+    metadata.deletion_grace_period_seconds = old.deletion_grace_period_seconds
+    metadata.generation = old.generation
+    metadata.generate_name = old.generate_name
+    metadata.uid = metadata.uid or old.uid
+    metadata.self_link = None
+
+
+def _changed_part(strategy: Strategy[Any], subresource: str, obj: Any, old: Any) -> tuple[Any, Iterable[Cause]]:
+    """The object with no more changed than a subresource may, and what is wrong with that part of it."""
+    match subresource:
+        case "status":
+            obj.metadata.owner_references = old.metadata.owner_references
+            obj = replace(old, metadata=obj.metadata, status=obj.status)
+            strategy.prepare_for_status_update(obj, old)
+            return obj, strategy.validate_status_update(obj, old)
+        case "finalize":
+            # The only way to take a finalizer out of the spec of a namespace, and nothing else can be changed by it.
+            return replace(old, metadata=obj.metadata, spec=obj.spec), ()
+        case "":
+            if strategy.has_status:
+                obj.status = old.status
+            strategy.prepare_for_update(obj, old)
+            if strategy.has_generation and _desired(obj) != _desired(old):
+                obj.metadata.generation = (old.metadata.generation or 0) + 1
+            return obj, ()
+    strategy.prepare_for_part_update(subresource, obj, old)
+    return obj, strategy.validate_part_update(subresource, obj, old)
+
+
+def _to_be_stored(obj: Any, old: Any, record: Record) -> bytes | None:
+    """The bytes to be stored; None when nothing changes: that somebody owns the same fields anew is no change."""
+    metadata = obj.metadata
+    if ownership.only_time_differs(metadata.managed_fields, old.metadata.managed_fields):
+        tracked, metadata.managed_fields = metadata.managed_fields, old.metadata.managed_fields
+        if stamp(_unstamped(obj), record.revision) != record.value:
+            metadata.managed_fields = tracked
+    value = _unstamped(obj)
+    return None if stamp(value, record.revision) == record.value else value
 
 
 def _clear_status(obj: Any) -> None:

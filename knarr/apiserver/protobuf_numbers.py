@@ -23,6 +23,11 @@ admissionregistration.v1.ValidatingWebhook: admissionReviewVersions=8 clientConf
 admissionregistration.v1.ValidatingWebhookConfiguration: metadata=1
 admissionregistration.v1.Validation: message=2 messageExpression=4 reason=3
 admissionregistration.v1.WebhookClientConfig: caBundle=2 service=1 url=3
+apiregistration.v1.APIService: metadata=1 spec=2 status=3
+apiregistration.v1.APIServiceCondition: lastTransitionTime=3 message=5 reason=4 status=2 type=1
+apiregistration.v1.APIServiceSpec: caBundle=5 group=2 groupPriorityMinimum=7 insecureSkipTLSVerify=4 service=1 version=3 versionPriority=8
+apiregistration.v1.APIServiceStatus: conditions=1
+apiregistration.v1.ServiceReference: name=2 namespace=1 port=3
 apps.v1.ControllerRevision: data=2 metadata=1 revision=3
 apps.v1.DaemonSet: metadata=1 spec=2 status=3
 apps.v1.DaemonSetCondition: lastTransitionTime=3 message=5 reason=4 status=2 type=1

@@ -19,16 +19,13 @@ from msgspec import Struct
 
 from knarr.api.core.node_agents import KUBELET_PORT, agents
 from knarr.api.core.v1 import Node, Pod, Service
-from knarr.api.decode import decoder
-from knarr.api.discovery.v1 import EndpointSlice
 from knarr.api.errors import BadRequest, ServiceUnavailable
-from knarr.api.resources import Registry
 from knarr.apiserver.admission.index import Index
 from knarr.apiserver.calls import Call
 from knarr.apiserver.objects import Objects
+from knarr.apiserver.service_endpoints import ServiceEndpoints
 from knarr.client.nodes import NodeBackend
 from knarr.client.transport import Answer
-from knarr.clock import Clock
 
 if TYPE_CHECKING:
     import aiohttp
@@ -75,11 +72,10 @@ class Proxy:
     """The handlers of the proxy subresource."""
 
     def __init__(
-        self, registry: Registry, objects: Objects, clock: Clock, nodes: Callable[[], NodeBackend | None] = lambda: None
+        self, objects: Objects, endpoints: ServiceEndpoints, nodes: Callable[[], NodeBackend | None] = lambda: None
     ) -> None:
-        self._registry = registry
         self._objects = objects
-        self._clock = clock
+        self._endpoints = endpoints
         self._nodes = nodes
         self._known_nodes = Index(objects.store, "nodes", Node)
         self._session: aiohttp.ClientSession | None = None
@@ -105,7 +101,7 @@ class Proxy:
     async def service(self, call: Call) -> Answer:
         scheme, name, port = _named(call.path.name)
         service: Service = await self._objects.get(call.kept, call.path.namespace, name)
-        host, number = await self._endpoint(service, port)
+        host, number = await self._endpoints.one(service, port)
         target = Target(scheme or "http", host, number)
         await self._refuse_agents(target)
         return await self._carry(call, target)
@@ -129,34 +125,11 @@ class Proxy:
         if (target.host, target.port) in agents(await self._known_nodes.all()):
             raise BadRequest("address not allowed: the agent of a node is reached through nodes/proxy")
 
-    async def _endpoint(self, service: Service, port: str) -> tuple[str, int]:
-        """A ready endpoint of a Service's port, by chance. Raises ServiceUnavailable."""
-        name = service.metadata.name or ""
-        ports = service.spec.ports if service.spec else []
-        found = [each for each in ports if not port or port in (each.name, str(each.port))]
-        if not found or (not port and len(ports) > 1):
-            raise ServiceUnavailable(f'no service port "{port}" found for service "{name}"')
-        endpoints: list[tuple[str, int]] = []
-        for piece in await self._slices(service):
-            numbers = [each.port for each in piece.ports if (each.name or "") == (found[0].name or "") and each.port]
-            ready = [each for each in piece.endpoints if each.conditions is None or each.conditions.ready is not False]
-            endpoints += [(each.addresses[0], number) for each in ready for number in numbers]
-        if not endpoints:
-            raise ServiceUnavailable(f'no endpoints available for service "{name}"')
-        return self._clock.random.choice(sorted(endpoints))
-
-    async def _slices(self, service: Service) -> list[EndpointSlice]:
-        resource = self._registry.of(EndpointSlice)
-        found = await self._objects.store.range(f"{resource.qualified}/{service.metadata.namespace}/")
-        decode = decoder(EndpointSlice).decode
-        needle = f'"kubernetes.io/service-name":"{service.metadata.name}"'.encode()
-        return [decode(record.value) for record in found.records if needle in record.value]
-
     async def _carry(self, call: Call, target: Target) -> Answer:
         import aiohttp
 
         request = call.request
-        _refuse_address(target.host)
+        refuse_address(target.host)
         base, _, rest = request.path.partition("/proxy")
         base += "/proxy"
         if not rest and request.method in ("GET", "HEAD"):
@@ -234,7 +207,7 @@ def _container_port(pod: Pod, name: str) -> int:
     raise BadRequest(f'invalid port "{name}": no container of the pod has a port of this name')
 
 
-def _refuse_address(host: str) -> None:
+def refuse_address(host: str) -> None:
     """Raises BadRequest for what isn't an address of the cluster."""
     try:
         address = ipaddress.ip_address(host)

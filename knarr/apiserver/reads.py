@@ -63,7 +63,7 @@ class Reads:
         forms.check(accepted, call.query, many=True)
         options = ListOptions.of(call.query)
         selection = Selection.of(call.resource, call.kept, call.path.namespace, "", call.query)
-        revision, after = await self._list_from(options)
+        revision, after = await self._list_from(options, selection.prefix)
         limit = options.limit
         try:
             if options.token and revision and self._is_over(revision):
@@ -110,10 +110,10 @@ class Reads:
         while self._moments and self._moments[0][0] + PAGES_LIVE_S <= now_s:
             _, self._forgotten = self._moments.popleft()
 
-    async def _list_from(self, options: ListOptions) -> tuple[int, str]:
+    async def _list_from(self, options: ListOptions, prefix: str) -> tuple[int, str]:
         """The revision to be shown (0: now), and the key to go on after."""
         if options.token:
-            since, after = read_continue_token(options.token, self._store.revision)
+            since, after = read_continue_token(options.token, prefix, self._store.revision)
             return (0 if since == INCONSISTENT else since), after
         await self._reach(options.revision)
         return (options.revision or 0) if options.exact else 0, ""

@@ -18,7 +18,7 @@ from typing import Any, cast
 import msgspec
 
 from knarr.api.core.v1 import ComponentStatus, Node, Pod, Service, ServiceAccount
-from knarr.api.errors import APIError, InternalError, TooLarge
+from knarr.api.errors import APIError, InternalError, ServiceUnavailable, TooLarge
 from knarr.api.metrics.v1beta1 import NodeMetrics, PodMetrics
 from knarr.api.resources import Registry
 from knarr.apiserver import answers, bodies, discovery, forms
@@ -27,17 +27,19 @@ from knarr.apiserver.access import Access, AccessSettings
 from knarr.apiserver.action import Action, action_of
 from knarr.apiserver.addresses import ServiceAddresses
 from knarr.apiserver.admission import Admission, built_in
+from knarr.apiserver.aggregator import Aggregator
 from knarr.apiserver.answers import failure
 from knarr.apiserver.calls import Call
 from knarr.apiserver.components import Components
 from knarr.apiserver.eviction import Evictions
-from knarr.apiserver.flow import NO_PLACE, Flow, Place, time_limit_s, timed_out
+from knarr.apiserver.flow import NO_PLACE, Flow, Place, lasting, time_limit_s, timed_out
 from knarr.apiserver.health import Health
 from knarr.apiserver.metrics import Metrics, Series, series_of
 from knarr.apiserver.objects import Objects
 from knarr.apiserver.proxy import Proxy
 from knarr.apiserver.reads import Reads
 from knarr.apiserver.requests import ResourcePath, flag, resource_path, with_watch_as_parameter
+from knarr.apiserver.service_endpoints import ServiceEndpoints
 from knarr.apiserver.service_tokens import Tokens
 from knarr.apiserver.subresources import Subresources
 from knarr.apiserver.token_requests import TokenRequests
@@ -47,6 +49,7 @@ from knarr.client.nodes import NodeBackend
 from knarr.client.transport import Answer, Request, User
 from knarr.clock import Clock
 from knarr.figures import Figure
+from knarr.pki import KeyPair
 from knarr.store.contract import Store
 
 log = logging.getLogger(__name__)
@@ -54,8 +57,14 @@ log = logging.getLogger(__name__)
 BODY_MAX_BYTES = 3 << 20
 """Of a request, as upstream."""
 
+ANSWER_MAX_BYTES = 64 << 20
+"""That a part of this process takes of what somebody else serves."""
+
 CONNECTING = ("attach", "exec", "portforward", "proxy")
 """Subresources that are a connection: admission is asked about the operation CONNECT."""
+
+WRITING = ("POST", "PUT", "PATCH", "DELETE")
+"""Requests that may change something, so what they are to be answered with is settled first."""
 
 Placed = Callable[[Request, User, ResourcePath | None, Action], Place]
 """placed(request, user, path): the place that a request has while it is worked on (see knarr.apiserver.flow)."""
@@ -77,6 +86,8 @@ class Settings(msgspec.Struct, frozen=True):
     access: AccessSettings = msgspec.field(default_factory=AccessSettings)
     without_plugins: Sequence[str] = ()
     """Admission plugins that are switched off."""
+    front_proxy: KeyPair | None = None
+    """By which those who serve other parts of the API know this server."""
 
 
 class APIServer:
@@ -111,11 +122,13 @@ class APIServer:
             ),
         )
         self.objects.companions[Service] = addresses.companions
-        self.about = About(registry, clock, settings.address, self.access.issuer_document)
+        endpoints = ServiceEndpoints(registry, store, clock)
+        self.aggregator = Aggregator(registry, self.objects, endpoints, clock, settings.front_proxy)
+        self.about = About(registry, clock, settings.address, self.aggregator, self.access.issuer_document)
         self.reads = Reads(store, self.objects, clock)
         self.writes = Writes(store, self.objects, self.reads, clock, self.access.authorizer)
         self.subresources = Subresources(registry, self.objects, self.writes, clock, lambda: self.nodes)
-        self.proxy = Proxy(registry, self.objects, clock, lambda: self.nodes)
+        self.proxy = Proxy(self.objects, endpoints, lambda: self.nodes)
         token_requests = TokenRequests(
             registry, self.objects, clock, tokens, self.access.admission.node_restriction.validate
         )
@@ -152,9 +165,11 @@ class APIServer:
         """Told by /readyz; whoever assembles the process sets them."""
 
     async def handle(self, request: Request) -> Answer:
-        """The answer to a request of a part of this process; never raises."""
+        """The answer to a request of a part of this process, whole unless it lasts; never raises."""
         request = with_watch_as_parameter(request)
-        return await self._answered(request, self._answer(request, resource_path(request.path), _anybody))
+        path = resource_path(request.path)
+        answer = await self._answered(request, self._answer(request, path, _anybody))
+        return answer if answer.stream is None or lasting(request, path) else await whole(answer, answer.stream)
 
     async def handle_from_outside(self, request: Request) -> Answer:
         """The answer to a request that came over the network: limited in number and time, and counted. Never raises."""
@@ -201,6 +216,8 @@ class APIServer:
         return answer
 
     async def _dispatch(self, request: Request, user: User, path: ResourcePath | None) -> Answer:
+        if remote := await self.aggregator.serving(request, path):
+            return await self.aggregator.answer(remote, request, user)
         if path is None:
             if request.path == "/metrics":
                 return self.metrics.answer(await self._objects_by_resource())
@@ -210,6 +227,10 @@ class APIServer:
             raise answers.not_served()
         if len(request.body) > BODY_MAX_BYTES:
             raise TooLarge(f"Request entity too large: limit is {BODY_MAX_BYTES}")
+        if request.method in WRITING and path.subresource not in CONNECTING:
+            # Here, not when the answer is made: by then it would be written.
+            many = request.method == "DELETE" and not path.name
+            forms.check(forms.accepted(request.headers.get("accept", "")), request.query, many=many)
         call = Call(request, user, resource, self.registry.kept(resource), path, self.registry.versions(resource))
         if not resource.deprecation:
             return await self._served(call)
@@ -236,6 +257,7 @@ class APIServer:
         await self.reads.close()
         await self.flow.follower.close()
         await self.proxy.close()
+        await self.aggregator.close()
 
     async def _objects_by_resource(self) -> dict[tuple[str, str], int]:
         found = {}
@@ -330,6 +352,21 @@ class APIServer:
         answer = answers.encoded(value, call.request, accepted)
         answer.status, answer.warnings = 201, warnings
         return answer
+
+
+async def whole(answer: Answer, chunks: AsyncIterator[bytes]) -> Answer:
+    """An answer with all of its body."""
+    found = bytearray()
+    try:
+        async with aclosing(cast(Any, chunks)):
+            async for chunk in chunks:
+                found += chunk
+                if len(found) > ANSWER_MAX_BYTES:
+                    return failure(InternalError(f"the answer is longer than {ANSWER_MAX_BYTES} bytes"))
+    except ConnectionError as error:
+        return failure(ServiceUnavailable(str(error)))
+    answer.body, answer.stream = bytes(found), None
+    return answer
 
 
 def _anybody(request: Request, user: User, path: ResourcePath | None, action: Action) -> Place:

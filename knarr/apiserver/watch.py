@@ -21,7 +21,7 @@ from knarr.apiserver.forms import Accepted, Form
 from knarr.apiserver.list_options import WatchOptions
 from knarr.apiserver.selection import Selection
 from knarr.client.transport import Socket
-from knarr.clock import Clock
+from knarr.clock import Clock, until_one_ends
 from knarr.figures import Distribution, Figure, exponential
 from knarr.store.contract import (
     Compacted,
@@ -229,13 +229,7 @@ async def over_socket(stream: AsyncIterator[bytes], socket: Socket) -> None:
         while await socket.receive() is not None:
             pass
 
-    tasks = [asyncio.ensure_future(work()) for work in (carry, ignore)]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await until_one_ends(carry(), ignore())
 
 
 def too_large(wanted: int, current: int) -> APIError:

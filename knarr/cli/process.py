@@ -53,6 +53,8 @@ from knarr.client.transport import User
 from knarr.client.workqueue import queue_figures
 from knarr.config import Config, joined_address
 from knarr.controllers import controllers, queue_name
+from knarr.controllers.apiservices import APIServices
+from knarr.controllers.authentication_trust import AuthenticationTrust, trust
 from knarr.controllers.flowcontrol import FlowControl
 from knarr.controllers.nodeipam import Ranges
 from knarr.controllers.servicerepair import ServiceRepair
@@ -106,6 +108,7 @@ class Process(Life):
             config.node_ports,
             access_settings(config, self.clock),
             config.disabled_admission_plugins,
+            self.pki.front_proxy_client,
         )
         tokens = Tokens(store, self.clock, key, issuer, [issuer])
         self.server = APIServer(store, with_metrics(), self.clock, settings, tokens=tokens)
@@ -171,6 +174,11 @@ class Process(Life):
         loops: list[tuple[str, Loop]] = [(controller.name, controller.run) for controller in of_cluster]
         server = self._client("system:apiserver", "system:masters")
         loops += [(kind.name, kind(server, informers, clock).run) for kind in (FlowControl, ServiceRepair)]
+        front_proxy_ca = self.pki.front_proxy_ca.certificate_pem.decode()
+        known_by = trust(root_ca, front_proxy_ca, pki.FRONT_PROXY_USER)
+        loops.append((AuthenticationTrust.name, AuthenticationTrust(server, informers, clock, known_by).run))
+        api_services = APIServices(server, informers, clock, self.server.aggregator.look)
+        loops.append((api_services.name, api_services.run))
         default_range = DefaultRange(server, informers, clock, config.service_cidrs)
         loops.append((default_range.name, default_range.run))
         loops.append(("event expiry", EventExpiry(self.server.store, clock).run))
@@ -178,7 +186,7 @@ class Process(Life):
         loops.append(("scheduler", scheduler.run))
         queues = {queue_name(controller.name): controller.queue for controller in of_cluster}
         self.server.metrics.sources += [lambda: queue_figures(queues), scheduler.figures]
-        self.server.metrics.sources += [controller.figures for controller in of_cluster]
+        self.server.metrics.sources += [controller.figures for controller in (*of_cluster, api_services)]
         for each in nodes:
             loops += each.assemble(self._client(f"system:node:{each.name}", "system:nodes"), informers)
         self._elsewhere = self._other_nodes()

@@ -19,6 +19,7 @@ import msgspec
 from knarr.api.errors import APIError
 from knarr.client.nodes import Streams
 from knarr.client.transport import Socket
+from knarr.clock import until_one_ends
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 COMMAND_SUBPROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
@@ -70,13 +71,7 @@ async def _join(socket: Socket, streams: Streams, *, reports_exit: bool) -> None
         else:
             await socket.send(bytes((ERROR,)) + msgspec.json.encode(status))
 
-    tasks = [asyncio.ensure_future(inward()), asyncio.ensure_future(outward())]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await until_one_ends(inward(), outward())
 
 
 def exit_status(code: int) -> dict[str, object]:

@@ -6,6 +6,7 @@ otherwise they travel over HTTPS. Both ways are a `Transport`, and nothing above
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Protocol
 
@@ -66,6 +67,8 @@ class Answer(Struct):
     upgrade: Upgrade | None = None
     """With status 101: the caller makes the connection a WebSocket and hands it over."""
     flow: FlowHeaders | None = None
+    tunnel: Tunnel | None = None
+    """With status 101: the caller passes on what either end says from now on."""
 
 
 class Socket(Protocol):
@@ -89,6 +92,15 @@ class Upgrade(Struct, frozen=True):
     serve: Callable[[Socket], Awaitable[None]]
     text: bool = False
     """Messages are text, not binary."""
+
+
+class Tunnel(Struct, frozen=True):
+    """A connection to a backend that has agreed to speak something else than HTTP."""
+
+    head: bytes
+    """How it agreed: status line and headers, as they came."""
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
 
 
 class Transport(Protocol):

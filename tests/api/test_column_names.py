@@ -8,6 +8,7 @@ import pytest
 from tests.api.made import REGISTRY, resource
 
 COLUMNS = """
+APIService: Service, Available, Age
 ConfigMap: Data, Age
 ComponentStatus: Status, Message, Error
 ControllerRevision: Controller, Revision, Age

@@ -167,132 +167,130 @@ def simulate(
     run(main)
 
 
+def simulated(*planes: str, **how: Any) -> Callable[[Callable[[Rig], Awaitable[None]]], Callable[[Path], None]]:
+    """The test that a scenario is, with these data planes."""
+
+    def made(scenario: Callable[[Rig], Awaitable[None]]) -> Callable[[Path], None]:
+        def test(tmp_path: Path) -> None:
+            simulate(scenario, tmp_path, *planes, **how)
+
+        return test
+
+    return made
+
+
 # The way out
 
 
-def test_a_pod_is_told_to_end_only_when_no_data_plane_leads_to_it_any_more(tmp_path: Path) -> None:
-    async def scenario(rig: Rig) -> None:
-        await rig.service()
-        await rig.web()
-        await rig.serving()
+@simulated("data-plane.one", "data-plane.two")
+async def test_a_pod_is_told_to_end_only_when_no_data_plane_leads_to_it_any_more(rig: Rig) -> None:
+    await rig.service()
+    await rig.web()
+    await rig.serving()
+    rig.silent.add("data-plane.two")
+    await rig.delete("web")
+    await rig.until(lambda: rig.in_service() == ("True", "Draining"))
+    await rig.clock.sleep(3.0)
+    found = await rig.client.list(EndpointSlice, "default")
+    [endpoint] = found.items[0].endpoints
+    assert endpoint.conditions == EndpointConditions(ready=False, serving=True, terminating=True)
+    assert rig.condition("web", IN_SERVICE)[2] == "still led to by data-plane.two"
+    assert rig.ready("web")
+    assert rig.status("web").state.running is not None  # type: ignore[union-attr]
+    assert "Killing" not in [reason for reason, _ in await rig.events("web")]
+    rig.silent.clear()
+    await rig.until(lambda: rig.get("web") is None, within_s=1.0)
+    assert rig.states()[-1][1:] == ("False", "Drained")
+    assert await rig.reasons() == ["Drained"]
+
+
+@simulated("data-plane.one", "data-plane.two")
+async def test_one_that_never_acknowledges_holds_up_a_pod_for_the_bound_and_no_longer(rig: Rig) -> None:
+    await rig.service()
+    for name, grace_s, expected_s in (("a", 60, 10.0), ("b", 8, 4.0), ("c", 1, 0.5)):
+        await rig.web(name, grace_s=grace_s)
+        await rig.serving(name)
         rig.silent.add("data-plane.two")
-        await rig.delete("web")
-        await rig.until(lambda: rig.in_service() == ("True", "Draining"))
-        await rig.clock.sleep(3.0)
-        found = await rig.client.list(EndpointSlice, "default")
-        [endpoint] = found.items[0].endpoints
-        assert endpoint.conditions == EndpointConditions(ready=False, serving=True, terminating=True)
-        assert rig.condition("web", IN_SERVICE)[2] == "still led to by data-plane.two"
-        assert rig.ready("web")
-        assert rig.status("web").state.running is not None  # type: ignore[union-attr]
-        assert "Killing" not in [reason for reason, _ in await rig.events("web")]
+        took_s = await rig.ends_after_s(name)
+        assert expected_s <= took_s < expected_s + 0.3
+        assert (await rig.reasons(name)) == ["NotDrained"]
+        texts = dict(await rig.events(name))
+        assert texts["NotDrained"].endswith(f"not confirmed within {expected_s:g} s by data-plane.two")
+        assert rig.states(name)[-1][1:] == ("False", "NotAcknowledged")
         rig.silent.clear()
-        await rig.until(lambda: rig.get("web") is None, within_s=1.0)
-        assert rig.states()[-1][1:] == ("False", "Drained")
-        assert await rig.reasons() == ["Drained"]
-
-    simulate(scenario, tmp_path, "data-plane.one", "data-plane.two")
 
 
-def test_one_that_never_acknowledges_holds_up_a_pod_for_the_bound_and_no_longer(tmp_path: Path) -> None:
-    async def scenario(rig: Rig) -> None:
-        await rig.service()
-        for name, grace_s, expected_s in (("a", 60, 10.0), ("b", 8, 4.0), ("c", 1, 0.5)):
-            await rig.web(name, grace_s=grace_s)
-            await rig.serving(name)
-            rig.silent.add("data-plane.two")
-            took_s = await rig.ends_after_s(name)
-            assert expected_s <= took_s < expected_s + 0.3
-            assert (await rig.reasons(name)) == ["NotDrained"]
-            texts = dict(await rig.events(name))
-            assert texts["NotDrained"].endswith(f"not confirmed within {expected_s:g} s by data-plane.two")
-            assert rig.states(name)[-1][1:] == ("False", "NotAcknowledged")
-            rig.silent.clear()
-
-    simulate(scenario, tmp_path, "data-plane.one", "data-plane.two")
+@simulated("data-plane.one", "data-plane.two")
+async def test_one_that_dies_is_not_waited_for_once_its_lease_is_over(rig: Rig) -> None:
+    await rig.service()
+    for name in ("a", "b"):
+        await rig.web(name)
+        await rig.serving(name)
+    rig.dead.add("data-plane.two")
+    await rig.clock.sleep(12.0)
+    # Its lease of 15 s ends in 3 s, before the bound of 10 s.
+    assert 2.5 < await rig.ends_after_s("a") < 3.5
+    assert await rig.ends_after_s("b") < 0.3
+    assert [await rig.reasons(name) for name in ("a", "b")] == [["Drained"], ["Drained"]]
 
 
-def test_one_that_dies_is_not_waited_for_once_its_lease_is_over(tmp_path: Path) -> None:
-    async def scenario(rig: Rig) -> None:
-        await rig.service()
-        for name in ("a", "b"):
-            await rig.web(name)
-            await rig.serving(name)
-        rig.dead.add("data-plane.two")
-        await rig.clock.sleep(12.0)
-        # Its lease of 15 s ends in 3 s, before the bound of 10 s.
-        assert 2.5 < await rig.ends_after_s("a") < 3.5
-        assert await rig.ends_after_s("b") < 0.3
-        assert [await rig.reasons(name) for name in ("a", "b")] == [["Drained"], ["Drained"]]
-
-    simulate(scenario, tmp_path, "data-plane.one", "data-plane.two")
-
-
-def test_one_that_restarts_with_an_old_revision_is_waited_for_until_it_has_caught_up(tmp_path: Path) -> None:
-    async def scenario(rig: Rig) -> None:
-        await rig.service()
-        await rig.web()
-        await rig.serving()
-        rig.dead.add("data-plane.two")
-        await rig.clock.sleep(1.0)
-        await rig.acknowledge("data-plane.two", NEVER)
-        ends = asyncio.ensure_future(rig.ends_after_s())
-        await rig.clock.sleep(2.0)
-        assert not ends.done()
-        await rig.acknowledge("data-plane.two", 10**9)
-        assert 2.0 <= await ends < 2.2
-
-    simulate(scenario, tmp_path, "data-plane.one", "data-plane.two")
+@simulated("data-plane.one", "data-plane.two")
+async def test_one_that_restarts_with_an_old_revision_is_waited_for_until_it_has_caught_up(rig: Rig) -> None:
+    await rig.service()
+    await rig.web()
+    await rig.serving()
+    rig.dead.add("data-plane.two")
+    await rig.clock.sleep(1.0)
+    await rig.acknowledge("data-plane.two", NEVER)
+    ends = asyncio.ensure_future(rig.ends_after_s())
+    await rig.clock.sleep(2.0)
+    assert not ends.done()
+    await rig.acknowledge("data-plane.two", 10**9)
+    assert 2.0 <= await ends < 2.2
 
 
-def test_a_lease_that_is_taken_away_is_not_waited_for(tmp_path: Path) -> None:
-    async def scenario(rig: Rig) -> None:
-        await rig.service()
-        await rig.web()
-        await rig.serving()
-        rig.silent.add("data-plane.two")
-        ends = asyncio.ensure_future(rig.ends_after_s())
-        await rig.clock.sleep(1.0)
-        rig.dead.add("data-plane.two")
-        await rig.clock.sleep(0.2)
-        await rig.client.delete(Lease, "data-plane.two", data_planes.NAMESPACE)
-        assert await ends < 1.5
-
-    simulate(scenario, tmp_path, "data-plane.one", "data-plane.two")
+@simulated("data-plane.one", "data-plane.two")
+async def test_a_lease_that_is_taken_away_is_not_waited_for(rig: Rig) -> None:
+    await rig.service()
+    await rig.web()
+    await rig.serving()
+    rig.silent.add("data-plane.two")
+    ends = asyncio.ensure_future(rig.ends_after_s())
+    await rig.clock.sleep(1.0)
+    rig.dead.add("data-plane.two")
+    await rig.clock.sleep(0.2)
+    await rig.client.delete(Lease, "data-plane.two", data_planes.NAMESPACE)
+    assert await ends < 1.5
 
 
-def test_slices_that_nobody_changes_hold_up_a_pod_for_the_bound_and_no_longer(tmp_path: Path) -> None:
-    async def scenario(rig: Rig) -> None:
-        pod = await rig.web()
-        await rig.until(lambda: rig.ready("web"))
-        endpoint = Endpoint(addresses=["10.244.0.9"], target_ref=ObjectReference(kind="Pod", uid=pod.metadata.uid))
-        metadata = ObjectMeta(name="by-hand", namespace="default")
-        await rig.client.create(EndpointSlice(metadata=metadata, address_type="IPv4", endpoints=[endpoint]))
-        await rig.clock.sleep(0.1)
-        assert 10.0 <= await rig.ends_after_s() < 10.3
-        assert "by the EndpointSlices" in dict(await rig.events("web"))["NotDrained"]
-
-    simulate(scenario, tmp_path, "data-plane.one")
+@simulated("data-plane.one")
+async def test_slices_that_nobody_changes_hold_up_a_pod_for_the_bound_and_no_longer(rig: Rig) -> None:
+    pod = await rig.web()
+    await rig.until(lambda: rig.ready("web"))
+    endpoint = Endpoint(addresses=["10.244.0.9"], target_ref=ObjectReference(kind="Pod", uid=pod.metadata.uid))
+    metadata = ObjectMeta(name="by-hand", namespace="default")
+    await rig.client.create(EndpointSlice(metadata=metadata, address_type="IPv4", endpoints=[endpoint]))
+    await rig.clock.sleep(0.1)
+    assert 10.0 <= await rig.ends_after_s() < 10.3
+    assert "by the EndpointSlices" in dict(await rig.events("web"))["NotDrained"]
 
 
-def test_a_slice_that_is_deleted_counts_as_left_from_its_deletion_on(tmp_path: Path) -> None:
-    async def scenario(rig: Rig) -> None:
-        pod = await rig.web()
-        await rig.until(lambda: rig.ready("web"))
-        endpoint = Endpoint(addresses=["10.244.0.9"], target_ref=ObjectReference(kind="Pod", uid=pod.metadata.uid))
-        metadata = ObjectMeta(name="by-hand", namespace="default")
-        await rig.client.create(EndpointSlice(metadata=metadata, address_type="IPv4", endpoints=[endpoint]))
-        await rig.clock.sleep(0.1)
-        ends = asyncio.ensure_future(rig.ends_after_s())
-        await rig.clock.sleep(1.0)
-        rig.silent.add("data-plane.one")
-        await rig.client.delete(EndpointSlice, "by-hand", "default")
-        await rig.clock.sleep(1.0)
-        assert not ends.done()
-        rig.silent.clear()
-        assert 2.0 < await ends < 2.3
-
-    simulate(scenario, tmp_path, "data-plane.one")
+@simulated("data-plane.one")
+async def test_a_slice_that_is_deleted_counts_as_left_from_its_deletion_on(rig: Rig) -> None:
+    pod = await rig.web()
+    await rig.until(lambda: rig.ready("web"))
+    endpoint = Endpoint(addresses=["10.244.0.9"], target_ref=ObjectReference(kind="Pod", uid=pod.metadata.uid))
+    metadata = ObjectMeta(name="by-hand", namespace="default")
+    await rig.client.create(EndpointSlice(metadata=metadata, address_type="IPv4", endpoints=[endpoint]))
+    await rig.clock.sleep(0.1)
+    ends = asyncio.ensure_future(rig.ends_after_s())
+    await rig.clock.sleep(1.0)
+    rig.silent.add("data-plane.one")
+    await rig.client.delete(EndpointSlice, "by-hand", "default")
+    await rig.clock.sleep(1.0)
+    assert not ends.done()
+    rig.silent.clear()
+    assert 2.0 < await ends < 2.3
 
 
 @pytest.mark.parametrize("how", ["switched off", "by annotation", "no service", "no data plane", "published anyway"])
@@ -319,86 +317,76 @@ def test_who_need_not_wait_ends_at_once_and_shows_no_condition(tmp_path: Path, h
     simulate(scenario, tmp_path, *planes, drain_s_max=0.0 if how == "switched off" else 10.0)
 
 
-def test_a_forced_deletion_waits_for_nothing(tmp_path: Path) -> None:
-    async def scenario(rig: Rig) -> None:
-        await rig.service()
-        await rig.web()
-        await rig.serving()
-        rig.silent.add("data-plane.one")
-        container = await rig.container_id("web")
-        await rig.delete("web", 0)
-        await rig.clock.sleep(2.5)
-        assert await rig.runtime.container(container) is None
-
-    simulate(scenario, tmp_path, "data-plane.one")
+@simulated("data-plane.one")
+async def test_a_forced_deletion_waits_for_nothing(rig: Rig) -> None:
+    await rig.service()
+    await rig.web()
+    await rig.serving()
+    rig.silent.add("data-plane.one")
+    container = await rig.container_id("web")
+    await rig.delete("web", 0)
+    await rig.clock.sleep(2.5)
+    assert await rig.runtime.container(container) is None
 
 
-def test_a_second_deletion_with_less_time_shortens_the_wait(tmp_path: Path) -> None:
-    async def scenario(rig: Rig) -> None:
-        await rig.service()
-        await rig.web(grace_s=60)
-        await rig.serving()
-        rig.silent.add("data-plane.one")
-        ends = asyncio.ensure_future(rig.ends_after_s())
-        await rig.clock.sleep(1.0)
-        await rig.delete("web", 2)
-        assert 1.9 < await ends < 2.3
-
-    simulate(scenario, tmp_path, "data-plane.one")
+@simulated("data-plane.one")
+async def test_a_second_deletion_with_less_time_shortens_the_wait(rig: Rig) -> None:
+    await rig.service()
+    await rig.web(grace_s=60)
+    await rig.serving()
+    rig.silent.add("data-plane.one")
+    ends = asyncio.ensure_future(rig.ends_after_s())
+    await rig.clock.sleep(1.0)
+    await rig.delete("web", 2)
+    assert 1.9 < await ends < 2.3
 
 
-def test_a_pod_that_is_not_ready_has_left_already(tmp_path: Path) -> None:
-    async def scenario(rig: Rig) -> None:
-        await rig.service()
-        probe = {"exec": {"command": ["true"]}, "periodSeconds": 1}
-        await rig.pod("web", {"readinessProbe": probe}, metadata={"labels": {**APP, "sim.knarr.dev/ready": "false"}})
-        await rig.until(lambda: rig.phase("web") == "Running")
-        await rig.clock.sleep(2.0)
-        assert rig.in_service() == ("", "")
-        assert await rig.ends_after_s() < 0.2
-        assert await rig.reasons() == []
-
-    simulate(scenario, tmp_path, "data-plane.one")
+@simulated("data-plane.one")
+async def test_a_pod_that_is_not_ready_has_left_already(rig: Rig) -> None:
+    await rig.service()
+    probe = {"exec": {"command": ["true"]}, "periodSeconds": 1}
+    await rig.pod("web", {"readinessProbe": probe}, metadata={"labels": {**APP, "sim.knarr.dev/ready": "false"}})
+    await rig.until(lambda: rig.phase("web") == "Running")
+    await rig.clock.sleep(2.0)
+    assert rig.in_service() == ("", "")
+    assert await rig.ends_after_s() < 0.2
+    assert await rig.reasons() == []
 
 
-def test_a_restarted_agent_goes_on_with_the_wait(tmp_path: Path) -> None:
-    async def scenario(rig: Rig) -> None:
-        await rig.service()
-        await rig.web()
-        await rig.serving()
-        rig.silent.add("data-plane.one")
-        await rig.delete("web")
-        await rig.until(lambda: rig.in_service() == ("True", "Draining"))
-        await rig.stop_agent()
-        # Of another process, that has seen nothing yet.
-        rig.informers = Informers(Client(SlowLeases(rig), built_in(), ADMINISTRATOR), rig.clock)
-        task = asyncio.ensure_future(rig.informers.run())
-        rig.start_agent()
-        await rig.clock.sleep(3.0)
-        assert "Killing" not in [reason for reason, _ in await rig.events("web")]
-        rig.silent.clear()
-        await rig.until(lambda: rig.get("web") is None, within_s=1.0)
-        task.cancel()
-
-    simulate(scenario, tmp_path, "data-plane.one")
+@simulated("data-plane.one")
+async def test_a_restarted_agent_goes_on_with_the_wait(rig: Rig) -> None:
+    await rig.service()
+    await rig.web()
+    await rig.serving()
+    rig.silent.add("data-plane.one")
+    await rig.delete("web")
+    await rig.until(lambda: rig.in_service() == ("True", "Draining"))
+    await rig.stop_agent()
+    # Of another process, that has seen nothing yet.
+    rig.informers = Informers(Client(SlowLeases(rig), built_in(), ADMINISTRATOR), rig.clock)
+    task = asyncio.ensure_future(rig.informers.run())
+    rig.start_agent()
+    await rig.clock.sleep(3.0)
+    assert "Killing" not in [reason for reason, _ in await rig.events("web")]
+    rig.silent.clear()
+    await rig.until(lambda: rig.get("web") is None, within_s=1.0)
+    task.cancel()
 
 
-def test_changes_of_other_endpoints_do_not_prolong_the_wait(tmp_path: Path) -> None:
-    async def scenario(rig: Rig) -> None:
-        await rig.service()
-        await rig.web()
-        await rig.serving()
-        rig.silent.add("data-plane.one")
-        ends = asyncio.ensure_future(rig.ends_after_s())
+@simulated("data-plane.one")
+async def test_changes_of_other_endpoints_do_not_prolong_the_wait(rig: Rig) -> None:
+    await rig.service()
+    await rig.web()
+    await rig.serving()
+    rig.silent.add("data-plane.one")
+    ends = asyncio.ensure_future(rig.ends_after_s())
+    await rig.clock.sleep(0.5)
+    [slice_] = (await rig.client.list(EndpointSlice, "default")).items
+    for number in range(5):
+        await rig.web(f"other-{number}")
         await rig.clock.sleep(0.5)
-        [slice_] = (await rig.client.list(EndpointSlice, "default")).items
-        for number in range(5):
-            await rig.web(f"other-{number}")
-            await rig.clock.sleep(0.5)
-        await rig.acknowledge("data-plane.one", version_of(slice_))
-        assert await ends < 3.2
-
-    simulate(scenario, tmp_path, "data-plane.one")
+    await rig.acknowledge("data-plane.one", version_of(slice_))
+    assert await ends < 3.2
 
 
 @pytest.mark.parametrize(
@@ -421,54 +409,48 @@ def test_the_bound_leaves_what_the_end_itself_needs(grace_s: float, hook: Any, e
 # The way in
 
 
-def test_a_ready_pod_is_in_service_once_every_data_plane_leads_to_it(tmp_path: Path) -> None:
-    async def scenario(rig: Rig) -> None:
-        await rig.service()
-        rig.silent.add("data-plane.two")
-        await rig.web()
-        await rig.until(lambda: rig.ready("web"))
-        # In the same write: nobody ever sees it ready and takes it for available.
+@simulated("data-plane.one", "data-plane.two")
+async def test_a_ready_pod_is_in_service_once_every_data_plane_leads_to_it(rig: Rig) -> None:
+    await rig.service()
+    rig.silent.add("data-plane.two")
+    await rig.web()
+    await rig.until(lambda: rig.ready("web"))
+    # In the same write: nobody ever sees it ready and takes it for available.
+    assert rig.in_service() == ("False", "WaitingForDataPlanes")
+    await rig.clock.sleep(2.0)
+    assert rig.condition("web", IN_SERVICE)[2] == "not yet led to by data-plane.two"
+    rig.silent.clear()
+    await rig.serving()
+    states = [state for state in rig.states() if state[0] == "True"]
+    assert states == [("True", "False", "WaitingForDataPlanes"), ("True", "True", "Acknowledged")]
+    assert await rig.reasons() == []
+
+
+@simulated("data-plane.one", slices_are_written=False)
+async def test_a_pod_of_two_services_is_in_service_once_both_have_it(rig: Rig) -> None:
+    await rig.service("web")
+    await rig.service("other")
+    pod = await rig.web()
+    await rig.until(lambda: rig.ready("web"))
+    endpoint = Endpoint(addresses=["10.244.0.9"], target_ref=ObjectReference(kind="Pod", uid=pod.metadata.uid))
+    for name in ("web", "other"):
+        await rig.clock.sleep(0.5)
         assert rig.in_service() == ("False", "WaitingForDataPlanes")
-        await rig.clock.sleep(2.0)
-        assert rig.condition("web", IN_SERVICE)[2] == "not yet led to by data-plane.two"
-        rig.silent.clear()
-        await rig.serving()
-        states = [state for state in rig.states() if state[0] == "True"]
-        assert states == [("True", "False", "WaitingForDataPlanes"), ("True", "True", "Acknowledged")]
-        assert await rig.reasons() == []
-
-    simulate(scenario, tmp_path, "data-plane.one", "data-plane.two")
+        metadata = ObjectMeta(name=name, namespace="default", labels={"kubernetes.io/service-name": name})
+        await rig.client.create(EndpointSlice(metadata=metadata, address_type="IPv4", endpoints=[endpoint]))
+    await rig.serving()
 
 
-def test_a_pod_of_two_services_is_in_service_once_both_have_it(tmp_path: Path) -> None:
-    async def scenario(rig: Rig) -> None:
-        await rig.service("web")
-        await rig.service("other")
-        pod = await rig.web()
-        await rig.until(lambda: rig.ready("web"))
-        endpoint = Endpoint(addresses=["10.244.0.9"], target_ref=ObjectReference(kind="Pod", uid=pod.metadata.uid))
-        for name in ("web", "other"):
-            await rig.clock.sleep(0.5)
-            assert rig.in_service() == ("False", "WaitingForDataPlanes")
-            metadata = ObjectMeta(name=name, namespace="default", labels={"kubernetes.io/service-name": name})
-            await rig.client.create(EndpointSlice(metadata=metadata, address_type="IPv4", endpoints=[endpoint]))
-        await rig.serving()
-
-    simulate(scenario, tmp_path, "data-plane.one", slices_are_written=False)
-
-
-def test_one_that_never_acknowledges_keeps_a_pod_out_for_the_bound_and_no_longer(tmp_path: Path) -> None:
-    async def scenario(rig: Rig) -> None:
-        await rig.service()
-        rig.silent.add("data-plane.two")
-        await rig.web()
-        await rig.until(lambda: rig.ready("web"))
-        began_s = rig.clock.monotonic_s()
-        await rig.serving(reason="NotAcknowledged")
-        assert 9.9 < rig.clock.monotonic_s() - began_s < 10.3
-        assert await rig.reasons() == ["NotInService"]
-
-    simulate(scenario, tmp_path, "data-plane.one", "data-plane.two")
+@simulated("data-plane.one", "data-plane.two")
+async def test_one_that_never_acknowledges_keeps_a_pod_out_for_the_bound_and_no_longer(rig: Rig) -> None:
+    await rig.service()
+    rig.silent.add("data-plane.two")
+    await rig.web()
+    await rig.until(lambda: rig.ready("web"))
+    began_s = rig.clock.monotonic_s()
+    await rig.serving(reason="NotAcknowledged")
+    assert 9.9 < rig.clock.monotonic_s() - began_s < 10.3
+    assert await rig.reasons() == ["NotInService"]
 
 
 @pytest.mark.parametrize(
@@ -497,46 +479,40 @@ def test_which_services_a_pod_becomes_an_endpoint_of(service: dict[str, Any], be
     run(main)
 
 
-def test_a_service_that_goes_meanwhile_keeps_nobody_out(tmp_path: Path) -> None:
-    async def scenario(rig: Rig) -> None:
-        await rig.service()
-        rig.silent.add("data-plane.one")
-        await rig.web()
-        await rig.until(lambda: rig.ready("web"))
-        await rig.client.delete(Service, "web", "default")
-        await rig.clock.sleep(0.5)
-        rig.silent.clear()
-        await rig.until(lambda: rig.in_service() == ("", ""))
-        assert await rig.reasons() == []
-
-    simulate(scenario, tmp_path, "data-plane.one")
+@simulated("data-plane.one")
+async def test_a_service_that_goes_meanwhile_keeps_nobody_out(rig: Rig) -> None:
+    await rig.service()
+    rig.silent.add("data-plane.one")
+    await rig.web()
+    await rig.until(lambda: rig.ready("web"))
+    await rig.client.delete(Service, "web", "default")
+    await rig.clock.sleep(0.5)
+    rig.silent.clear()
+    await rig.until(lambda: rig.in_service() == ("", ""))
+    assert await rig.reasons() == []
 
 
-def test_a_new_service_takes_no_pod_out_of_service(tmp_path: Path) -> None:
-    async def scenario(rig: Rig) -> None:
-        await rig.web()
-        await rig.until(lambda: rig.ready("web"))
-        rig.silent.add("data-plane.one")
-        await rig.service()
-        await rig.clock.sleep(1.0)
-        assert rig.in_service() == ("", "")
-
-    simulate(scenario, tmp_path, "data-plane.one")
+@simulated("data-plane.one")
+async def test_a_new_service_takes_no_pod_out_of_service(rig: Rig) -> None:
+    await rig.web()
+    await rig.until(lambda: rig.ready("web"))
+    rig.silent.add("data-plane.one")
+    await rig.service()
+    await rig.clock.sleep(1.0)
+    assert rig.in_service() == ("", "")
 
 
-def test_a_pod_that_is_deleted_the_moment_that_it_is_ready_waits_for_its_endpoint_to_leave(tmp_path: Path) -> None:
-    async def scenario(rig: Rig) -> None:
-        await rig.service()
-        rig.silent.add("data-plane.one")
-        await rig.web()
-        await rig.until(lambda: rig.ready("web"))
-        ends = asyncio.ensure_future(rig.ends_after_s())
-        await rig.clock.sleep(3.0)
-        assert not ends.done()
-        rig.silent.clear()
-        await ends
-
-    simulate(scenario, tmp_path, "data-plane.one")
+@simulated("data-plane.one")
+async def test_a_pod_that_is_deleted_the_moment_that_it_is_ready_waits_for_its_endpoint_to_leave(rig: Rig) -> None:
+    await rig.service()
+    rig.silent.add("data-plane.one")
+    await rig.web()
+    await rig.until(lambda: rig.ready("web"))
+    ends = asyncio.ensure_future(rig.ends_after_s())
+    await rig.clock.sleep(3.0)
+    assert not ends.done()
+    rig.silent.clear()
+    await ends
 
 
 def test_a_lease_that_can_not_be_read_has_acknowledged_nothing() -> None:

@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from knarr.api import names
 from knarr.api.core.v1 import (
     Container,
     ContainerPort,
-    EnvFromSource,
-    EnvVar,
-    EnvVarSource,
     EphemeralContainer,
-    GRPCAction,
-    HTTPGetAction,
-    Lifecycle,
-    ObjectFieldSelector,
-    Probe,
-    ResourceFieldSelector,
     SeccompProfile,
     SecurityContext,
-    SleepAction,
     VolumeDevice,
     VolumeMount,
 )
+from knarr.api.core.validate_environment import validate_env, validate_env_from
+from knarr.api.core.validate_handlers import validate_lifecycle, validate_probe
 from knarr.api.core.validate_values import (
     ID_MAX,
     PROTOCOLS,
-    config_key_faults,
-    header_name_faults,
     port_name_faults,
     validate_between,
     validate_choice,
     validate_descending_path,
-    validate_not_negative,
     validate_port,
-    validate_port_or_name,
     validate_requirements,
 )
 from knarr.api.errors import Cause, duplicate, forbidden, invalid, not_found_value, not_supported, required
@@ -47,23 +33,6 @@ from knarr.api.types import json_name
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 MESSAGE_POLICIES = ("FallbackToLogsOnError", "File")
 SECCOMP_TYPES = ("Localhost", "RuntimeDefault", "Unconfined")
-ENV_FIELDS = (
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-    "spec.nodeName",
-    "spec.serviceAccountName",
-    "status.hostIP",
-    "status.hostIPs",
-    "status.podIP",
-    "status.podIPs",
-)
-"""Fields of a pod that its environment variables may hold, besides single labels and annotations."""
-AMOUNT_FIELDS = tuple(
-    f"{kind}.{name}" for kind in ("limits", "requests") for name in ("cpu", "ephemeral-storage", "memory")
-)
-_ENV_NAME = re.compile(r"[\x20-\x3c\x3e-\x7e]+")
-_SUBSCRIPT = re.compile(r"(metadata\.(?:labels|annotations))\['(.*)'\]")
 
 AnyContainer = Container | EphemeralContainer
 NOT_EPHEMERAL = (
@@ -163,9 +132,9 @@ def _validate_common(container: AnyContainer, path: str, volumes: set[str]) -> I
     if container.ports:
         yield from _validate_ports(container.ports, f"{path}.ports")
     if container.env:
-        yield from _validate_env(container.env, f"{path}.env")
+        yield from validate_env(container.env, f"{path}.env")
     if container.env_from:
-        yield from _validate_env_from(container.env_from, f"{path}.envFrom")
+        yield from validate_env_from(container.env_from, f"{path}.envFrom")
     if container.volume_mounts:
         yield from _validate_mounts(container, f"{path}.volumeMounts", volumes)
     if container.volume_devices:
@@ -180,13 +149,13 @@ def _validate_common(container: AnyContainer, path: str, volumes: set[str]) -> I
 
 def _validate_behaviour(container: Container, path: str, grace_s: int) -> Iterable[Cause]:
     if container.lifecycle:
-        yield from _validate_lifecycle(container.lifecycle, f"{path}.lifecycle", grace_s)
+        yield from validate_lifecycle(container.lifecycle, f"{path}.lifecycle", grace_s)
     if container.liveness_probe:
-        yield from _validate_probe(container.liveness_probe, f"{path}.livenessProbe")
+        yield from validate_probe(container.liveness_probe, f"{path}.livenessProbe")
     if container.readiness_probe:
-        yield from _validate_probe(container.readiness_probe, f"{path}.readinessProbe", readiness=True)
+        yield from validate_probe(container.readiness_probe, f"{path}.readinessProbe", readiness=True)
     if container.startup_probe:
-        yield from _validate_probe(container.startup_probe, f"{path}.startupProbe")
+        yield from validate_probe(container.startup_probe, f"{path}.startupProbe")
 
 
 def _validate_restart(container: Container, path: str) -> Iterable[Cause]:
@@ -240,100 +209,6 @@ def _validate_ports(ports: Sequence[ContainerPort], path: str) -> Iterable[Cause
         if port.host_port:
             yield from validate_port(port.host_port, f"{place}.hostPort")
         yield from validate_choice(port.protocol, PROTOCOLS, f"{place}.protocol")
-
-
-@remembered
-def _validate_env(variables: Sequence[EnvVar], path: str) -> Iterable[Cause]:
-    for index, variable in enumerate(variables):
-        place = f"{path}[{index}]"
-        if not variable.name:
-            yield required(f"{place}.name")
-        else:
-            yield from _validate_env_name(variable.name, f"{place}.name")
-        if variable.value_from:
-            yield from _validate_env_source(variable, variable.value_from, f"{place}.valueFrom")
-
-
-def _validate_env_name(name: str, path: str) -> Iterable[Cause]:
-    """KEP-4369: any printable ASCII character but the equals sign."""
-    if not _ENV_NAME.fullmatch(name):
-        detail = "a valid environment variable name must consist only of printable ASCII characters other than '='"
-        yield invalid(path, name, detail)
-
-
-def _validate_env_source(variable: EnvVar, source: EnvVarSource, path: str) -> Iterable[Cause]:
-    given = 0
-    if source.field_ref:
-        given += 1
-        yield from validate_field_reference(source.field_ref, ENV_FIELDS, f"{path}.fieldRef")
-    if source.resource_field_ref:
-        given += 1
-        yield from validate_amount_reference(source.resource_field_ref, f"{path}.resourceFieldRef")
-    for field, reference in (("configMapKeyRef", source.config_map_key_ref), ("secretKeyRef", source.secret_key_ref)):
-        if reference is None:
-            continue
-        given += 1
-        if not reference.name:
-            yield required(f"{path}.{field}.name")
-        if not reference.key:
-            yield required(f"{path}.{field}.key")
-        else:
-            for fault in config_key_faults(reference.key):
-                yield invalid(f"{path}.{field}.key", reference.key, fault)
-    given += source.file_key_ref is not None
-    if not given:
-        detail = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`"
-        yield invalid(path, "", detail)
-    elif variable.value:
-        yield invalid(path, "", "may not be specified when `value` is not empty")
-    elif given > 1:
-        yield invalid(path, "", "may not have more than one field specified at a time")
-
-
-def validate_field_reference(reference: ObjectFieldSelector, allowed: Sequence[str], path: str) -> Iterable[Cause]:
-    """A field of the pod itself (the downward API)."""
-    if not reference.api_version:
-        yield required(f"{path}.apiVersion")
-        return
-    if not reference.field_path:
-        yield required(f"{path}.fieldPath")
-        return
-    where = reference.field_path
-    found = _SUBSCRIPT.fullmatch(where)
-    if found:
-        key = found.group(2)
-        for fault in names.label_key_faults(key if found.group(1) == "metadata.labels" else key.lower()):
-            yield invalid(path, key, fault)
-    elif where not in allowed:
-        if where in ENV_FIELDS or where in ("metadata.labels", "metadata.annotations"):
-            yield not_supported(f"{path}.fieldPath", where, allowed)
-        else:
-            detail = f"error converting fieldPath: field label not supported: {where}"
-            yield invalid(f"{path}.fieldPath", where, detail)
-
-
-def validate_amount_reference(reference: ResourceFieldSelector, path: str, *, volume: bool = False) -> Iterable[Cause]:
-    """An amount that one of the pod's containers requests or is limited to."""
-    if volume and not reference.container_name:
-        yield required(f"{path}.containerName")
-    elif not reference.resource:
-        yield required(f"{path}.resource")
-    elif reference.resource not in AMOUNT_FIELDS and not re.match(r"(limits|requests)\.hugepages-", reference.resource):
-        yield not_supported(f"{path}.resource", reference.resource, AMOUNT_FIELDS)
-
-
-def _validate_env_from(sources: Sequence[EnvFromSource], path: str) -> Iterable[Cause]:
-    for index, source in enumerate(sources):
-        place = f"{path}[{index}]"
-        if source.prefix:
-            yield from _validate_env_name(source.prefix, f"{place}.prefix")
-        for field, reference in (("configMapRef", source.config_map_ref), ("secretRef", source.secret_ref)):
-            if reference and not reference.name:
-                yield required(f"{place}.{field}.name")
-        if source.config_map_ref and source.secret_ref:
-            yield invalid(place, "", "may not have more than one field specified at a time")
-        elif not source.config_map_ref and not source.secret_ref:
-            yield invalid(place, "", "must specify one of: `configMapRef` or `secretRef`")
 
 
 def _validate_mounts(container: AnyContainer, path: str, volumes: set[str]) -> Iterable[Cause]:
@@ -447,77 +322,3 @@ def validate_seccomp(profile: SeccompProfile, path: str) -> Iterable[Cause]:
     elif profile.localhost_profile is not None:
         detail = "can only be set when seccomp type is Localhost"
         yield invalid(f"{path}.localhostProfile", profile.localhost_profile, detail)
-
-
-def _validate_probe(probe: Probe, path: str, *, readiness: bool = False) -> Iterable[Cause]:
-    yield from _validate_handler(probe, path, 0)
-    yield from validate_not_negative(probe.initial_delay_seconds, f"{path}.initialDelaySeconds")
-    yield from validate_not_negative(probe.timeout_seconds, f"{path}.timeoutSeconds")
-    yield from validate_not_negative(probe.period_seconds, f"{path}.periodSeconds")
-    yield from validate_not_negative(probe.success_threshold, f"{path}.successThreshold")
-    yield from validate_not_negative(probe.failure_threshold, f"{path}.failureThreshold")
-    period_s = probe.termination_grace_period_seconds
-    if readiness:
-        if period_s is not None:
-            yield invalid(f"{path}.terminationGracePeriodSeconds", period_s, "must not be set for readinessProbes")
-        return
-    if period_s is not None and period_s <= 0:
-        yield invalid(f"{path}.terminationGracePeriodSeconds", period_s, "must be greater than 0")
-    if probe.success_threshold not in (None, 1):
-        yield invalid(f"{path}.successThreshold", probe.success_threshold, "must be 1")
-
-
-def _validate_lifecycle(lifecycle: Lifecycle, path: str, grace_s: int) -> Iterable[Cause]:
-    if lifecycle.post_start:
-        yield from _validate_handler(lifecycle.post_start, f"{path}.postStart", grace_s)
-    if lifecycle.pre_stop:
-        yield from _validate_handler(lifecycle.pre_stop, f"{path}.preStop", grace_s)
-
-
-_HANDLERS = (
-    ("exec", "exec"),
-    ("http_get", "httpGet"),
-    ("tcp_socket", "tcpSocket"),
-    ("grpc", "grpc"),
-    ("sleep", "sleep"),
-)
-
-
-def _validate_handler(handler: Any, path: str, grace_s: int) -> Iterable[Cause]:
-    """Of a probe or a hook: exactly one way to do it."""
-    found = False
-    for field, name in _HANDLERS:
-        action = getattr(handler, field, None)
-        if action is None:
-            continue
-        place = f"{path}.{name}"
-        if found:
-            yield forbidden(place, "may not specify more than 1 handler type")
-            continue
-        found = True
-        yield from _validate_action(action, name, place, grace_s)
-    if not found:
-        yield required(path, "must specify a handler type")
-
-
-def _validate_action(action: Any, name: str, path: str, grace_s: int) -> Iterable[Cause]:
-    if name == "exec":
-        if not action.command:
-            yield required(f"{path}.command")
-    elif isinstance(action, HTTPGetAction):
-        if not action.path:
-            yield required(f"{path}.path")
-        yield from validate_port_or_name(action.port, f"{path}.port")
-        if action.scheme not in ("HTTP", "HTTPS"):
-            yield not_supported(f"{path}.scheme", action.scheme, ("HTTP", "HTTPS"))
-        for header in action.http_headers:
-            for fault in header_name_faults(header.name):
-                yield invalid(f"{path}.httpHeaders", header.name, fault)
-    elif isinstance(action, GRPCAction):
-        yield from validate_port(action.port, f"{path}.port")
-    elif isinstance(action, SleepAction):
-        if not 0 <= action.seconds <= grace_s:
-            detail = f"must be non-negative and less than terminationGracePeriodSeconds ({grace_s})"
-            yield invalid(path, action.seconds, detail)
-    else:
-        yield from validate_port_or_name(action.port, f"{path}.port")

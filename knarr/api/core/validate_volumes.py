@@ -14,7 +14,7 @@ from knarr.api.core.v1 import (
     ProjectedVolumeSource,
     Volume,
 )
-from knarr.api.core.validate_containers import ENV_FIELDS, validate_amount_reference, validate_field_reference
+from knarr.api.core.validate_environment import ENV_FIELDS, validate_amount_reference, validate_field_reference
 from knarr.api.core.validate_values import validate_descending_path, validate_no_backsteps
 from knarr.api.errors import Cause, duplicate, forbidden, invalid, not_supported, required
 from knarr.api.faultless import remembered

@@ -30,7 +30,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from knarr.api.quantity import milli, whole
-from knarr.clock import Clock
+from knarr.clock import Clock, until_one_ends
 from knarr.node.runtime import archives, references
 from knarr.node.runtime.contract import (
     Container,
@@ -450,13 +450,7 @@ class _SimStreams:
     async def output(self) -> AsyncIterator[tuple[int, bytes]]:
         if self._output:
             yield 1, self._output
-        waits = [asyncio.create_task(event.wait()) for event in (self._ended, self._closed)]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        await until_one_ends(self._ended.wait(), self._closed.wait())
 
     async def exit_code(self) -> int:
         await self._ended.wait()

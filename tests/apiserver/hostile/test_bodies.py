@@ -169,6 +169,41 @@ async def test_accepts_that_cannot_be_met(door: Door, case: Case) -> None:
     await refuse(door, case)
 
 
+@table(
+    *(
+        Case(9, f"{method} for {accept}", method, path, body, code=406, more={"accept": accept}, media=media,
+             query={"fieldManager": "x"}, there=THERE)
+        for accept in ("application/xml", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1")
+        for method, path, body, media in (
+            ("POST", CONFIG_MAPS, config_map("b"), JSON),
+            ("PUT", ONE, config_map("a", x="2"), JSON),
+            ("PATCH", ONE, {"data": {"x": "2"}}, MERGE_PATCH),
+            ("PATCH", ONE, config_map("a", x="2"), ALL_PATCHES["apply"]),
+            ("DELETE", ONE, None, JSON),
+        )
+    ),
+    Case(9, "DELETE of all for XML", "DELETE", CONFIG_MAPS, code=406, more={"accept": "application/xml"}, there=THERE),
+    Case(9, "a table of what is no form", "POST", CONFIG_MAPS, config_map("b"), query={"includeObject": "Odd"},
+         more={"accept": "application/json;as=Table;g=meta.k8s.io;v=v1"},
+         message="Unable to convert to Table as requested: includeObject: .*"),
+)  # fmt: skip
+async def test_who_cannot_be_answered_changes_nothing(door: Door, case: Case) -> None:
+    await refuse(door, case)
+
+
+@table(
+    *(
+        Case(8, f"DELETE of {path} with options as {media!r}", "DELETE", path, b"{}", 415, media=media, there=THERE,
+             message="the body of the request was in an unknown format - accepted media types include: "
+             "application/json, application/yaml, application/vnd.kubernetes.protobuf")
+        for path in (ONE, CONFIG_MAPS)
+        for media in ("text/csv", "application/x-www-form-urlencoded", "/;=", "x-yaml")
+    )
+)  # fmt: skip
+async def test_delete_options_in_a_form_that_is_not_offered(door: Door, case: Case) -> None:
+    await refuse(door, case)
+
+
 ABOUT = "the API version in the data .* does not match the expected API version .*"
 NAME = r"the name of the object \(b\) does not match the name on the URL \(a\)"
 NAMESPACE = "the namespace of the provided object does not match the namespace sent on the request"
@@ -189,6 +224,25 @@ ELSEWHERE = {"metadata": {"name": "a", "namespace": "x"}}
     ),
     Case(13, "another name", "PUT", ONE, config_map("b"), message=NAME, there=THERE),
     *(
+        Case(13, f"{body}, patch", "PATCH", ONE, body, 422, f' "" is invalid: patch: Invalid value: .*: {ABOUT}',
+             [("FieldValueInvalid", "patch")], media, there=THERE)
+        for media, body in (
+            (MERGE_PATCH, {"kind": "Secret"}),
+            (MERGE_PATCH, {"apiVersion": "v2"}),
+            (MERGE_PATCH, {"kind": 3}),
+            (JSON_PATCH, [{"op": "replace", "path": "/kind", "value": "Unicorn"}]),
+            (JSON_PATCH, [{"op": "replace", "path": "/apiVersion", "value": "apps/v1"}]),
+        )
+    ),
+    *(
+        Case(13, f"{body}, patch of a scale", "PATCH", f"{DEPLOYMENTS}/a/scale", body, 422, media=MERGE_PATCH,
+             causes=[("FieldValueInvalid", "patch")], there=((DEPLOYMENTS, deployment("a")),))
+        for body in ({"kind": "Deployment"}, {"apiVersion": "apps/v1"})
+    ),
+    Case(13, "nothing said, apply", "PATCH", ONE, {"metadata": {"name": "a"}}, there=THERE, media=ALL_PATCHES["apply"],
+         query={"fieldManager": "x"}, message="Incorrect version specified in apply patch. Specified patch version: , "
+         "Kind=, expected: v1, Kind=ConfigMap"),
+    *(
         Case(13, f"{what}, apply", "PATCH", ONE, body, message=message, there=THERE, media=ALL_PATCHES["apply"],
              query={"fieldManager": "x"})
         for what, body, message in (
@@ -200,6 +254,20 @@ ELSEWHERE = {"metadata": {"name": "a", "namespace": "x"}}
 )  # fmt: skip
 async def test_the_body_must_be_about_what_the_url_says(door: Door, case: Case) -> None:
     await refuse(door, case)
+
+
+@pytest.mark.parametrize(
+    ("media", "body"),
+    [
+        (PATCHES["strategic merge patch"], {"kind": "Secret", "apiVersion": "v2", "data": {"x": "2"}}),
+        (MERGE_PATCH, {"kind": None, "apiVersion": "", "data": {"x": "2"}}),
+    ],
+)
+async def test_row13_a_patch_leaves_an_object_what_it_is(door: Door, media: str, body: Any) -> None:
+    await door.done("POST", CONFIG_MAPS, config_map("a", x="1"))
+    await door.done("PATCH", ONE, body, content_type=media)
+    kept = await door.done("GET", ONE)
+    assert (kept["apiVersion"], kept["kind"], kept["data"]) == ("v1", "ConfigMap", {"x": "2"})
 
 
 BOMBS = {

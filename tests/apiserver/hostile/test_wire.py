@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import gzip
 import io
 import json
+import re
+import socket
 import ssl
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from typing import Any
 import aiohttp
 import jwt
 import pytest
+import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -332,34 +337,57 @@ async def raw(served: Served, sent: bytes) -> tuple[int, Any]:
 
 
 HOST = b"GET /version HTTP/1.1\r\nhost: x\r\n"
+NO_HTTP = "the request is no HTTP/1.1: "
 
 
 @pytest.mark.parametrize(
-    ("sent", "code"),
+    ("sent", "code", "message"),
     [
-        pytest.param(HOST + b"a: " + b"a" * (128 << 10) + b"\r\n\r\n", 431, id="row45-one long header"),
-        pytest.param(HOST + b"".join(b"x-%d: %b\r\n" % (n, b"y" * 30_000) for n in range(40)), 431, id="row45-a MiB"),
-        pytest.param(b"GET /" + b"a" * (128 << 10) + b" HTTP/1.1\r\nhost: x\r\n\r\n", 431, id="row45-a long path"),
-        pytest.param(b"NONSENSE\r\n\r\n", 400, id="row46-no HTTP"),
-        pytest.param(HOST.replace(b"1.1", b"9.9") + b"\r\n", 400, id="row46-a version that is none"),
-        pytest.param(HOST + b"content-length: x\r\n\r\n", 400, id="row46-a length that is none"),
-        pytest.param(HOST + b"content-length: -1\r\n\r\n", 400, id="row46-a negative length"),
-        pytest.param(HOST + b"content-length: 1\r\ncontent-length: 2\r\n\r\n", 400, id="row46-two lengths"),
-        pytest.param(HOST + b"transfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n", 400, id="row46-smuggled"),
-        pytest.param(HOST + b"bad header\r\n\r\n", 400, id="row46-a header without colon"),
-        pytest.param(HOST + b"a: b\x00c\r\n\r\n", 400, id="row46-a NUL in a header"),
-        pytest.param(
-            b"GET /api/v1/pods?labelSelector=%ff HTTP/1.1\r\nhost: x\r\n\r\n", 400, id="row46-a query not UTF-8"
-        ),
-        pytest.param(b"GET /api/v1/%ff/pods HTTP/1.1\r\nhost: x\r\n\r\n", 403, id="row46-a path not UTF-8"),
-        pytest.param(b"GET /api?" + b"a=1&" * 2000 + b" HTTP/1.1\r\nhost: x\r\n\r\n", 400, id="row46-2,000 words"),
+        pytest.param(*each[1:], id=each[0])
+        for each in (
+            ("row45-one long header", HOST + b"a: " + b"a" * (128 << 10) + b"\r\n\r\n", 431, "a header is longer .*"),
+            ("row45-a MiB", HOST + b"".join(b"x-%d: %b\r\n" % (n, b"y" * 30_000) for n in range(40)), 431,
+             "the headers are longer than 1048576 bytes"),
+            ("row45-a MiB of many", HOST + b"".join(b"x-%d: %b\r\n" % (n, b"y" * 900) for n in range(1200)), 431,
+             "the headers are longer than 1048576 bytes"),
+            ("row45-20,000 headers", HOST + b"a: b\r\n" * 20_000, 431, "there are more than 16384 headers"),
+            ("row45-a long path", b"GET /" + b"a" * (128 << 10) + b" HTTP/1.1\r\nhost: x\r\n\r\n", 431, ""),
+            ("row46-no HTTP", b"NONSENSE\r\n\r\n", 400, f"{NO_HTTP}Invalid method encountered: .*NONSENSE.*"),
+            ("row46-no verb", HOST.replace(b"GET", b"BREW") + b"\r\n", 400, f"{NO_HTTP}Invalid method .*BREW.*"),
+            ("row46-a version that is none", HOST.replace(b"1.1", b"9.9") + b"\r\n", 400, f"{NO_HTTP}.* version.*"),
+            ("row46-a length that is none", HOST + b"content-length: x\r\n\r\n", 400, f"{NO_HTTP}.*Content-Length.*"),
+            ("row46-a negative length", HOST + b"content-length: -1\r\n\r\n", 400, f"{NO_HTTP}.*Content-Length.*"),
+            ("row46-two lengths", HOST + b"content-length: 1\r\ncontent-length: 2\r\n\r\n", 400, ""),
+            ("row46-smuggled", HOST + b"transfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n", 400, ""),
+            ("row46-a header without colon", HOST + b"bad header\r\n\r\n", 400, f"{NO_HTTP}.* header token.*"),
+            ("row46-a NUL in a header", HOST + b"a: b\x00c\r\n\r\n", 400, ""),
+            ("row46-no host", HOST.partition(b"host")[0] + b"\r\n", 400, f"{NO_HTTP}Missing 'Host' header .*"),
+            ("row46-a query not UTF-8", b"GET /api/v1/pods?labelSelector=%ff HTTP/1.1\r\nhost: x\r\n\r\n", 400, ""),
+            ("row46-a path not UTF-8", b"GET /api/v1/%ff/pods HTTP/1.1\r\nhost: x\r\n\r\n", 403, ""),
+            ("row46-2,000 words", b"GET /api?" + b"a=1&" * 2000 + b" HTTP/1.1\r\nhost: x\r\n\r\n", 400, ""),
+        )
     ],
 )  # fmt: skip
-async def test_what_is_no_proper_request_is_answered_by_a_status(served: Served, sent: bytes, code: int) -> None:
+async def test_what_is_no_proper_request_is_answered_by_a_status(
+    served: Served, sent: bytes, code: int, message: str
+) -> None:
     found, status = await raw(served, sent)
     assert found == code
     assert (status["kind"], status["code"]) == ("Status", code)
+    assert re.fullmatch(message or ".+", status["message"]), status["message"]
     assert (await raw(served, HOST + b"\r\n"))[0] == 200
+
+
+async def test_row45_two_hundred_headers_are_not_too_many(served: Served) -> None:
+    assert (await raw(served, HOST + b"a: b\r\n" * 200 + b"\r\n"))[0] == 200
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "odd"])
+async def test_row46_a_body_that_was_packed_is_read_as_it_is(session: aiohttp.ClientSession, coding: str) -> None:
+    """Nothing is unpacked, as upstream: neither broken archives nor such that are large inside do anything."""
+    headers = {"content-type": "application/json", "content-encoding": coding}
+    for body in (b"abc", gzip.compress(b" " * (8 << 20))):
+        await refused(await session.post(CONFIG_MAPS, data=body, headers=headers), Case(46, "", "", "", None, 400))
 
 
 async def test_row45_headers_that_trickle_in_are_cut_off_however_steadily(
@@ -386,6 +414,28 @@ async def test_row45_headers_that_trickle_in_are_cut_off_however_steadily(
     assert sent < 2000
     writer.close()
     assert (await raw(served, HOST + b"\r\n"))[0] == 200
+
+
+def test_row45_who_trickles_and_never_reads_is_cut_off_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the loop of `knarr up` a close in order waits for the client's own, half a minute more."""
+    monkeypatch.setattr("knarr.apiserver.listener.HEADERS_MAX_S", 0.2)
+
+    def trickle(served: Served) -> None:
+        plain = socket.create_connection(("127.0.0.1", served.port))
+        with client_context(served.ca).wrap_socket(plain, server_hostname="127.0.0.1") as opened:
+            opened.sendall(HOST + b"x: ")
+            for _ in range(500):
+                opened.sendall(b"y")
+                time.sleep(0.01)
+
+    async def scenario() -> None:
+        async with serve(tmp_path) as served:
+            with pytest.raises(OSError, match=r"EOF|reset|pipe"):
+                await asyncio.to_thread(trickle, served)
+
+    uvloop.run(scenario())
 
 
 async def test_row45_a_connection_that_says_nothing_is_cut_off(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

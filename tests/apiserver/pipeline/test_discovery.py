@@ -180,7 +180,7 @@ def upstream_resources() -> dict[tuple[str, str, str], dict[str, Any]]:
     }
 
 
-EXTENSIONS = ("admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io")
+EXTENSIONS = ("admissionregistration.k8s.io", "apiextensions.k8s.io")
 """Groups that are not served."""
 
 

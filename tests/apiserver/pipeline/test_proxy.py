@@ -12,7 +12,7 @@ from knarr.apiserver import proxy
 from tests.apiserver.pipeline.door import PODS, SERVICES, Door, pod, service
 
 POD = f"{PODS}/web/proxy"
-ALLOWED = proxy._refuse_address
+ALLOWED = proxy.refuse_address
 
 
 class Site:
@@ -52,7 +52,7 @@ async def site(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     found.port = runner.addresses[0][1]
     # Test traffic stays on loopback, which the proxy refuses: its own test is below.
-    monkeypatch.setattr(proxy, "_refuse_address", lambda host: None)
+    monkeypatch.setattr(proxy, "refuse_address", lambda host: None)
     yield found
     await runner.cleanup()
 
@@ -115,7 +115,7 @@ async def test_a_long_answer_is_passed_on_as_it_comes(running: Door) -> None:
 async def test_addresses_that_are_not_of_the_cluster_are_refused(
     running: Door, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    monkeypatch.setattr(proxy, "_refuse_address", ALLOWED)
+    monkeypatch.setattr(proxy, "refuse_address", ALLOWED)
     await set_address(running, address)
     status, data = await running("GET", f"{POD}/x")
     assert (status, data["reason"], data["message"]) == (400, "BadRequest", "address not allowed")
