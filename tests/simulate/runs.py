@@ -41,7 +41,8 @@ COLLECTOR_APART = 0.4
 """So many have a garbage collector with caches of its own."""
 LOST_S = 75.0
 """Longer than it takes until its silence is noticed."""
-SETTLE_MAX_S = 400.0
+SETTLE_MAX_S = 800.0
+"""A Job whose pods fail six times waits ten minutes in all between them."""
 REST_S = 8.0
 """Without a write for so long, the cluster is at rest."""
 STEP_S = 1.0

@@ -252,6 +252,8 @@ class KeeperStory(StatefulSetStory):
         self.retention = {key: self.chance.choice(("Retain", "Delete")) for key in ("whenScaled", "whenDeleted")}
         self.by_hand: set[int] = set()
         """Ordinals whose pods a user has deleted: if the set shrinks then, nobody notes that its claim goes too."""
+        self.left: set[int] = set()
+        """Ordinals whose claims were there before the set: without a pod, nobody tells that they are too many."""
         await super().play()
 
     async def create(self, kind: type[Any], written: dict[str, Any]) -> None:
@@ -259,6 +261,7 @@ class KeeperStory(StatefulSetStory):
             claim = {"metadata": {"name": "data"}, "spec": _claim_spec("local", "1Gi")}
             more = {"volumeClaimTemplates": [claim], "persistentVolumeClaimRetentionPolicy": self.retention}
             written = written | {"spec": written["spec"] | more}
+            self.left |= {ordinal_of(each) for each in self._claims()}
         await super().create(kind, written)
 
     async def delete(self, kind: type[Any], policy: str = "Background", name: str = "") -> None:
@@ -275,7 +278,7 @@ class KeeperStory(StatefulSetStory):
         gone = "whenScaled" if self.there else "whenDeleted"
         # A claim that came, and its pod did not before the set was made smaller, stays, as upstream.
         sure = not (self.world.odds.uncertain or self.world.odds.refused)
-        if sure and self.retention[gone] == "Delete" and claims.keys() - self.by_hand - wanted:
+        if sure and self.retention[gone] == "Delete" and claims.keys() - self.by_hand - self.left - wanted:
             yield f"{self.name} keeps the claims of {sorted(claims.keys() - wanted)}, and {gone} is Delete"
         volumes = {each.spec.claim_ref.uid for each in self.world.state.all(PersistentVolume) if each.spec.claim_ref}
         for ordinal, claim in claims.items():
