@@ -77,12 +77,13 @@ def test_a_pod_that_does_not_fit_fails_and_can_be_deleted(tmp_path: Path) -> Non
         await cluster.until(lambda: cluster.phase("first") == "Running")
         await cluster.create(port(8080, name="second"))
         await cluster.until(lambda: cluster.phase("second") == "Failed")
+        await cluster.clock.sleep(5)
         found = cluster.get("second")
         assert found is not None
         assert found.status is not None
         assert (found.status.reason, found.status.message) == ("NodePorts", f"Pod was rejected: {PORTS.message}")
+        # Nothing is said of containers: kubectl shows the reason.
         assert not found.status.container_statuses
-        await cluster.clock.sleep(5)
         assert await cluster.events("second") == [("NodePorts", PORTS.message)]
         assert cluster.phase("first") == "Running"
         await cluster.delete("second")
