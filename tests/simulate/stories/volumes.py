@@ -243,6 +243,10 @@ def _claim_spec(storage_class: str, size: str) -> dict[str, Any]:
     }
 
 
+ROLLING_S = 60.0
+"""For so long an update may have taken pods away that are to come again."""
+
+
 class KeeperStory(StatefulSetStory):
     """A StatefulSet whose pods have claims of their own: kept, or deleted with what they were made for."""
 
@@ -253,8 +257,18 @@ class KeeperStory(StatefulSetStory):
         self.by_hand: set[int] = set()
         """Ordinals whose pods a user has deleted: if the set shrinks then, nobody notes that its claim goes too."""
         self.left: set[int] = set()
-        """Ordinals whose claims were there before the set: without a pod, nobody tells that they are too many."""
+        """Ordinals whose claims may be without a pod just when they become too many: then nobody tells them to go."""
+        self.rolled_s = -ROLLING_S
         await super().play()
+
+    async def _roll(self) -> None:
+        self.rolled_s = self.world.clock.monotonic_s()
+        await super()._roll()
+
+    async def _scale(self) -> None:
+        if self.world.clock.monotonic_s() - self.rolled_s < ROLLING_S:
+            self.left |= {ordinal_of(each) for each in self._claims()}
+        await super()._scale()
 
     async def create(self, kind: type[Any], written: dict[str, Any]) -> None:
         if kind is StatefulSet:
