@@ -4,28 +4,34 @@
 
 A request goes to an address that the cluster knows (a pod's, an endpoint's, a node's), never to a name that would have
 to be resolved, and never to loopback, link-local or multicast. Answers are passed on as they come; redirects and links
-of pages that lead back to the target are rewritten so that a browser stays in the proxy.
+of pages that lead back to the target are rewritten so that a browser stays in the proxy. WebSockets, and whatever else
+a connection is upgraded to, go through as they are.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import os
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+import ssl
+from collections.abc import AsyncIterator, Callable, Container, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from msgspec import Struct
 
-from knarr.api.core.node_agents import KUBELET_PORT, agents
+from knarr.api.core.node_agents import KUBELET_PORT, agents, canonical
 from knarr.api.core.v1 import Node, Pod, Service
 from knarr.api.errors import BadRequest, ServiceUnavailable
+from knarr.apiserver import tunnel
 from knarr.apiserver.admission.index import Index
 from knarr.apiserver.calls import Call
 from knarr.apiserver.objects import Objects
 from knarr.apiserver.service_endpoints import ServiceEndpoints
 from knarr.client.nodes import NodeBackend
-from knarr.client.transport import Answer
+from knarr.client.transport import Answer, Request
+from knarr.clock import Clock
 
 if TYPE_CHECKING:
     import aiohttp
@@ -63,17 +69,25 @@ class Target(Struct, frozen=True):
     port: int
 
     @property
+    def authority(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
     def origin(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        return f"{self.scheme}://{self.authority}"
 
 
 class Proxy:
     """The handlers of the proxy subresource."""
 
     def __init__(
-        self, objects: Objects, endpoints: ServiceEndpoints, nodes: Callable[[], NodeBackend | None] = lambda: None
+        self,
+        objects: Objects,
+        endpoints: ServiceEndpoints,
+        clock: Clock,
+        nodes: Callable[[], NodeBackend | None] = lambda: None,
     ) -> None:
+        self._clock = clock
         self._objects = objects
         self._endpoints = endpoints
         self._nodes = nodes
@@ -122,7 +136,7 @@ class Proxy:
     async def _refuse_agents(self, target: Target) -> None:
         """Raises BadRequest. A pod on the node's network or an endpoint written by hand would lead there too, and so
         past the right to nodes/proxy."""
-        if (target.host, target.port) in agents(await self._known_nodes.all()):
+        if (canonical(target.host), target.port) in agents(await self._known_nodes.all()):
             raise BadRequest("address not allowed: the agent of a node is reached through nodes/proxy")
 
     async def _carry(self, call: Call, target: Target) -> Answer:
@@ -134,11 +148,7 @@ class Proxy:
         base += "/proxy"
         if not rest and request.method in ("GET", "HEAD"):
             return Answer(301, {"location": f"{quote(base)}/{_query(request.repeated or request.query)}"})
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), connector=aiohttp.TCPConnector(limit=0)
-            )
-        url = f"{target.origin}{quote(rest or '/', safe=SAFE)}{_query(request.repeated or request.query)}"
+        path = f"{quote(rest or '/', safe=SAFE)}{_query(request.repeated or request.query)}"
         headers = {
             name: value
             for name, value in request.headers.items()
@@ -146,10 +156,18 @@ class Proxy:
         }
         headers |= {"x-forwarded-uri": request.path, "x-forwarded-host": request.headers.get("host", "")}
         headers["x-forwarded-proto"] = "https"
+        # As upstream: a site behind the proxy goes by the name under which its client asks.
+        headers["host"] = request.headers.get("host") or target.authority
+        if tunnel.wants_upgrade(request.headers):
+            return await self._upgrade(request, target, path, headers)
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), connector=aiohttp.TCPConnector(limit=0)
+            )
         try:
             answer = await self._session.request(
                 request.method,
-                _url(url),
+                _url(f"{target.origin}{path}"),
                 data=request.body or None,
                 headers=headers,
                 allow_redirects=False,
@@ -157,21 +175,57 @@ class Proxy:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
             )
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise ServiceUnavailable(f"error trying to reach service: {error or type(error).__name__}") from None
-        return await _passed_on(answer, target, base, request.method)
+            raise _unreachable(target, error) from None
+        ours = {target.authority, target.authority.rpartition(":")[0], headers["host"]}
+        return await _passed_on(answer, ours, base, request.method)
+
+    async def _upgrade(self, request: Request, target: Target, path: str, headers: Mapping[str, str]) -> Answer:
+        """For a client that wants to speak something else than HTTP from now on."""
+        try:
+            line = f"{request.method} {path} HTTP/1.1"
+            asked = tunnel.written(line, headers.items(), request.body, request.headers["upgrade"])
+            async with self._clock.timeout(CONNECT_S):
+                reader, writer = await asyncio.open_connection(
+                    target.host,
+                    target.port,
+                    ssl=_unchecked() if target.scheme == "https" else None,
+                    limit=tunnel.HEAD_MAX_BYTES,
+                )
+            return await tunnel.agreed(self._clock, reader, writer, asked)
+        except tunnel.FAULTS as error:
+            raise _unreachable(target, error) from None
+
+
+def _unchecked() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def _unreachable(target: Target, error: Exception) -> ServiceUnavailable:
+    """In upstream's words where it has some for what went wrong."""
+    number = getattr(error, "errno", None)
+    if isinstance(error, TimeoutError):
+        fault = f"dial tcp {target.authority}: i/o timeout"
+    elif isinstance(error, OSError) and number:
+        fault = f"dial tcp {target.authority}: connect: {os.strerror(number).lower()}"
+    else:
+        fault = str(error) or type(error).__name__
+    return ServiceUnavailable(f"error trying to reach service: {fault}")
 
 
 SAFE = "/:@!$&'()*+,;=~-._"
 
 
-async def _passed_on(answer: aiohttp.ClientResponse, target: Target, base: str, method: str) -> Answer:
+async def _passed_on(answer: aiohttp.ClientResponse, ours: Container[str], base: str, method: str) -> Answer:
+    """`ours` are the names under which the target knows itself."""
     headers = {
         name.lower(): value
         for name, value in answer.headers.items()
         if name.lower() not in HOP_BY_HOP and name.lower() != "content-length"
     }
     if location := headers.get("location"):
-        headers["location"] = _inside(location, target, base)
+        headers["location"] = _inside(location, ours, base)
     if method == "HEAD" or answer.status in (204, 304):
         answer.release()
         return Answer(answer.status, headers)
@@ -222,12 +276,12 @@ def _query(values: Mapping[str, Any]) -> str:
     return f"?{urlencode(values, doseq=True)}" if values else ""
 
 
-def _inside(location: str, target: Target, base: str) -> str:
+def _inside(location: str, ours: Container[str], base: str) -> str:
     """A redirect to the target itself, as one that stays in the proxy."""
     parts = urlsplit(location)
-    if parts.netloc and f"{parts.scheme}://{parts.netloc}" not in (target.origin, target.origin.rsplit(":", 1)[0]):
+    if parts.netloc and parts.netloc not in ours:
         return location
-    if not parts.path.startswith("/"):
+    if not parts.path.startswith("/") or parts.path.startswith(f"{base}/"):
         return location
     return base + parts.path + (f"?{parts.query}" if parts.query else "")
 

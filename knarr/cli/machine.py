@@ -36,10 +36,10 @@ class NodeSettings(ClusterSettings, frozen=True, kw_only=True, rename="camel"):
     internal_ips: tuple[str, ...]
     pod_cidrs: tuple[str, ...]
     """The ranges of this node's pods."""
+    provider_id: str = ""
+    """The machine's name at its cloud."""
     port: int = 0
     """At which the API server reaches it; 0 where both are one process."""
-    dns_forward: tuple[tuple[str, int], ...] = ()
-    """Resolvers for names outside of the cluster; none means this machine's."""
     proxy_mode: Literal["nftables", "iptables"]
     bridge_name: str
 
@@ -140,7 +140,7 @@ def node_settings(config: Config) -> NodeSettings:
         data_dir=config.data_dir,
         internal_ips=internal_ips(config.advertise_address, config.cluster_cidrs),
         pod_cidrs=tuple(config.node_ranges[0]),
-        dns_forward=tuple(config.dns_resolvers),
+        provider_id=config.provider_id,
         proxy_mode=config.proxy_mode,
         bridge_name=config.bridge_name,
         **msgspec.structs.asdict(cluster_settings(config)),
@@ -154,6 +154,7 @@ def cluster_settings(config: Config) -> ClusterSettings:
         service_cidrs=tuple(config.service_cidrs),
         cluster_dns=tuple(config.cluster_dns_addresses),
         cluster_domain=config.cluster_domain,
+        dns_forward=tuple(config.dns_resolvers),
         dns_stub_domains=config.dns_stub_resolvers,
         nodeport_addresses=tuple(config.node_port_addresses),
         load_balancer=config.load_balancer,

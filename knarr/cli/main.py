@@ -143,6 +143,7 @@ def _add_node(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kubeconfig", default="", metavar="FILE", help="to join by, in place of a token")
     parser.add_argument("--node-name", metavar="NAME", help="default: the host name")
     parser.add_argument("--node-ip", metavar="ADDRESS", help="at which others reach this node")
+    parser.add_argument("--provider-id", metavar="ID", help="this machine's name at its cloud (spec.providerID)")
     parser.add_argument("--proxy-mode", choices=["auto", "nftables", "iptables"], help="interface for service rules")
     parser.add_argument("--bridge-name", metavar="NAME", help="network interface that joins the pods of this machine")
     parser.add_argument("--port", type=int, metavar="N", help="for logs, exec and measurements; default: 10250")

@@ -27,7 +27,14 @@ if TYPE_CHECKING:
     from knarr.cli.progress import Progress
 
 MEMORY = "node.json"
-DEFAULTS = {"node_ip": "", "proxy_mode": "auto", "bridge_name": "knarr0", "port": 10250, "verbosity": 0}
+DEFAULTS = {
+    "node_ip": "",
+    "provider_id": "",
+    "proxy_mode": "auto",
+    "bridge_name": "knarr0",
+    "port": 10250,
+    "verbosity": 0,
+}
 
 
 def node(parsed: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@
     assemble   what works for the API's objects, given a client and informers: agent, service proxy (and how
                far it has come), DNS
     serve      the cluster's DNS, on its Service's address
+    leave      others need not wait for it any more
     close      all of it, with or without what it put into the kernel
 
 `NodeParts` is a node with real containers, `HollowParts` one on which nothing really runs.
@@ -23,7 +24,7 @@ from knarr.client.events import EventRecorder
 from knarr.client.informer import Informers
 from knarr.clock import Clock
 from knarr.config import Config
-from knarr.network.acknowledgement import Acknowledgement
+from knarr.network.acknowledgement import Acknowledgement, withdraw
 from knarr.network.dns.pages import dns_pages
 from knarr.network.dns.server import DnsServer, host_resolvers
 from knarr.network.node_routes import NodeRoutes
@@ -59,6 +60,9 @@ class Parts(Protocol):
     async def serve(self) -> None:
         """After `assemble`."""
 
+    async def leave(self, *, keep: bool) -> None:
+        """While the API server may still be there: without `keep`, others need not wait for this node any more."""
+
     async def close(self, *, keep: bool) -> list[str]:
         """When no loop runs any more. Without `keep` nothing stays in the kernel; answers what could not be removed."""
 
@@ -83,13 +87,14 @@ class NodeParts:
         await self.network.retain([sandbox.id for sandbox in await self.runtime.sandboxes()])
 
     def assemble(self, client: Client, informers: Informers) -> list[tuple[str, Loop]]:
-        settings = self.settings
+        settings, self._client = self.settings, client
         config = NodeConfig(
             name=settings.name,
             root=settings.data_path / "node",
             log_root=settings.data_path / "logs",
             internal_ips=settings.internal_ips,
             pod_cidrs=settings.pod_cidrs,
+            provider_id=settings.provider_id,
             port=settings.port,
             annotations={FOLDER_ANNOTATION: str(settings.volume_folder)} if settings.port else {},
             cluster_dns=settings.cluster_dns,
@@ -151,9 +156,13 @@ class NodeParts:
             await part.start()
             self._closing.append(part.close)
 
-    async def close(self, *, keep: bool) -> list[str]:
+    async def leave(self, *, keep: bool) -> None:
         if self._announcer:
             await self._announcer.close(remove=not keep)
+        if not keep:
+            await withdraw(self._client, self._clock, self.name)
+
+    async def close(self, *, keep: bool) -> list[str]:
         while self._closing:
             await self._closing.pop()()
         left = [] if keep else await teardown.remove_all(self.settings, self._oci, self._clock)
@@ -184,6 +193,9 @@ class HollowParts:
     async def serve(self) -> None:
         return
 
+    async def leave(self, *, keep: bool) -> None:
+        return
+
     async def close(self, *, keep: bool) -> list[str]:
         await self.runtime.close()
         return []
@@ -207,6 +219,7 @@ def _hollow(config: Config, name: str, pod_cidrs: tuple[str, ...]) -> NodeConfig
         log_root=config.data_path / "logs",
         internal_ips=(config.advertise_address,),
         pod_cidrs=pod_cidrs,
+        provider_id=config.provider_id if config.sim_nodes == 1 else "",
         cluster_dns=tuple(config.cluster_dns_addresses),
         cluster_domain=config.cluster_domain,
         hollow=True,

@@ -131,11 +131,11 @@ async def clean_up(network_namespace: str | None = None) -> None:
     from knarr.network.proxy.node_ports import route_loopback
 
     clock = SystemClock()
+    await asyncio.to_thread(route_loopback, False, TABLE, network_namespace)
     if machine.installed("nft"):
         await Nftables(clock, cluster_cidrs=(), name=TABLE, network_namespace=network_namespace).remove()
     if machine.installed("iptables-restore"):
         await Iptables(clock, cluster_cidrs=(), network_namespace=network_namespace).remove()
-    await asyncio.to_thread(route_loopback, False, network_namespace)
 
 
 def _problem_of(flags: ProxyFlags) -> str | None:

@@ -108,6 +108,7 @@ async def remove_rules(node: NodeSettings, clock: Clock) -> list[str]:
     from knarr.network.policy.enforcer import remove_policies
     from knarr.network.proxy.iptables import Iptables
     from knarr.network.proxy.nftables import Nftables
+    from knarr.network.proxy.node_ports import route_loopback
 
     ranges = node.cluster_cidrs
     mode = (
@@ -117,12 +118,13 @@ async def remove_rules(node: NodeSettings, clock: Clock) -> list[str]:
     )
     left = []
     for what, removal in (
+        ("setting of the kernel", asyncio.to_thread(route_loopback, False, node.service_table)),
         ("service rules", mode.remove()),
         ("network policies", remove_policies(clock, node.policy_table)),
     ):
         try:
             await removal
-        except CommandFailed as error:
+        except (CommandFailed, OSError) as error:
             left.append(f"{what}: {error}")
     return left
 

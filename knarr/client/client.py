@@ -28,6 +28,10 @@ STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
 
+GENERIC = {503: "the server is currently unable to handle the request"}
+"""What an error without a Status means, in upstream's words: a backend that is not there is told of in plain text."""
+
+
 class ListResult(msgspec.Struct, Generic[T], frozen=True):
     """The objects of a list, and the revision that it shows."""
 
@@ -163,6 +167,10 @@ class Client(msgspec.Struct):
         """GET of what is no JSON (what a pod answers through its proxy)."""
         return await self._send("GET", path)
 
+    async def delete_plain(self, path: str) -> None:
+        """DELETE of what may be no kind of the registry."""
+        await self._send("DELETE", path)
+
     async def put_plain(self, path: str, obj: Any) -> Any:
         """PUT of plain JSON data."""
         return msgspec.json.decode(await self._send("PUT", path, self._manager(), msgspec.json.encode(obj)))
@@ -180,6 +188,13 @@ class Client(msgspec.Struct):
         query = _present(labelSelector=label_selector, fieldSelector=field_selector)
         query |= {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": resource_version}
         path = self.registry.of(kind).path(namespace)
+        async with aclosing(self.lines(path, query)) as pieces:
+            async for lines in pieces:
+                for line in lines:
+                    yield _event(kind, line)
+
+    async def lines(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[tuple[bytes, ...], None]:
+        """GET of what lasts: its lines, as they come, until the server ends it."""
         answer = await self.transport.send(Request("GET", path, query, self._headers, user=self.user))
         if answer.stream is None or answer.status != 200:
             raise _error(answer.status, answer.body)
@@ -187,9 +202,7 @@ class Client(msgspec.Struct):
             pending = b""
             async for chunk in stream:
                 *lines, pending = (pending + chunk).split(b"\n")
-                for line in lines:
-                    if line:
-                        yield _event(kind, line)
+                yield tuple(line for line in lines if line)
 
     def _manager(self) -> dict[str, str]:
         return {"fieldManager": self.field_manager}
@@ -219,7 +232,7 @@ def _error(status: int, body: bytes) -> APIError:
     try:
         data = msgspec.json.decode(body)
     except msgspec.DecodeError:
-        data = {"message": body.decode(errors="replace")}
+        data = {"message": GENERIC.get(status) or body.decode(errors="replace").strip()}
     return APIError.from_status(data if isinstance(data, dict) else {}, status)
 
 

@@ -91,6 +91,8 @@ class Announcer:
         self._heard: dict[str, _Heard] = {}
         self._lost: set[str] = set()
         """Addresses that another took while this node could not see who is to have them."""
+        self._saw = False
+        """Whether it could see the others when it looked last."""
         self._others = False
         """There are other announcers, as far as is known."""
         self._tells: dict[str, int] = {}
@@ -216,6 +218,7 @@ class Announcer:
 
     async def _hold(self, alive: frozenset[str]) -> None:
         sees = self._node_name in alive
+        again, self._saw = sees and not self._saw, sees
         wanted = self.elected(alive) if sees else self.lan.held - self._lost
         if sees:
             self._others = len(alive) > 1
@@ -228,6 +231,10 @@ class Announcer:
             self._news.set()
             await self._clock.sleep(RENEW_S)
             return
+        if again:
+            # Others may have had its addresses meanwhile, and whoever talks to them goes on doing so until he is told.
+            await self.lan.announce(self.lan.held - fresh)
+            fresh = self.lan.held
         self._tells.update(dict.fromkeys(fresh, TELLS - 1))
 
     def elected(self, alive: frozenset[str]) -> frozenset[str]:

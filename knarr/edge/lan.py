@@ -20,6 +20,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,8 +34,13 @@ ARP_REQUEST, ARP_REPLY = 1, 2
 BROADCAST = b"\xff" * 6
 ALL_NODES = ipaddress.IPv6Address("ff02::1")
 ALL_NODES_HARDWARE = bytes.fromhex("333300000001")
+ADVERTISEMENT = 136
+"""The type of a neighbour advertisement (RFC 4861 §4.4)."""
+FROM_THIS_LAN = 255
+"""The hop limit of what no router has passed on (RFC 4861 §7.1.2)."""
+_ICMP6_FILTER = 1
 FRAMES_AT_ONCE_MAX = 64
-"""Of others' ARP, read before other work has its turn."""
+"""Of others' ARP and advertisements, read before other work has its turn."""
 
 Taken = Callable[[str], None]
 
@@ -51,6 +57,8 @@ class Lan:
         self._held: dict[str, int] = {}
         """Address → index of the interface."""
         self._sockets: dict[int, socket.socket] = {}
+        self._advertisements: socket.socket | None = None
+        """Others' come in there; none on a machine without IPv6."""
         self._taken: Taken = lambda address: None
 
     @property
@@ -78,8 +86,9 @@ class Lan:
 
     async def close(self, *, remove: bool) -> None:
         """Idempotent. With `remove` nothing is held any more."""
-        for each in self._sockets.values():
-            asyncio.get_running_loop().remove_reader(each)
+        for each in (*self._sockets.values(), self._advertisements):
+            if each is not None:
+                asyncio.get_running_loop().remove_reader(each)
         if self._netlink is not None:
             if remove:
                 await self._in_worker(lambda: self._hold([], None))
@@ -97,14 +106,18 @@ class Lan:
             kernel.enter(self._namespace)
         self._netlink = kernel.Netlink()
         self._held = _read(self._record, self._netlink)
+        with suppress(OSError):
+            self._advertisements = _advertisements()
 
     def _close(self) -> None:
         if self._netlink is not None:
             self._netlink.close()
             self._netlink = None
-        for each in self._sockets.values():
-            each.close()
+        for each in (*self._sockets.values(), self._advertisements):
+            if each is not None:
+                each.close()
         self._sockets.clear()
+        self._advertisements = None
 
     def _hold(self, wanted: Iterable[str], valid_s: int | None) -> frozenset[str]:
         netlink = self._opened()
@@ -164,6 +177,8 @@ class Lan:
         loop = asyncio.get_running_loop()
         for each in list(self._sockets.values()):
             loop.add_reader(each, self._hear, each)
+        if self._advertisements is not None:
+            loop.add_reader(self._advertisements, self._hear_advertisements, self._advertisements)
 
     def _hear(self, listener: socket.socket) -> None:
         """Somebody else says that he has an address of ours."""
@@ -175,6 +190,18 @@ class Lan:
             claimed = claim(frame)
             ours = origin[2] == socket.PACKET_OUTGOING
             if claimed in self._held and not ours and frame[22:28] != listener.getsockname()[4]:
+                self._taken(claimed)
+
+    def _hear_advertisements(self, listener: socket.socket) -> None:
+        """The same, of IPv6. The kernel shows this machine's own to nobody here."""
+        for _ in range(FRAMES_AT_ONCE_MAX):
+            try:
+                message, ancillary, _, _ = listener.recvmsg(128, socket.CMSG_SPACE(4))
+            except OSError:
+                return
+            limits = [struct.unpack("=i", data)[0] for _, kind, data in ancillary if kind == socket.IPV6_HOPLIMIT]
+            claimed = advertised(message) if limits == [FROM_THIS_LAN] else ""
+            if claimed in self._held:
                 self._taken(claimed)
 
 
@@ -228,6 +255,24 @@ def claim(frame: bytes) -> str:
     if len(frame) < 42 or struct.unpack_from("!HHHBB", frame, 12) != (ETHERTYPE_ARP, 1, 0x0800, 6, 4):
         return ""
     return socket.inet_ntoa(frame[28:32])
+
+
+def advertised(message: bytes) -> str:
+    """The IPv6 address that the sender of a neighbour advertisement says is its own; empty for anything else."""
+    return (
+        socket.inet_ntop(socket.AF_INET6, message[8:24]) if len(message) >= 24 and message[0] == ADVERTISEMENT else ""
+    )
+
+
+def _advertisements() -> socket.socket:
+    """Others' neighbour advertisements, and nothing else."""
+    made = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+    made.setblocking(False)
+    blocked = [0xFFFFFFFF] * 8
+    blocked[ADVERTISEMENT // 32] &= ~(1 << ADVERTISEMENT % 32)
+    made.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, struct.pack("=8I", *blocked))
+    made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
+    return made
 
 
 def _checksum(data: bytes) -> int:

@@ -320,8 +320,14 @@ def add_neighbour(netlink: Netlink, index: int, address: str, hardware_address: 
     netlink.request(_NEW_NEIGHBOUR, _CREATE | _REPLACE, body)
 
 
-def write_setting(name: str, value: str) -> None:
+def read_setting(name: str) -> str:
     """A /proc/sys/net setting of the network namespace that the calling thread is in."""
+    with open(f"/proc/sys/net/{name}") as setting:
+        return setting.read().strip()
+
+
+def write_setting(name: str, value: str) -> None:
+    """Change one of them. Those that are the whole machine's are changed by way of `knarr.network.settings`."""
     with open(f"/proc/sys/net/{name}", "r+") as setting:
         if setting.read().strip() != value:
             setting.seek(0)

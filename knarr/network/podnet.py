@@ -28,7 +28,7 @@ from typing import TypeVar
 
 from knarr.clock import Clock
 from knarr.network import netlink as kernel
-from knarr.network import peer_routes, pod_rules
+from knarr.network import peer_routes, pod_rules, settings
 from knarr.network.addresses import AddressPool
 from knarr.network.commands import CommandFailed, run_command
 from knarr.network.pod_rules import Family
@@ -161,6 +161,7 @@ class PodNetwork:
             await self._delete_table()
             await self._close_forward_policy()
             await asyncio.to_thread(self._remove_records)
+            await self._in_worker(lambda: settings.release(self._interface))
         if self._netlink is not None:
             await self._in_worker(self._netlink.close)
             self._netlink = None
@@ -198,7 +199,7 @@ class PodNetwork:
         for index, text in kernel.interface_addresses(netlink):
             network = ipaddress.ip_interface(text).network
             name = names.get(index, "")
-            if name in (self._interface, self.tunnel_interface) or name.startswith(POD_LINK_PREFIX):
+            if self._is_own(name):
                 continue
             for kind, ranges in (("pods'", self.cluster_cidrs), ("services'", self.service_cidrs)):
                 for cidr in map(ipaddress.ip_network, ranges):
@@ -207,6 +208,10 @@ class PodNetwork:
                             f"the {kind} range {cidr} holds {text}, which interface {name} of this machine has;"
                             " choose another range"
                         )
+
+    def _is_own(self, interface: str) -> bool:
+        """Of this cluster or another one like it."""
+        return interface in (self._interface, self.tunnel_interface) or interface.startswith(POD_LINK_PREFIX)
 
     def _prepare_node(self) -> None:
         netlink = self._opened()
@@ -227,9 +232,10 @@ class PodNetwork:
             # Without a default route the node could not even send the packet that the service rules redirect.
             source = next((each for each in self.gateways if (":" in each) == (":" in cidr)), None)
             kernel.add_route(netlink, cidr, anchor.index, source=source)
-        _write_setting("ipv4/ip_forward", "1")
+        settings.need("ipv4/ip_forward", "1", self._interface, along=["ipv4/conf/all/accept_redirects"])
         if pod_rules.IPV6 in self._families:
-            _forward_version_6([link.name for link in kernel.links(netlink)])
+            others = [link.name for link in kernel.links(netlink) if not self._is_own(link.name)]
+            _forward_version_6(others, self._interface)
         if self._find_mtu:
             index = kernel.default_route_interface(netlink)
             uplink = next((link for link in kernel.links(netlink) if link.index == index), None)
@@ -271,7 +277,7 @@ class PodNetwork:
         if pair is None:
             raise OSError(errno.ENODEV, f"interface {name} vanished while it was set up")
         # Lets the node reach NodePorts at 127.0.0.1: the redirected packet leaves with a loopback source at first.
-        _write_setting(f"ipv4/conf/{name}/route_localnet", "1")
+        kernel.write_setting(f"ipv4/conf/{name}/route_localnet", "1")
         for address in addresses:
             kernel.add_neighbour(netlink, pair.index, address, pod_hardware)
             kernel.add_route(netlink, f"{address}/{_host_prefix(address)}", pair.index)
@@ -419,20 +425,10 @@ def _hardware_address(name: str, side: str) -> bytes:
     return b"\x0a" + hashlib.sha256(f"{name}/{side}".encode()).digest()[:5]
 
 
-def _forward_version_6(interfaces: Iterable[str]) -> None:
+def _forward_version_6(interfaces: Iterable[str], user: str) -> None:
     """A machine that forwards ignores router advertisements, unless told otherwise: it would lose its own route out."""
     for name in interfaces:
-        setting = Path(f"/proc/sys/net/ipv6/conf/{name}/accept_ra")
-        if setting.exists() and setting.read_text().strip() == "1":
-            _write_setting(f"ipv6/conf/{name}/accept_ra", "2")
-    _write_setting("ipv6/conf/all/forwarding", "1")
-
-
-def _write_setting(name: str, value: str) -> None:
-    """A /proc/sys/net setting of the network namespace that the calling thread is in."""
-    path = f"/proc/sys/net/{name}"
-    with open(path) as setting:
-        if setting.read().strip() == value:
-            return
-    with open(path, "w") as setting:
-        setting.write(value)
+        with suppress(FileNotFoundError):
+            if kernel.read_setting(accept := f"ipv6/conf/{name}/accept_ra") != "0":
+                settings.need(accept, "2", user)
+    settings.need("ipv6/conf/all/forwarding", "1", user)

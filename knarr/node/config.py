@@ -23,6 +23,8 @@ class NodeConfig(Struct, frozen=True):
     """At which others reach it: one, or one of each family."""
     pod_cidrs: tuple[str, ...] = ()
     """Of its pods; likewise."""
+    provider_id: str = ""
+    """The machine's name at its cloud."""
     annotations: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
     """At which the API server reaches it from elsewhere (kubelet's 10250); 0 where both are one process."""

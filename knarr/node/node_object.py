@@ -110,6 +110,12 @@ class NodeObject:
         ranges = self._config.pod_cidrs
         if ranges and not (self.node.spec and self.node.spec.pod_cidr):
             patch["spec"] = {"podCIDR": ranges[0], "podCIDRs": list(ranges)}
+        named = self.node.spec.provider_id if self.node.spec else None
+        if config_id := self._config.provider_id:
+            if not named:
+                patch["spec"] = {**patch.get("spec", {}), "providerID": config_id}
+            elif named != config_id:
+                log.warning("node %s keeps providerID %s; %s is not written", self._config.name, named, config_id)
         if patch:
             self.node = await self._client.patch(Node, self._config.name, patch)
 
@@ -126,7 +132,9 @@ class NodeObject:
         }
         metadata = ObjectMeta(name=config.name, labels=labels, annotations=dict(config.annotations))
         ranges = list(config.pod_cidrs)
-        spec = NodeSpec(pod_cidr=ranges[0] if ranges else None, pod_cidrs=ranges)
+        spec = NodeSpec(
+            pod_cidr=ranges[0] if ranges else None, pod_cidrs=ranges, provider_id=config.provider_id or None
+        )
         return Node(metadata=metadata, spec=spec, status=status)
 
     async def _report(self) -> None:

@@ -7,17 +7,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from knarr import config
 from knarr.api.certificates.v1 import CertificateSigningRequest
 from knarr.api.core.cluster_info import SETTINGS_KEY, ClusterSettings, public_map, settings_map, settings_of
 from knarr.api.core.v1 import ConfigMap, Node, Secret
 from knarr.api.errors import APIError, Forbidden, Unauthorized
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.registry import built_in
+from knarr.cli import machine
 from knarr.cli.joining import Invitation, JoinRefused, Membership, hash_of, problem_of
 from knarr.cli.main import main
+from knarr.cli.node_process import NodeFlags, NodeProcess
 from knarr.cli.token import seconds
 from knarr.client.client import Client
 from knarr.client.https import HTTPSTransport
@@ -289,3 +293,25 @@ BgNVHRMBAf8EBTADAQH/MAoGCCqGSM49BAMCA0gAMEUCIQCD/6zyOrurTMSNvZHZ
 -----END CERTIFICATE-----
 """
 PIN = "sha256:b6e758ebe0134da96d772bf0ddc478e7554ac13d9f490e0f3af08e607d851e17"
+
+
+@pytest.mark.parametrize(("said", "resolvers"), [("192.0.2.53,192.0.2.54:5353", 2), ("", 0)])
+def test_a_machine_that_joined_knows_the_clusters_resolvers_and_its_own_name(
+    said: str, resolvers: int, tmp_path: Path
+) -> None:
+    """Without a word each machine asks those of its own resolv.conf."""
+    cluster = machine.resolved(config.load(None, {"dns_forward": said, "advertise_address": "192.0.2.1"}))
+    told = settings_of(settings_map(machine.cluster_settings(cluster)).data)
+    flags = NodeFlags(
+        name="second",
+        data_dir=str(tmp_path),
+        server="https://192.0.2.1:6443",
+        node_ip="192.0.2.2",
+        provider_id="aws:///eu-west-1a/i-2",
+        proxy_mode="nftables",
+    )
+    nobody: Any = None
+    joined = NodeProcess(flags, Invitation(flags.server), nobody, nobody, 0.0)._settings(told, ("10.244.1.0/24",))
+    assert joined.dns_forward == machine.node_settings(cluster).dns_forward == tuple(cluster.dns_resolvers)
+    assert len(joined.dns_forward) == resolvers
+    assert (joined.provider_id, machine.node_settings(cluster).provider_id) == ("aws:///eu-west-1a/i-2", "")

@@ -44,6 +44,8 @@ class Cluster:
 
     listen_host = "127.0.0.1"
     """Pods reach the API server only where it listens on more than this machine's own address."""
+    enter: tuple[str, ...] = ()
+    """Before each command: how to come to where the cluster is."""
 
     def __init__(self, folder: Path, proxy_mode: str = "nftables") -> None:
         self.data = folder / "data"
@@ -62,7 +64,7 @@ class Cluster:
         ]
 
     def knarr(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "knarr.cli.main", *arguments, "--data-dir", str(self.data)]
+        command = [*self.enter, sys.executable, "-m", "knarr.cli.main", *arguments, "--data-dir", str(self.data)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=REPOSITORY)
         assert not check or done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}{self.log()}"
         return done
@@ -82,7 +84,7 @@ class Cluster:
         return int(found[1])
 
     def kubectl(self, *arguments: str, given: str = "", code: int = 0, both: bool = False, **env: str) -> str:
-        command = ["kubectl", "--kubeconfig", str(self.kubeconfig), *arguments]
+        command = [*self.enter, "kubectl", "--kubeconfig", str(self.kubeconfig), *arguments]
         environment = {**os.environ, **env}
         done = subprocess.run(
             command, input=given, capture_output=True, text=True, timeout=60, check=False, env=environment

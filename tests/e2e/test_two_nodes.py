@@ -306,6 +306,21 @@ def test_pods_of_a_machine_that_is_lost_are_replaced_on_another(two: TwoNodes) -
     two.kubectl("delete", "deploy", "spread")
 
 
+def test_a_machine_that_ends_in_order_is_waited_for_by_nobody(two: TwoNodes) -> None:
+    """Its leases as a data plane go at once; one that was killed is waited for until they run out."""
+
+    def leases() -> set[str]:
+        return {each["metadata"]["name"] for each in two.get("leases", "-n", "kube-system")["items"]}
+
+    assert {"data-plane.first", "data-plane.second"} <= leases()
+    two.second("down", "--keep")
+    assert "data-plane.second" in leases(), "its rules are still there"
+    two.join()
+    two.second("down")
+    assert "data-plane.second" not in leases()
+    assert "data-plane.first" in leases()
+
+
 def test_pods_have_addresses_of_both_families_and_reach_each_other_by_both(tmp_path: Path) -> None:
     run = started(TwoNodes(tmp_path, dual=True))
     two = next(run)

@@ -54,6 +54,15 @@ class TwoNodes(Cluster):
 
     def start(self) -> None:
         """The network, both machines, and images on both."""
+        self.connect()
+        self.pids["first"] = self.up()
+        self.join()
+        archive = str(self.data.parent / "tools.tar")
+        images.build(archive, TOOLS)
+        self.load(archive)
+
+    def connect(self) -> None:
+        """The network."""
         self._run(f"ip link add {self.name} type bridge")
         self._run(f"ip addr add {self.addresses['first']}/24 dev {self.name}")
         if self.dual:
@@ -75,11 +84,6 @@ class TwoNodes(Cluster):
             self._run(f"{inside} route add default via {self.addresses['first']}")
             if self.dual:
                 self._run(f"{inside} -6 route add default via {self.net6}::1")
-        self.pids["first"] = self.up()
-        self.join()
-        archive = str(self.data.parent / "tools.tar")
-        images.build(archive, TOOLS)
-        self.load(archive)
 
     def load(self, *archives: str) -> None:
         self.knarr("image", "load", *archives)
@@ -102,7 +106,10 @@ class TwoNodes(Cluster):
 
     def api_command(self, *arguments: str) -> str:
         """A command of knarr's that talks to the API server."""
-        command = [sys.executable, "-m", "knarr.cli.main", *arguments, "--kubeconfig", str(self.kubeconfig)]
+        command = [
+            *(*self.enter, sys.executable, "-m", "knarr.cli.main"),
+            *(*arguments, "--kubeconfig", str(self.kubeconfig)),
+        ]
         return subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY).stdout
 
     def second(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:

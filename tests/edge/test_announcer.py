@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from knarr.client.client import MERGE_PATCH
 from knarr.clock import SystemClock
 from knarr.edge.announcer import Announcer
 from knarr.edge.election import owner_of
-from knarr.edge.lan import announcements, claim, interface_for, remove_all
+from knarr.edge.lan import advertised, announcements, claim, interface_for, remove_all
 from knarr.edge.loadbalancer import EXCLUDED
 from knarr.edge.providers.local import parse_pools
 from knarr.network import netlink as kernel
@@ -271,9 +271,11 @@ async def test_what_a_killed_run_left_is_found_by_its_record(at_site: AtSite) ->
     await at_site(scenario)
 
 
-async def test_a_node_that_sees_nobody_gives_way_to_who_says_that_it_has_the_address(at_site: AtSite) -> None:
+@pytest.mark.parametrize("address", ["192.168.80.211", "fd00:80::d3"])
+async def test_a_node_that_sees_nobody_gives_way_to_who_says_that_it_has_the_address(
+    at_site: AtSite, address: str
+) -> None:
     async def scenario(site: Site) -> None:
-        address = "192.168.80.211"
         first = owner_of(address, NODES) or ""
         await site.balance("web", address)
         await site.answers(address, first)
@@ -283,7 +285,43 @@ async def test_a_node_that_sees_nobody_gives_way_to_who_says_that_it_has_the_add
         assert await site.lab.ask(address) == first, "it keeps what it has while nobody says otherwise"
         await site.client.patch(Node, first, {"metadata": {"labels": {EXCLUDED: ""}}})
         await site.answers(address, elsewhere(first))
-        await site.one_answers(address)
+
+        async def given_up() -> bool:
+            return address not in site.lab.ip(first, "addr show eth0")
+
+        await site.loops.until(given_up, within_s=FAILOVER_MAX_S)
+
+    await at_site(scenario)
+
+
+async def test_a_node_that_sees_the_others_again_tells_the_lan_what_is_its(at_site: AtSite) -> None:
+    """Another may have answered meanwhile, and whoever talks to that one would go on for as long as it is answered."""
+
+    async def scenario(site: Site) -> None:
+        address = "fd00:80::d4"
+        announcer = site.announcers[owner_of(address, NODES) or ""]
+        await site.balance("web", address)
+        await site.answers(address, *NODES)
+        told: list[str] = []
+        announce = announcer.lan.announce
+
+        async def note(addresses: Iterable[str]) -> None:
+            told.extend(addresses)
+            await announce(told)
+
+        announcer.lan.announce = note  # type: ignore[method-assign]
+        announcer._alive = lambda: frozenset()  # type: ignore[method-assign]
+        await asyncio.sleep(1.5)
+        announcer._tells.clear()
+        told.clear()
+        await asyncio.sleep(1.5)
+        assert told == []
+        del announcer._alive
+
+        async def heard() -> bool:
+            return told.count(address) > 1
+
+        await site.loops.until(heard, within_s=FAILOVER_MAX_S)
 
     await at_site(scenario)
 
@@ -310,3 +348,6 @@ def test_an_announcement_is_a_claim() -> None:
     frames = list(announcements("10.0.0.7", b"\x02\0\0\0\0\1"))
     assert [claim(frame) for frame in frames] == ["10.0.0.7", "10.0.0.7"]
     assert claim(b"") == claim(frames[0][:30]) == claim(next(announcements("fd00::1", b"\x02\0\0\0\0\1"))) == ""
+    (frame,) = announcements("fd00::7", b"\x02\0\0\0\0\1")
+    assert advertised(frame[54:]) == "fd00::7"
+    assert advertised(b"") == advertised(frame[54:70]) == advertised(b"\x80" + frame[55:]) == ""

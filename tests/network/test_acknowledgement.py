@@ -16,7 +16,7 @@ from knarr.apiserver.server import APIServer, InProcessTransport
 from knarr.client.client import Client
 from knarr.client.informer import Informer, Informers, version_of
 from knarr.client.transport import Answer, Request, User
-from knarr.network.acknowledgement import LEASE_S, RENEW_S, Acknowledgement
+from knarr.network.acknowledgement import GIVE_UP_S, LEASE_S, RENEW_S, Acknowledgement, withdraw
 from knarr.simulate.clock import VirtualClock, run
 from knarr.store.memory import MemoryStore
 
@@ -50,18 +50,22 @@ class Rig:
         self.clock = clock
         self.server = APIServer(MemoryStore(), built_in(), clock)
         self.refused = False
+        self.hangs = False
         self.writes = 0
         self.client = Client(InProcessTransport(self.server), built_in(), ADMINISTRATOR)
         informers = self.informers = Informers(self.client, clock)
         self.data_plane = FakeDataPlane(informers.of(EndpointSlice), clock)
         client = Client(self, built_in(), NODE)
-        self.told = Acknowledgement(client, informers, clock, self.data_plane, node_name="one")
+        self.also = {"knarr.dev/served-ports": "80"}
+        self.told = Acknowledgement(client, informers, clock, self.data_plane, node_name="one", also=lambda: self.also)
 
     async def send(self, request: Request) -> Answer:
         """The node's own way to the API server."""
         self.writes += request.method != "GET"
         if self.refused:
             raise ServiceUnavailable("refused")
+        if self.hangs:
+            await asyncio.Event().wait()
         return await InProcessTransport(self.server).send(request)
 
     async def close(self) -> None:
@@ -119,6 +123,34 @@ def test_a_data_plane_has_a_lease_that_goes_with_its_node() -> None:
     simulate(scenario)
 
 
+def test_a_node_that_leaves_takes_its_leases_along_if_it_can() -> None:
+    async def main(clock: VirtualClock) -> None:
+        rig = Rig(clock)
+        await rig.client.create(Namespace(metadata=ObjectMeta(name="kube-system")))
+        names = ("data-plane.one", "edge.one", "data-plane.two", "one")
+        for name in names:
+            await rig.client.create(Lease(metadata=ObjectMeta(name=name, namespace="kube-system")))
+        node = Client(rig, built_in(), NODE)
+
+        async def left() -> list[str]:
+            return [each.metadata.name or "" for each in (await rig.client.list(Lease, "kube-system")).items]
+
+        rig.refused = True
+        await withdraw(node, clock, "one")
+        assert sorted(await left()) == sorted(names)
+        rig.refused = False
+        await withdraw(node, clock, "one")
+        assert sorted(await left()) == ["data-plane.two", "one"]
+        await withdraw(node, clock, "one")
+
+        rig.hangs = True
+        began_s = clock.monotonic_s()
+        await withdraw(node, clock, "one")
+        assert clock.monotonic_s() - began_s == GIVE_UP_S
+
+    run(main)
+
+
 def test_a_change_is_acknowledged_once_it_is_in_force_and_not_before() -> None:
     async def scenario(rig: Rig) -> None:
         rig.data_plane.works.clear()
@@ -172,6 +204,17 @@ def test_what_the_api_server_did_not_take_is_told_when_it_is_back() -> None:
         assert await rig.acknowledged() < revision
         rig.refused = False
         await rig.acknowledges(revision, within_s=10.0)
+
+    simulate(scenario)
+
+
+def test_what_else_is_to_be_told_is_told_at_once() -> None:
+    async def scenario(rig: Rig) -> None:
+        assert (await rig.lease()).metadata.annotations["knarr.dev/served-ports"] == "80"
+        rig.also["knarr.dev/served-ports"] = "80,443"
+        rig.told.tell()
+        await rig.clock.sleep(0.2)
+        assert (await rig.lease()).metadata.annotations["knarr.dev/served-ports"] == "80,443"
 
     simulate(scenario)
 

@@ -29,6 +29,8 @@ class ClusterSettings(Struct, frozen=True, kw_only=True, rename="camel"):
     service_cidrs: tuple[str, ...]
     cluster_dns: tuple[str, ...]
     cluster_domain: str
+    dns_forward: tuple[tuple[str, int], ...] = ()
+    """Resolvers for names outside of the cluster; none means each machine's own, which may be reached from it alone."""
     dns_stub_domains: dict[str, list[tuple[str, int]]] = {}
     nodeport_addresses: tuple[str, ...] = ()
     """Where node ports are answered; empty for the default."""

@@ -123,6 +123,18 @@ class NodeStrategy(Strategy[Node]):
                 yield duplicate(place, "taints must be unique by key and effect pair")
             seen.add((taint.key, taint.effect))
 
+    def validate_update(self, obj: Node, old: Node) -> Iterable[Cause]:
+        """Ranges and the machine's name at its cloud are given once."""
+        before, after = old.spec or NodeSpec(), obj.spec or NodeSpec()
+        cidrs, wanted = _pod_cidrs(old), _pod_cidrs(obj)
+        changed = max(1, sum(was != now for was, now in zip(cidrs, wanted, strict=False))) if cidrs != wanted else 0
+        for _ in range(changed if cidrs else 0):
+            yield forbidden("spec.podCIDRs", 'node updates may not change podCIDR except from "" to valid')
+        if before.provider_id and before.provider_id != (after.provider_id or ""):
+            yield forbidden("spec.providerID", 'node updates may not change providerID except from "" to valid')
+        if (before.external_id or "") != (after.external_id or ""):
+            yield forbidden("spec.externalID", "may not be updated")
+
     def fields(self, obj: Node) -> Mapping[str, str]:
         return {"spec.unschedulable": str(bool(obj.spec and obj.spec.unschedulable)).lower()}
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import nullcontext
 
 from knarr.network import netlink as kernel
+from knarr.network import settings
 from knarr.network.proxy.model import ANY_ADDRESS, FAMILIES, Family, family_of
 
 PRIMARY = "primary"
@@ -47,11 +48,15 @@ def includes_loopback(setting: Sequence[str]) -> bool:
     return any(ipaddress.ip_address("127.0.0.1") in each for each in _ranges(setting, "IPv4"))
 
 
-def route_loopback(allowed: bool, network_namespace: str | None = None) -> None:
+def route_loopback(allowed: bool, table: str, network_namespace: str | None = None) -> None:
     """A packet to 127.0.0.1 that is led to another node's pod comes back to that address from outside, which the kernel
-    refuses by itself. While it is allowed, the rules keep out whatever is no answer (CVE-2020-8558). Blocks."""
+    refuses by itself. While it is allowed, the rules (of `table`) keep out whatever is no answer (CVE-2020-8558), so
+    they go last. Afterwards it is as it was found. Blocks."""
     with kernel.entered(network_namespace) if network_namespace else nullcontext():
-        kernel.write_setting("ipv4/conf/all/route_localnet", "1" if allowed else "0")
+        if allowed:
+            settings.need("ipv4/conf/all/route_localnet", "1", table)
+        else:
+            settings.release(table)
 
 
 def _ranges(setting: Sequence[str], family: Family) -> list[Network]:

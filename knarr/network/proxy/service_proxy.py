@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from knarr.api.core.node_agents import Place, agents
 from knarr.api.core.v1 import Node, Service
 from knarr.api.discovery.v1 import EndpointSlice
 from knarr.client.events import EventRecorder
@@ -93,6 +94,7 @@ class ServiceProxy:
         network namespace.
         """
         self._clock = clock
+        self._table = table
         self._namespace = network_namespace
         self._minimum_interval_s = minimum_interval_s
         self._resync_period_s = resync_period_s
@@ -114,7 +116,9 @@ class ServiceProxy:
         self._other_modes = list(modes.values())
         self._services: Informer[Service] = informers.of(Service)
         self._slices: Informer[EndpointSlice] = informers.of(EndpointSlice)
-        self._nodes: Informer[Node] = informers.of(Node, field_selector=f"metadata.name={node_name}")
+        self._nodes: Informer[Node] = informers.of(Node)
+        self._agents: dict[str, set[Place]] = {}
+        """By node."""
         self._rules: dict[str, tuple[PortRules, ...]] = {}
         self._refused: dict[str, frozenset[str]] = {}
         """Addresses that services name and that they must not lead to: each is told of once."""
@@ -152,6 +156,11 @@ class ServiceProxy:
         return self._in_force.of(EndpointSlice)
 
     @property
+    def seen(self) -> NodeView:
+        """From where the rules are seen."""
+        return self._node
+
+    @property
     def node_port_addresses(self) -> tuple[str, ...]:
         """Where node ports are answered."""
         return self._node.node_port_addresses
@@ -177,9 +186,8 @@ class ServiceProxy:
     async def close(self, *, remove: bool) -> None:
         """After `run` has ended; idempotent. With `remove`, leave no chain, set or rule of ours in the kernel."""
         if remove:
+            await asyncio.to_thread(route_loopback, False, self._table, self._namespace)
             await self._mode.remove()
-            if includes_loopback(self._node_ports):
-                await asyncio.to_thread(route_loopback, False, self._namespace)
         for mode in (self._mode, *self._other_modes):
             await mode.close()
         for each in (self._netfilter, self._monitor):
@@ -223,9 +231,33 @@ class ServiceProxy:
             self._triggers.append((family, datetime.fromisoformat(text).timestamp()))
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        node = new or old
+        assert node is not None
+        name = node.metadata.name or ""
+        self._see_agents(name, agents([new]) if new is not None else set())
+        if name != self._node.name:
+            return
         self.health.node_eligible = is_eligible(new)
         if new is not None:
             self._see(zone=new.metadata.labels.get(ZONE_LABEL, ""), addresses=_addresses_of(new))
+
+    def _see_agents(self, node: str, places: set[Place]) -> None:
+        """Services that name the port of an agent that came or went are looked at again."""
+        before = self._agents.get(node, set())
+        if places == before:
+            return
+        self._agents[node] = places
+        if not places:
+            del self._agents[node]
+        everywhere: set[Place] = set().union(*self._agents.values())
+        # What the node answers itself at a cluster IP, its agent is reached at too.
+        everywhere |= {(address, port) for address in self._node.own_addresses for _, port in everywhere}
+        self._node = msgspec.structs.replace(self._node, agents=frozenset(everywhere))
+        ports = {port for _, port in places ^ before}
+        for each in self._slices.all():
+            if any(port.port in ports for port in each.ports):
+                for key in _service_of(each):
+                    self._mark(key)
 
     def _see(self, **changes: Any) -> None:
         """Look from another place, and at every service again when it is another."""
@@ -382,7 +414,7 @@ class ServiceProxy:
         if not any(each != PRIMARY for each in self._node_ports):
             return frozenset()
         if includes_loopback(self._node_ports):
-            route_loopback(True)
+            route_loopback(True, self._table)
         with kernel.Netlink() as route:
             return frozenset(kernel.local_addresses(route))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from knarr.api.core.v1 import Service
+from knarr.api.core.v1 import DaemonEndpoint, NodeDaemonEndpoints, Service
 from knarr.client.informer import Informers
 from knarr.network.proxy.service_proxy import ServiceProxy
 from tests.network.feed import Feed
@@ -114,6 +114,34 @@ async def rig(lab: Lab, request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
         yield rig
 
 
+async def test_what_a_node_tells_of_its_agent_is_led_to_no_longer(rig: Rig) -> None:
+    """And a node that goes gives its agent's address free."""
+    await rig.show(service(), rig.endpoints("a", "b"))
+    assert set(await rig.answers(40)) == {"a", "b"}
+    other = node(ELSEWHERE, rig.pods["a"])
+    assert other.status
+    other.status.daemon_endpoints = NodeDaemonEndpoints(kubelet_endpoint=DaemonEndpoint(port=8080))
+
+    async def led_to(*names: str) -> bool:
+        return set(await rig.answers(40)) == set(names)
+
+    rig.feed.put(other)
+    await until(lambda: led_to("b"))
+    rig.feed.delete(other)
+    await until(lambda: led_to("a", "b"))
+
+
+async def test_an_agent_is_not_reached_at_the_address_of_the_dns_that_its_node_answers(rig: Rig) -> None:
+    proxy = rig.new_proxy(own_addresses=["10.96.0.10"])
+    other = node(ELSEWHERE, "192.0.2.7")
+    assert other.status
+    other.status.daemon_endpoints = NodeDaemonEndpoints(kubelet_endpoint=DaemonEndpoint(port=10350))
+    rig.feed.put(other)
+    await until(lambda: _is(bool(proxy.seen.agents)))
+    assert proxy.seen.agents == {("192.0.2.7", 10350), ("10.96.0.10", 10350)}
+    await proxy.close(remove=False)
+
+
 async def test_requests_are_spread_evenly(rig: Rig) -> None:
     await rig.show(service(), rig.endpoints("a", "b", "c"))
     counts = await rig.answers(300)
@@ -150,19 +178,20 @@ async def test_node_ports_are_answered_where_upstream_answers_them(rig: Rig) -> 
 
 
 async def test_node_port_addresses_can_be_set(lab: Lab) -> None:
-    for mode in ("nftables", "iptables"):
+    for mode, found in (("nftables", "0"), ("iptables", "0"), ("nftables", "1")):
+        lab.inside("node", f"sysctl -qw net.ipv4.conf.all.route_localnet={found}")
         rig = Rig(lab, mode)
-        rig.pods = {"a": await lab.add_pod(f"pod-{mode}")}
-        await lab.serve(f"pod-{mode}")
+        rig.pods = {"a": await lab.add_pod(f"pod-{mode}-{found}")}
+        await lab.serve(f"pod-{mode}-{found}")
         rig.proxy = rig.new_proxy(node_port_addresses=["127.0.0.0/8", "10.244.0.0/24"])
         async with rig.running():
             await rig.show(service(node_port=NODE_PORT), rig.endpoints("a"))
             for address in ("127.0.0.1", "10.244.0.1"):
-                assert await rig.answers(2, "node", address, NODE_PORT) == {f"pod-{mode}": 2}
+                assert await rig.answers(2, "node", address, NODE_PORT) == {f"pod-{mode}-{found}": 2}
             assert rig.routes_loopback()
             with pytest.raises(ConnectionRefusedError):
                 await rig.lab.connect("node", NODE_ADDRESS, NODE_PORT)
-        assert not rig.routes_loopback(), "without the rules it would be open to the network"
+        assert rig.routes_loopback() == (found == "1"), "without the rules it would be open to the network"
 
 
 async def test_loopback_stays_closed_to_the_network(rig: Rig) -> None:
@@ -424,7 +453,8 @@ async def test_removal_leaves_no_rule(lab: Lab) -> None:
     lab.inside("node", "iptables -t nat -A PREROUTING -p tcp --dport 9 -j RETURN")
     lab.inside("node", "iptables -t filter -A INPUT -p tcp --dport 9 -j RETURN")
     lab.inside("node", "iptables -t filter -A FORWARD -p tcp --dport 9 -j RETURN")
-    for mode in ("nftables", "iptables"):
+    for mode, found in (("nftables", "0"), ("iptables", "0"), ("nftables", "1")):
+        lab.inside("node", f"sysctl -qw net.ipv4.conf.all.route_localnet={found}")
         rig = Rig(lab, mode)
         rig.pods = {"a": await lab.add_pod(f"pod-{mode}")}
         before = rig.tables()
