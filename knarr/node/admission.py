@@ -70,7 +70,8 @@ def _amounts(
     spec: PodSpec, others: Sequence[PodSpec], capacity: Mapping[str, Quantity]
 ) -> Iterator[tuple[str, int, int, int]]:
     """Resource, what is requested of it, used and there; of those that the node has."""
-    yield "pods", 1, len(others), whole(capacity.get("pods", 0))
+    if "pods" in capacity:
+        yield "pods", 1, len(others), whole(capacity["pods"])
     wanted = pod_requests(spec)
     if not wanted:
         return
