@@ -18,6 +18,9 @@ from tests.simulate.objects import is_going, is_ready
 
 API_PREFIXES = ("/apis/metrics.k8s.io/", "/apis/custom.metrics.k8s.io/", "/apis/external.metrics.k8s.io/")
 
+CUSTOM_GROUP = "/apis/custom.metrics.k8s.io"
+"""Asked for the versions that there are."""
+
 
 class Objects(Protocol):
     """Those of the cluster, as they are."""
@@ -60,6 +63,9 @@ class MeasuredTransport:
         self._weather = weather
 
     async def send(self, request: Request) -> Answer:
+        if request.path == CUSTOM_GROUP:
+            group = {"versions": [{"groupVersion": "custom.metrics.k8s.io/v1beta2", "version": "v1beta2"}]}
+            return Answer(200, {"content-type": "application/json"}, msgspec.json.encode(group))
         if not request.path.startswith(API_PREFIXES):
             return await self._inner.send(request)
         odds = self._weather.odds
