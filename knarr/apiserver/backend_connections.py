@@ -12,7 +12,8 @@ import asyncio
 import ssl
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlencode
 
 from msgspec import Struct
@@ -112,6 +113,17 @@ class BackendConnections:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise Unreachable(str(error) or type(error).__name__) from None
 
+    async def told(self, place: Place, path: str, user: User) -> tuple[int, bytes]:
+        """Status and body of what a backend says of itself: all of it, as long as it is no longer than
+        READ_WHOLE_MAX_BYTES. Raises Unreachable."""
+        request = Request("GET", path, headers={"accept": "application/json"})
+        answer = await self.ask(place, request, user, lasting=False)
+        if answer.stream is not None:
+            async with aclosing(cast(Any, answer.stream)) as stream:
+                await anext(stream)  # Only what has begun can be ended.
+            raise Unreachable(f"the answer is longer than {READ_WHOLE_MAX_BYTES} bytes")
+        return answer.status, answer.body
+
     async def upgrade(self, place: Place, request: Request, user: User) -> Answer:
         """As `ask`, for a request that wants to speak something else from then on (exec, port-forward). Raises
         Unreachable."""
@@ -181,7 +193,8 @@ def target_of(request: Request) -> str:
     """Path and query, written."""
     pairs = [(name, value) for name, value in request.query.items() if name not in request.repeated]
     pairs += [(name, value) for name, values in request.repeated.items() for value in values]
-    return quote(request.path, safe=PATH) + (f"?{urlencode(pairs)}" if pairs else "")
+    query = f"?{urlencode(pairs, errors='replace')}" if pairs else ""
+    return quote(request.path, safe=PATH, errors="replace") + query
 
 
 def headers_for(place: Place, request: Request, user: User) -> Iterator[tuple[str, str]]:
@@ -189,11 +202,16 @@ def headers_for(place: Place, request: Request, user: User) -> Iterator[tuple[st
     yield "host", place.name
     for name, value in request.headers.items():
         if name not in NOT_PASSED_ON and not name.startswith(OURS):
-            yield name, value
-    yield "x-forwarded-host", request.headers.get("host", "")
+            yield name, _text(value)
+    yield "x-forwarded-host", _text(request.headers.get("host", ""))
     yield "x-forwarded-proto", "https"
-    yield "x-forwarded-uri", quote(request.path, safe=PATH)
+    yield "x-forwarded-uri", quote(request.path, safe=PATH, errors="replace")
     yield from user_headers(user)
+
+
+def _text(value: str) -> str:
+    """What a client sent, as far as it is text: bytes that are none have come as halves of characters."""
+    return value.encode(errors="replace").decode()
 
 
 def user_headers(user: User) -> Iterator[tuple[str, str]]:
