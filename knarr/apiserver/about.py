@@ -87,7 +87,9 @@ class About:
             case ["apis", group, version]:
                 return discovery.resources(self._registry, group, version)
             case ["openapi", "v3"]:
-                return self._documents.index()
+                return self._documents.index(
+                    {f"apis/{each.group}/{each.version}": each.openapi_url for each in remotes}
+                )
             case [""]:
                 return {"paths": discovery.paths(self._registry, remotes)}
         return self._issuer_document(request.path.rstrip("/"))

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from knarr.api.apiregistration.services import is_available
 from knarr.api.apiregistration.v1 import APIService
@@ -25,9 +26,9 @@ from knarr.api.decode import decoder
 from knarr.api.errors import APIError, BadRequest, ServiceUnavailable
 from knarr.api.meta.v1 import APIResource
 from knarr.api.resources import Registry
-from knarr.apiserver import backend_connections, proxy
+from knarr.apiserver import backend_connections, proxy, tunnel
 from knarr.apiserver.admission.index import Index
-from knarr.apiserver.backend_connections import BackendConnections, Place, Unreachable, wants_upgrade
+from knarr.apiserver.backend_connections import BackendConnections, Place, Unreachable
 from knarr.apiserver.flow import lasting
 from knarr.apiserver.follow import Follower
 from knarr.apiserver.objects import Objects
@@ -55,6 +56,8 @@ class Remote(msgspec.Struct):
     resources: list[APIResource] = []
     known: bool = False
     """It has said so since it was registered as it is now."""
+    openapi_url: str = ""
+    """Where its document of OpenAPI v3 is, as it says itself; empty when it has none."""
 
     @property
     def group(self) -> str:
@@ -117,8 +120,10 @@ class Aggregator:
         """Who else answers a request; None for what this server answers itself. The core group always is."""
         if path is not None:
             return await self.remote(path.group, path.version) if path.group else None
-        parts = request.path.strip("/").split("/")
-        return await self.remote(parts[1], parts[2]) if len(parts) == 3 and parts[0] == "apis" else None
+        match request.path.strip("/").split("/"):
+            case ["apis", group, version] | ["openapi", "v3", "apis", group, version]:
+                return await self.remote(group, version)
+        return None
 
     async def answer(self, remote: Remote, request: Request, user: User) -> Answer:
         """What the backend answers."""
@@ -129,7 +134,7 @@ class Aggregator:
         except APIError:
             return _unavailable("service unavailable")
         try:
-            if wants_upgrade(request.headers):
+            if tunnel.wants_upgrade(request.headers):
                 return await self._connections.upgrade(place, request, user)
             lasts = lasting(request, resource_path(request.path))
             return await self._connections.ask(place, request, user, lasting=lasts)
@@ -171,14 +176,20 @@ class Aggregator:
             return f'failing or missing response from {url}: Get "{url}": {error}'
         if not 200 <= answer.status < 300:
             return f"failing or missing response from {url}: bad status from {url}: {answer.status}"
-        self._learn(service, list(_resources(answer.body)))
+        index = await self._documents(place)
+        self._learn(service, list(_resources(answer.body)), index.get(path.lstrip("/"), ""))
         return ""
 
-    async def document(self, remote: Remote, path: str, media_type: str) -> bytes | None:
-        """A document that a backend has of itself (OpenAPI), as JSON; None where it has none, or is not there."""
-        request = Request("GET", path, headers={"accept": media_type})
-        answer = await self.answer(remote, request, AGGREGATOR)
-        return answer.body if answer.status == 200 and answer.stream is None else None
+    async def _documents(self, place: Place) -> dict[str, str]:
+        """Where a backend has its documents of OpenAPI v3, by what they are about; many have none."""
+        request = Request("GET", "/openapi/v3", headers={"accept": "application/json"})
+        try:
+            async with self._clock.timeout(LOOK_S):
+                answer = await self._connections.ask(place, request, AGGREGATOR, lasting=False)
+            told = msgspec.json.decode(answer.body, type=_Index) if answer.status == 200 else _Index()
+        except (TimeoutError, Unreachable, msgspec.DecodeError, RecursionError):
+            return {}
+        return {about: document.serverRelativeURL for about, document in told.paths.items()}
 
     async def close(self) -> None:
         await self._follower.close()
@@ -210,20 +221,22 @@ class Aggregator:
         service = decoder(APIService).decode(value) if value is not None else None
         if service is not None and service.spec and service.spec.service:
             same = before is not None and before.service.spec == service.spec
-            resources, known = (before.resources, before.known) if before and same else ([], False)
-            self._remotes[name] = Remote(service, resources, known)
+            self._remotes[name] = replace(before, service=service) if before and same else Remote(service)
         self._by_version = {(each.group, each.version): each for each in self._remotes.values()}
 
     def _forget_all(self) -> None:
         self._remotes, self._by_version = {}, {}
 
-    def _learn(self, service: APIService, resources: list[APIResource]) -> None:
+    def _learn(self, service: APIService, resources: list[APIResource], openapi_url: str) -> None:
         remote = self._remotes.get(service.metadata.name or "")
         if remote is None or remote.service.spec != service.spec:
             return  # It has changed since it was asked.
         if not remote.known or remote.resources != resources:
             self.state += 1
         remote.resources, remote.known = resources, True
+        remote.openapi_url = (
+            openapi_url if openapi_url.startswith(f"/openapi/v3/apis/{remote.group}/{remote.version}") else ""
+        )
 
 
 def _unavailable(text: str) -> Answer:
@@ -243,6 +256,14 @@ def _resources(body: bytes) -> Iterator[APIResource]:
             yield msgspec.convert(said, APIResource)
         except msgspec.ValidationError:
             continue
+
+
+class _Document(msgspec.Struct):
+    serverRelativeURL: str = ""
+
+
+class _Index(msgspec.Struct):
+    paths: dict[str, _Document] = {}
 
 
 class _ResourceList(msgspec.Struct):

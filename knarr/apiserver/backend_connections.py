@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 from msgspec import Struct
 
 from knarr.api.apiregistration.v1 import APIService, ServiceReference
-from knarr.client.transport import Answer, Request, Tunnel, User
+from knarr.apiserver import tunnel
+from knarr.client.transport import Answer, Request, User
 from knarr.clock import Clock
 from knarr.pki import KeyPair
 
@@ -32,8 +33,6 @@ CONTEXTS_MAX = 64
 """Trusts that are kept made up: one for each backend."""
 READ_WHOLE_MAX_BYTES = 1 << 20
 """An answer up to this size is taken whole; longer ones are passed on as they come."""
-HEAD_MAX_BYTES = 64 << 10
-"""Of an answer to a request to upgrade."""
 NOT_PASSED_ON = frozenset(
     {
         *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer"),
@@ -117,34 +116,17 @@ class BackendConnections:
         """As `ask`, for a request that wants to speak something else from then on (exec, port-forward). Raises
         Unreachable."""
         try:
-            context = self._trust(place)
+            context, asked = self._trust(place), _asked(place, request, user)
             async with self._clock.timeout(CONNECT_S):
                 reader, writer = await asyncio.open_connection(
-                    place.host, place.port, ssl=context, server_hostname=place.name, limit=HEAD_MAX_BYTES
+                    place.host, place.port, ssl=context, server_hostname=place.name, limit=tunnel.HEAD_MAX_BYTES
                 )
         except (TimeoutError, OSError, ValueError) as error:
             raise Unreachable(str(error) or type(error).__name__) from None
         try:
-            writer.write(_head(place, request, user) + request.body)
-            async with self._clock.timeout(SILENCE_MAX_S):
-                head = await reader.readuntil(b"\r\n\r\n")
-                status = int(head.split(b" ", 2)[1])
-                if status == 101:
-                    return Answer(101, {}, tunnel=Tunnel(head, reader, writer))
-                return await _refusal(status, head, reader, writer)
-        except (
-            TimeoutError,
-            OSError,
-            ValueError,
-            IndexError,
-            asyncio.IncompleteReadError,
-            asyncio.LimitOverrunError,
-        ) as error:
-            writer.close()
+            return await tunnel.agreed(self._clock, reader, writer, asked)
+        except tunnel.FAULTS as error:
             raise Unreachable(str(error) or type(error).__name__) from None
-        except BaseException:
-            writer.close()
-            raise
 
     def _open(self) -> aiohttp.ClientSession:
         import aiohttp
@@ -269,29 +251,7 @@ async def _chunks(answer: aiohttp.ClientResponse, start: bytes = b"") -> AsyncIt
         answer.close()
 
 
-def _head(place: Place, request: Request, user: User) -> bytes:
+def _asked(place: Place, request: Request, user: User) -> bytes:
     """A request that wants to upgrade, as it goes over the wire. Raises ValueError."""
-    headers = [*headers_for(place, request, user), ("connection", "Upgrade")]
-    headers.append(("upgrade", request.headers.get("upgrade", "")))
-    if request.body:
-        headers.append(("content-length", str(len(request.body))))
-    lines = [f"{request.method} {target_of(request)} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]
-    if any(character in line for line in lines for character in "\r\n\0"):
-        raise ValueError("a header has more than one line")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
-
-
-async def _refusal(status: int, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Answer:
-    """The backend does not upgrade: its answer, as far as it says how long that is."""
-    lines = head.decode("latin-1").split("\r\n")[1:]
-    parts = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines) if name}
-    length = min(int(parts.get("content-length", "0")), READ_WHOLE_MAX_BYTES)
-    body = await reader.readexactly(length) if length > 0 else b""
-    writer.close()
-    headers = {"content-type": parts["content-type"]} if "content-type" in parts else {}
-    return Answer(status, headers, body)
-
-
-def wants_upgrade(headers: Mapping[str, str]) -> bool:
-    """Whether a request wants to speak something else from then on."""
-    return "upgrade" in headers.get("connection", "").lower() and bool(headers.get("upgrade"))
+    line = f"{request.method} {target_of(request)} HTTP/1.1"
+    return tunnel.written(line, headers_for(place, request, user), request.body, request.headers.get("upgrade", ""))

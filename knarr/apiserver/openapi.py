@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -50,9 +50,11 @@ class Documents:
         self._kept: dict[Form, bytes] = {}
         self._digests: dict[str, str] = {}
 
-    def index(self) -> dict[str, Any]:
-        """/openapi/v3: where each document is."""
-        return {"paths": {place: {"serverRelativeURL": self.url(place)} for place in places(self._registry)}}
+    def index(self, others: Mapping[str, str]) -> dict[str, Any]:
+        """/openapi/v3: where each document is; of `others` those who serve them say so themselves, or have none."""
+        urls = {place: self.url(place) for place in places(self._registry) if place not in others}
+        urls |= {place: url for place, url in others.items() if url}
+        return {"paths": {place: {"serverRelativeURL": urls[place]} for place in sorted(urls)}}
 
     def url(self, place: str) -> str:
         """Where a document of version 3 is, with its hash."""

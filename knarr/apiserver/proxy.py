@@ -4,13 +4,17 @@
 
 A request goes to an address that the cluster knows (a pod's, an endpoint's, a node's), never to a name that would have
 to be resolved, and never to loopback, link-local or multicast. Answers are passed on as they come; redirects and links
-of pages that lead back to the target are rewritten so that a browser stays in the proxy.
+of pages that lead back to the target are rewritten so that a browser stays in the proxy. WebSockets, and whatever else
+a connection is upgraded to, go through as they are.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import os
 import re
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -20,12 +24,14 @@ from msgspec import Struct
 from knarr.api.core.node_agents import KUBELET_PORT, agents
 from knarr.api.core.v1 import Node, Pod, Service
 from knarr.api.errors import BadRequest, ServiceUnavailable
+from knarr.apiserver import tunnel
 from knarr.apiserver.admission.index import Index
 from knarr.apiserver.calls import Call
 from knarr.apiserver.objects import Objects
 from knarr.apiserver.service_endpoints import ServiceEndpoints
 from knarr.client.nodes import NodeBackend
-from knarr.client.transport import Answer
+from knarr.client.transport import Answer, Request
+from knarr.clock import Clock
 
 if TYPE_CHECKING:
     import aiohttp
@@ -63,17 +69,25 @@ class Target(Struct, frozen=True):
     port: int
 
     @property
+    def authority(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
     def origin(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        return f"{self.scheme}://{self.authority}"
 
 
 class Proxy:
     """The handlers of the proxy subresource."""
 
     def __init__(
-        self, objects: Objects, endpoints: ServiceEndpoints, nodes: Callable[[], NodeBackend | None] = lambda: None
+        self,
+        objects: Objects,
+        endpoints: ServiceEndpoints,
+        clock: Clock,
+        nodes: Callable[[], NodeBackend | None] = lambda: None,
     ) -> None:
+        self._clock = clock
         self._objects = objects
         self._endpoints = endpoints
         self._nodes = nodes
@@ -134,11 +148,7 @@ class Proxy:
         base += "/proxy"
         if not rest and request.method in ("GET", "HEAD"):
             return Answer(301, {"location": f"{quote(base)}/{_query(request.repeated or request.query)}"})
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), connector=aiohttp.TCPConnector(limit=0)
-            )
-        url = f"{target.origin}{quote(rest or '/', safe=SAFE)}{_query(request.repeated or request.query)}"
+        path = f"{quote(rest or '/', safe=SAFE)}{_query(request.repeated or request.query)}"
         headers = {
             name: value
             for name, value in request.headers.items()
@@ -146,10 +156,16 @@ class Proxy:
         }
         headers |= {"x-forwarded-uri": request.path, "x-forwarded-host": request.headers.get("host", "")}
         headers["x-forwarded-proto"] = "https"
+        if tunnel.wants_upgrade(request.headers):
+            return await self._upgrade(request, target, path, headers)
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), connector=aiohttp.TCPConnector(limit=0)
+            )
         try:
             answer = await self._session.request(
                 request.method,
-                _url(url),
+                _url(f"{target.origin}{path}"),
                 data=request.body or None,
                 headers=headers,
                 allow_redirects=False,
@@ -157,8 +173,43 @@ class Proxy:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
             )
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise ServiceUnavailable(f"error trying to reach service: {error or type(error).__name__}") from None
+            raise _unreachable(target, error) from None
         return await _passed_on(answer, target, base, request.method)
+
+    async def _upgrade(self, request: Request, target: Target, path: str, headers: Mapping[str, str]) -> Answer:
+        """For a client that wants to speak something else than HTTP from now on."""
+        try:
+            line = f"{request.method} {path} HTTP/1.1"
+            every = [("host", target.authority), *headers.items()]
+            asked = tunnel.written(line, every, request.body, request.headers["upgrade"])
+            async with self._clock.timeout(CONNECT_S):
+                reader, writer = await asyncio.open_connection(
+                    target.host,
+                    target.port,
+                    ssl=_unchecked() if target.scheme == "https" else None,
+                    limit=tunnel.HEAD_MAX_BYTES,
+                )
+            return await tunnel.agreed(self._clock, reader, writer, asked)
+        except tunnel.FAULTS as error:
+            raise _unreachable(target, error) from None
+
+
+def _unchecked() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def _unreachable(target: Target, error: Exception) -> ServiceUnavailable:
+    """In upstream's words where it has some for what went wrong."""
+    number = getattr(error, "errno", None)
+    if isinstance(error, TimeoutError):
+        fault = f"dial tcp {target.authority}: i/o timeout"
+    elif isinstance(error, OSError) and number:
+        fault = f"dial tcp {target.authority}: connect: {os.strerror(number).lower()}"
+    else:
+        fault = str(error) or type(error).__name__
+    return ServiceUnavailable(f"error trying to reach service: {fault}")
 
 
 SAFE = "/:@!$&'()*+,;=~-._"

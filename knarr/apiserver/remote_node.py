@@ -150,6 +150,16 @@ class RemoteNode:
         if page.status != 200:
             raise OSError(page.body.decode(errors="replace")[:1024])
 
+    async def empty_volumes(self) -> list[str]:
+        """Names of the local volumes with nothing in them. Raises OSError when the node can't tell."""
+        page = await self._page("GET", "knarr/volumes")
+        if page.status != 200:
+            raise OSError(page.body.decode(errors="replace")[:1024])
+        try:
+            return msgspec.json.decode(page.body, type=list[str])
+        except msgspec.DecodeError as error:
+            raise OSError(f"node {self.name} answered no list: {error}") from error
+
     def _url(self, *parts: str, query: Sequence[tuple[str, Any]] = ()) -> URL:
         path = "/".join(quote(part, safe="") for part in parts)
         pairs = [(name, _text(value)) for name, value in query if value not in (None, False)]
@@ -191,11 +201,17 @@ class RemoteFolders:
     async def remove(self, name: str) -> None:
         await self._ask("DELETE", name)
 
+    async def empty(self) -> list[str]:
+        return await self._there().empty_volumes()
+
     async def _ask(self, method: str, name: str) -> None:
+        await self._there().volume(method, name)
+
+    def _there(self) -> RemoteNode:
         node = self._node()
         if node is None:
             raise ServiceUnavailable("the volume's node is gone")
-        await node.volume(method, name)
+        return node
 
 
 _bridges: set[asyncio.Future[None]] = set()

@@ -128,7 +128,7 @@ class APIServer:
         self.reads = Reads(store, self.objects, clock)
         self.writes = Writes(store, self.objects, self.reads, clock, self.access.authorizer)
         self.subresources = Subresources(registry, self.objects, self.writes, clock, lambda: self.nodes)
-        self.proxy = Proxy(self.objects, endpoints, lambda: self.nodes)
+        self.proxy = Proxy(self.objects, endpoints, clock, lambda: self.nodes)
         token_requests = TokenRequests(
             registry, self.objects, clock, tokens, self.access.admission.node_restriction.validate
         )

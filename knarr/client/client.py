@@ -28,6 +28,10 @@ STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
 
+GENERIC = {503: "the server is currently unable to handle the request"}
+"""What an error without a Status means, in upstream's words: a backend that is not there is told of in plain text."""
+
+
 class ListResult(msgspec.Struct, Generic[T], frozen=True):
     """The objects of a list, and the revision that it shows."""
 
@@ -163,6 +167,10 @@ class Client(msgspec.Struct):
         """GET of what is no JSON (what a pod answers through its proxy)."""
         return await self._send("GET", path)
 
+    async def delete_plain(self, path: str) -> None:
+        """DELETE of what may be no kind of the registry."""
+        await self._send("DELETE", path)
+
     async def put_plain(self, path: str, obj: Any) -> Any:
         """PUT of plain JSON data."""
         return msgspec.json.decode(await self._send("PUT", path, self._manager(), msgspec.json.encode(obj)))
@@ -219,7 +227,7 @@ def _error(status: int, body: bytes) -> APIError:
     try:
         data = msgspec.json.decode(body)
     except msgspec.DecodeError:
-        data = {"message": body.decode(errors="replace")}
+        data = {"message": GENERIC.get(status) or body.decode(errors="replace").strip()}
     return APIError.from_status(data if isinstance(data, dict) else {}, status)
 
 

@@ -15,10 +15,10 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from msgspec import Struct
+from msgspec import DecodeError, Struct
 
 from knarr.api.core.v1 import Event
-from knarr.api.errors import Conflict, Invalid, NotFound
+from knarr.api.errors import APIError, Conflict, Invalid, NotFound
 from knarr.api.meta.v1 import OwnerReference
 from knarr.api.resources import Resource
 from knarr.client.client import MERGE_PATCH
@@ -115,7 +115,9 @@ class GarbageCollector(Controller):
         """Whether the owner exists where `vertex` may look for it; None when its kind isn't served."""
         group, _, version = reference.api_version.rpartition("/")
         resource = self.client.registry.by_kind(group, version, reference.kind)
-        if resource is None or (resource.namespaced and vertex.namespace is None):
+        if resource is None:
+            return await self._is_elsewhere(vertex, reference)
+        if resource.namespaced and vertex.namespace is None:
             return None
         namespace = vertex.namespace if resource.namespaced else None
         owner = self._vertices.get(reference.uid)
@@ -136,6 +138,26 @@ class GarbageCollector(Controller):
         if len(self._absent) > ABSENT_MAX:
             self._absent.popitem(last=False)
         return False
+
+    async def _is_elsewhere(self, vertex: Vertex, reference: OwnerReference) -> bool | None:
+        """As `_is_there`, of an owner of a kind that others serve, if anybody does."""
+        base = f"/apis/{reference.api_version}"
+        try:
+            told = (await self.client.get_plain(base)).get("resources") or ()
+            named = [each for each in told if each["kind"] == reference.kind and "/" not in each["name"]]
+            if not named or (named[0].get("namespaced") and vertex.namespace is None):
+                return None
+            where = f"/namespaces/{vertex.namespace}" if named[0].get("namespaced") else ""
+            path = f"{base}{where}/{named[0]['name']}/{reference.name}"
+        except (APIError, DecodeError, AttributeError, KeyError, TypeError):
+            return None
+        try:
+            live = await self.client.get_plain(path)
+            return bool(live["metadata"]["uid"] == reference.uid)
+        except NotFound:
+            return False
+        except (APIError, DecodeError, KeyError, TypeError):
+            return None
 
     async def _delete(self, vertex: Vertex, *, foreground: bool) -> None:
         """Delete it just as the cache shows it: were its owners changed meanwhile, the revision would not be right."""

@@ -21,6 +21,7 @@ from knarr.api.autoscaling.v2 import (
     HorizontalPodAutoscalerCondition,
     HorizontalPodAutoscalerStatus,
     HPAScalingRules,
+    MetricIdentifier,
     MetricSpec,
     MetricStatus,
     MetricTarget,
@@ -51,6 +52,7 @@ from knarr.controllers.replica_calculator import (
 from knarr.controllers.scaling_behavior import Memory, longest_period_s, normalized
 
 SYNC_S = 2.0
+UNCOMPUTED = "FailedComputeMetricsReplicas"
 REMEMBERED_MAX = 10_000
 """Autoscalers whose past is known; the one not seen for the longest time begins anew."""
 
@@ -60,21 +62,41 @@ class Target(Struct, frozen=True):
 
     path: str
     scale: dict[str, Any]
-    pods: Sequence[Pod]
-    selector: str
+    pods: Sequence[Pod] = ()
+    """Known only where metrics are asked for."""
 
     @property
     def replicas(self) -> int:
         return int(self.scale.get("spec", {}).get("replicas") or 0)
 
+    @property
+    def present(self) -> int:
+        """How many there are, whatever is wanted."""
+        return int(self.scale.get("status", {}).get("replicas") or 0)
+
+    @property
+    def selector(self) -> str:
+        return str(self.scale.get("status", {}).get("selector") or "")
+
 
 class Unmeasured(Exception):
     """Nothing can be said about the replicas: the reason of the condition and event, and why."""
 
-    def __init__(self, reason: str, message: str, *, condition: str = "") -> None:
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        *,
+        condition: str = "",
+        at_length: str = "",
+        measured: Sequence[MetricStatus] | None = None,
+    ) -> None:
+        """`at_length`: as the sum of all metrics tells it; `measured`: what they are all the same, None as before."""
         super().__init__(message)
         self.reason = reason
         self.condition = condition or message
+        self.at_length = at_length or message
+        self.measured = measured
 
 
 class HorizontalPodAutoscalers(Controller):
@@ -101,41 +123,48 @@ class HorizontalPodAutoscalers(Controller):
         )
         conditions = Conditions(status.conditions, self.clock.time_s())
         try:
-            status = await self._autoscale(autoscaler, status, conditions)
+            target = await self._target(autoscaler, conditions)
+            status = replace(status, current_replicas=target.replicas)
+            status = await self._autoscale(autoscaler, target, status, conditions)
         except Unmeasured as error:
             self.events.warning(autoscaler, error.reason, str(error))
+            if error.measured is not None:
+                status = replace(status, current_metrics=list(error.measured))
         status = replace(status, conditions=conditions.all())
         if status != autoscaler.status:
             await self.client.update_status(replace(autoscaler, status=status))
         return SYNC_S
 
     async def _autoscale(
-        self, autoscaler: HorizontalPodAutoscaler, status: HorizontalPodAutoscalerStatus, conditions: Conditions
+        self,
+        autoscaler: HorizontalPodAutoscaler,
+        target: Target,
+        status: HorizontalPodAutoscalerStatus,
+        conditions: Conditions,
     ) -> HorizontalPodAutoscalerStatus:
         """One look; answers the new status but for its conditions. Raises Unmeasured."""
-        target = await self._target(autoscaler, conditions)
         spec, current, now_s = autoscaler.spec, target.replicas, self.clock.time_s()
         memory = self._memory(autoscaler, current, now_s)
-        status = replace(status, current_replicas=current)
         fewest = 1 if spec.min_replicas is None else spec.min_replicas
+        measured: list[MetricStatus] = []
         if current == 0 and fewest != 0:
             message = "scaling is disabled since the replica count of the target is zero"
             conditions.set("ScalingActive", "False", "ScalingDisabled", message)
-            return replace(status, desired_replicas=0)
+            return replace(status, desired_replicas=0, current_metrics=[])
         if current > spec.max_replicas:
             desired, why = spec.max_replicas, "Current number of replicas above Spec.MaxReplicas"
         elif current < fewest:
             desired, why = fewest, "Current number of replicas below Spec.MinReplicas"
         else:
             wanted, metric, measured = await self._wanted(autoscaler, target, conditions)
-            status = replace(status, current_metrics=measured)
             result = normalized(spec, memory, current, wanted, now_s)
             conditions.set("AbleToScale", "True", *result.able)
             conditions.set("ScalingLimited", str(result.limited), *result.limit)
             desired = result.replicas
             why = f"{metric} above target" if desired > current else "All metrics below target"
+        status = replace(status, current_metrics=measured)
         if desired != current:
-            await self._scale(autoscaler, target, desired, why, conditions)
+            await self._scale(autoscaler, target, desired, why, conditions, measured)
             behavior = spec.behavior
             rules = (behavior.scale_up if desired > current else behavior.scale_down) if behavior else None
             memory.changed(current, desired, now_s, longest_period_s(rules))
@@ -155,11 +184,7 @@ class HorizontalPodAutoscalers(Controller):
             raise Unmeasured("FailedGetScale", str(error)) from error
         message = "the HPA controller was able to get the target's current scale"
         conditions.set("AbleToScale", "True", "SucceededGetScale", message)
-        written = scale.get("status", {}).get("selector") or ""
-        selector = self._selector(autoscaler, written, conditions)
-        pods = [pod for pod in self.pods.all(namespace) if selector.matches(pod.metadata.labels)]
-        self._check_alone(autoscaler, selector, pods, conditions)
-        return Target(path, scale, pods, written)
+        return Target(path, scale)
 
     def _path_of(self, reference: CrossVersionObjectReference, namespace: str) -> str:
         group, _, version = (reference.api_version or "v1").rpartition("/")
@@ -168,21 +193,23 @@ class HorizontalPodAutoscalers(Controller):
             raise NoAnswer(f'no matches for kind "{reference.kind}" in group "{group}"')
         return resource.path(namespace, reference.name)
 
-    def _selector(self, autoscaler: HorizontalPodAutoscaler, written: str, conditions: Conditions) -> Selector:
-        if not written:
-            message = "the HPA target's scale is missing a selector"
-            conditions.set("ScalingActive", "False", "InvalidSelector", message)
-            raise Unmeasured("SelectorRequired", "selector is required")
+    def _pods(self, autoscaler: HorizontalPodAutoscaler, target: Target, conditions: Conditions) -> list[Pod]:
+        """Those of the target, which no other autoscaler may have too. Raises Unmeasured."""
         try:
-            return parse_selector(written)
-        except (ValueError, BadRequest) as error:
-            message = f"couldn't convert selector into a corresponding internal selector object: {error}"
-            conditions.set("ScalingActive", "False", "InvalidSelector", message)
-            raise Unmeasured("InvalidSelector", message) from error
+            selector = _selector(target.selector)
+            pods = [
+                pod for pod in self.pods.all(autoscaler.metadata.namespace) if selector.matches(pod.metadata.labels)
+            ]
+            self._check_alone(autoscaler, selector, pods)
+        except Unmeasured as error:
+            conditions.set(
+                "ScalingActive", "False", error.reason.replace("SelectorRequired", "InvalidSelector"), error.condition
+            )
+            self.events.warning(autoscaler, error.reason, str(error))
+            raise Unmeasured(UNCOMPUTED, str(error), measured=()) from error
+        return pods
 
-    def _check_alone(
-        self, autoscaler: HorizontalPodAutoscaler, selector: Selector, pods: Sequence[Pod], conditions: Conditions
-    ) -> None:
+    def _check_alone(self, autoscaler: HorizontalPodAutoscaler, selector: Selector, pods: Sequence[Pod]) -> None:
         """Two autoscalers of the same pods would pull them to and fro."""
         key, prefix = key_of(autoscaler), f"{autoscaler.metadata.namespace}/"
         self._selectors[key] = selector
@@ -194,11 +221,16 @@ class HorizontalPodAutoscalers(Controller):
         if len(also) > 1:
             listed = " ".join(sorted(also))
             message = f"pods by selector {selector} are controlled by multiple HPAs: [{listed}]"
-            conditions.set("ScalingActive", "False", "AmbiguousSelector", message)
             raise Unmeasured("AmbiguousSelector", message)
 
     async def _scale(
-        self, autoscaler: HorizontalPodAutoscaler, target: Target, desired: int, why: str, conditions: Conditions
+        self,
+        autoscaler: HorizontalPodAutoscaler,
+        target: Target,
+        desired: int,
+        why: str,
+        conditions: Conditions,
+        measured: Sequence[MetricStatus],
     ) -> None:
         scale = {**target.scale, "spec": {**target.scale.get("spec", {}), "replicas": desired}}
         try:
@@ -206,7 +238,8 @@ class HorizontalPodAutoscalers(Controller):
         except APIError as error:
             message = f"the HPA controller was unable to update the target scale: {error}"
             conditions.set("AbleToScale", "False", "FailedUpdateScale", message)
-            raise Unmeasured("FailedRescale", f"New size: {desired}; reason: {why}; error: {error}") from error
+            message = f"New size: {desired}; reason: {why}; error: {error}"
+            raise Unmeasured("FailedRescale", message, measured=measured) from error
         message = f"the HPA controller was able to update the target scale to {desired}"
         conditions.set("AbleToScale", "True", "SucceededRescale", message)
         self.events.normal(autoscaler, "SuccessfulRescale", f"New size: {desired}; reason: {why}")
@@ -228,6 +261,7 @@ class HorizontalPodAutoscalers(Controller):
     ) -> tuple[int, str, list[MetricStatus]]:
         """The most replicas that a metric asks for, that metric, and what all were found to be. Raises Unmeasured."""
         wanted, metric = 0, ""
+        target = replace(target, pods=self._pods(autoscaler, target, conditions))
         statuses: list[MetricStatus] = []
         failures: list[Unmeasured] = []
         for spec in autoscaler.spec.metrics:
@@ -236,6 +270,7 @@ class HorizontalPodAutoscalers(Controller):
             except Unmeasured as failure:
                 self.events.warning(autoscaler, failure.reason, str(failure))
                 failures.append(failure)
+                statuses.append(MetricStatus())  # each has the place of its metric
                 continue
             statuses.append(status)
             if not metric or proposal.replicas > wanted:
@@ -244,8 +279,8 @@ class HorizontalPodAutoscalers(Controller):
         if failures and (len(failures) == count or wanted < target.replicas):
             first = failures[0]
             conditions.set("ScalingActive", "False", first.reason, first.condition)
-            message = f"invalid metrics ({len(failures)} invalid out of {count}), first error is: {first}"
-            raise Unmeasured("FailedComputeMetricsReplicas", message)
+            message = f"invalid metrics ({len(failures)} invalid out of {count}), first error is: {first.at_length}"
+            raise Unmeasured(UNCOMPUTED, message, measured=statuses)
         message = f"the HPA was able to successfully calculate a replica count from {metric}"
         conditions.set("ScalingActive", "True", "ValidMetricFound", message)
         return wanted, metric, statuses
@@ -270,7 +305,7 @@ class HorizontalPodAutoscalers(Controller):
             return await propose(autoscaler, spec, target)
         except NoAnswer as error:
             condition = f"the HPA was unable to compute the replica count: {error}"
-            raise Unmeasured(reason, str(error), condition=condition) from error
+            raise Unmeasured(reason, str(error), condition=condition, at_length=at_length(spec, str(error))) from error
 
     async def _resource(
         self, autoscaler: HorizontalPodAutoscaler, spec: MetricSpec, target: Target
@@ -293,7 +328,8 @@ class HorizontalPodAutoscalers(Controller):
                 proposal = by_utilization(
                     target.pods, samples, resource, container, share, target.replicas, tolerances, now_s
                 )
-                name = f"{resource} resource utilization (percentage of request)"
+                of = "container resource" if container else "resource"
+                name = f"{resource} {of} utilization (percentage of request)"
         except NoAnswer as error:
             raise NoAnswer(f"failed to get {resource} {measured}: {error}") from error
         current = MetricValueStatus(
@@ -314,13 +350,10 @@ class HorizontalPodAutoscalers(Controller):
     ) -> tuple[Proposal, str, MetricStatus]:
         assert spec.pods is not None
         metric, aim = spec.pods.metric, _amount(spec.pods.target.average_value)
-        try:
-            samples = await self.metrics.of_pods(metric, autoscaler.metadata.namespace or "", target.selector)
-            proposal = by_average(
-                target.pods, samples, "", aim, target.replicas, _tolerances(autoscaler), self.clock.time_s()
-            )
-        except NoAnswer as error:
-            raise NoAnswer(f"failed to get pods metric value: {error}") from error
+        samples = await self.metrics.of_pods(metric, autoscaler.metadata.namespace or "", target.selector)
+        proposal = by_average(
+            target.pods, samples, "", aim, target.replicas, _tolerances(autoscaler), self.clock.time_s()
+        )
         current = MetricValueStatus(average_value=_quantity(proposal.average_value or 0, "1"))
         status = MetricStatus(type=spec.type, pods=PodsMetricStatus(metric=metric, current=current))
         return proposal, f"pods metric {metric.name}", status
@@ -330,27 +363,23 @@ class HorizontalPodAutoscalers(Controller):
     ) -> tuple[Proposal, str, MetricStatus]:
         assert spec.object is not None
         metric, described = spec.object.metric, spec.object.described_object
-        try:
-            plural = self._plural_of(described)
-            value = await self.metrics.of_object(metric, autoscaler.metadata.namespace or "", plural, described)
-        except NoAnswer as error:
-            raise NoAnswer(f"failed to get object metric value: {error}") from error
+        plural = self._plural_of(described)
+        value = await self.metrics.of_object(metric, autoscaler.metadata.namespace or "", plural, described)
         proposal, current = _by_one_value(autoscaler, target, spec.object.target, value)
         found = ObjectMetricStatus(metric=metric, described_object=described, current=current)
-        return proposal, f"object metric {metric.name}", MetricStatus(type=spec.type, object=found)
+        shared = spec.object.target.type == "AverageValue"
+        name = _external_name(metric) if shared else f"{described.kind} metric {metric.name}"
+        return proposal, name, MetricStatus(type=spec.type, object=found)
 
     async def _external(
         self, autoscaler: HorizontalPodAutoscaler, spec: MetricSpec, target: Target
     ) -> tuple[Proposal, str, MetricStatus]:
         assert spec.external is not None
         metric = spec.external.metric
-        try:
-            value = await self.metrics.external(metric, autoscaler.metadata.namespace or "")
-        except NoAnswer as error:
-            raise NoAnswer(f"failed to get {metric.name} external metric value: {error}") from error
+        value = await self.metrics.external(metric, autoscaler.metadata.namespace or "")
         proposal, current = _by_one_value(autoscaler, target, spec.external.target, value)
         status = MetricStatus(type=spec.type, external=ExternalMetricStatus(metric=metric, current=current))
-        return proposal, f"external metric {metric.name}", status
+        return proposal, _external_name(metric), status
 
     def _plural_of(self, described: CrossVersionObjectReference) -> str:
         group, _, version = (described.api_version or "v1").rpartition("/")
@@ -378,13 +407,57 @@ class Conditions:
         return list(self._found.values())
 
 
+def _selector(written: str) -> Selector:
+    """Raises Unmeasured."""
+    if not written:
+        message = "the HPA target's scale is missing a selector"
+        raise Unmeasured("SelectorRequired", "selector is required", condition=message)
+    try:
+        return parse_selector(written)
+    except (ValueError, BadRequest) as error:
+        message = f"couldn't convert selector into a corresponding internal selector object: {error}"
+        raise Unmeasured("InvalidSelector", message) from error
+
+
+def at_length(spec: MetricSpec, why: str) -> str:
+    """Why a metric says nothing, as the sum of all metrics tells it."""
+    if spec.resource:
+        return f"failed to get {spec.resource.name} resource metric value: {why}"
+    if spec.container_resource:
+        return f"failed to get {spec.container_resource.container} container metric value: {why}"
+    if spec.object:
+        name, shared = spec.object.metric.name, spec.object.target.type == "AverageValue"
+        why = f"failed to get {name} object metric: {why}" if shared else why
+        return f"failed to get object metric value: {why}"
+    if spec.external:
+        name, shared = spec.external.metric.name, spec.external.target.average_value is not None
+        why = (
+            f"failed to get {name} external metric: {why}" if shared else f"failed to get external metric {name}: {why}"
+        )
+        return f"failed to get {name} external metric value: {why}"
+    return f"failed to get pods metric value: {why}"
+
+
+def _external_name(metric: MetricIdentifier) -> str:
+    """With its selector as Go prints one."""
+    if metric.selector is None:
+        return f"external metric {metric.name}(nil)"
+    labels = "".join(f"{key}: {value}," for key, value in sorted(metric.selector.match_labels.items()))
+    needs = "".join(
+        f"LabelSelectorRequirement{{Key:{each.key},Operator:{each.operator},Values:[{' '.join(each.values)}],}},"
+        for each in metric.selector.match_expressions
+    )
+    listed = f"MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{needs}}},"
+    return f"external metric {metric.name}(&LabelSelector{{{listed}}})"
+
+
 def _by_one_value(
     autoscaler: HorizontalPodAutoscaler, target: Target, aim: MetricTarget, value: int
 ) -> tuple[Proposal, MetricValueStatus]:
     """Of a metric that is one value: held to a target as a whole, or shared by the replicas."""
     tolerances = _tolerances(autoscaler)
     if aim.type == "AverageValue":
-        shared = by_value_per_pod(value, _amount(aim.average_value), target.replicas, tolerances)
+        shared = by_value_per_pod(value, _amount(aim.average_value), target.present, tolerances)
         return shared, MetricValueStatus(average_value=_quantity(shared.average_value or 0, "1"))
     whole = by_value(target.pods, value, _amount(aim.value), target.replicas, tolerances)
     return whole, MetricValueStatus(value=_quantity(value, "1"))

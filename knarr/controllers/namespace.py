@@ -1,15 +1,17 @@
 """Namespaces: a namespace that is being deleted is emptied, and then let go.
 
 Pods go first and everything else when no pod is left (KEP-5080), so that nothing that a running pod needs is taken away
-from it. What still holds it up is told in its conditions.
+from it. What others serve (APIServices) goes too; as long as one of them does not say what that is, a namespace stays.
+What still holds it up is told in its conditions.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from msgspec import Struct, field
+from msgspec import DecodeError, Struct, field
 
 from knarr.api.core.v1 import Namespace, NamespaceCondition, NamespaceSpec, NamespaceStatus, Pod
 from knarr.api.errors import APIError, NotFound
@@ -52,10 +54,12 @@ class Remains(Struct):
     """Objects left, by resource as upstream writes it (`pods.`)."""
     finalizers: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
+    undiscovered: list[str] = field(default_factory=list)
+    """Versions of groups (custom.metrics.k8s.io/v1beta2) of which nobody says what they serve."""
 
     @property
     def nothing(self) -> bool:
-        return not self.counts and not self.errors
+        return not self.counts and not self.errors and not self.undiscovered
 
 
 class Namespaces(Controller):
@@ -94,7 +98,46 @@ class Namespaces(Controller):
             await self._delete_all(resource, name, remains)
             if resource.type is Pod and not remains.nothing:
                 break
+        elsewhere = await self._elsewhere(remains)
+        if not remains.counts.get("pods."):
+            for (group, plural), path in elsewhere.items():
+                await self._delete_elsewhere(f"{plural}.{group}", path.format(name), remains)
         return remains
+
+    async def _elsewhere(self, remains: Remains) -> dict[tuple[str, str], str]:
+        """What others serve that is in namespaces, in its preferred version: group and plural → path of a list."""
+        found: dict[tuple[str, str], str] = {}
+        own = {each.group_version for each in self.client.registry}
+        try:
+            groups = (await self.client.get_plain("/apis"))["groups"]
+        except APIError as error:
+            remains.errors.append(f"/apis: {error}")
+            return found
+        for version in (each["groupVersion"] for group in groups for each in group["versions"]):
+            if version in own:
+                continue
+            try:
+                plurals = _emptied(await self.client.get_plain(f"/apis/{version}"))
+            except (APIError, DecodeError, AttributeError, KeyError, TypeError):
+                remains.undiscovered.append(version)
+                continue
+            for plural in plurals:
+                found.setdefault((version.partition("/")[0], plural), f"/apis/{version}/namespaces/{{}}/{plural}")
+        return found
+
+    async def _delete_elsewhere(self, kind: str, path: str, remains: Remains) -> None:
+        try:
+            found = (await self.client.get_plain(path)).get("items") or ()
+            if found:
+                await self.client.delete_plain(path)
+                found = (await self.client.get_plain(path)).get("items") or ()
+            finalizers = [name for each in found for name in each["metadata"].get("finalizers") or ()]
+        except (APIError, DecodeError, AttributeError, KeyError, TypeError) as error:
+            remains.errors.append(f"{kind}: {error}")
+            return
+        if found:
+            remains.counts[kind] = len(found)
+            remains.finalizers.update(finalizers)
 
     async def _delete_all(self, resource: Resource, name: str, remains: Remains) -> None:
         try:
@@ -132,9 +175,25 @@ class Namespaces(Controller):
         return name if namespace and namespace.metadata.deletion_timestamp else None
 
 
+def _emptied(told: dict[str, Any]) -> list[str]:
+    """Of an APIResourceList, the plurals of what is in namespaces and can be deleted."""
+    return [
+        each["name"]
+        for each in told.get("resources") or ()
+        if each.get("namespaced") and "/" not in each["name"] and {"delete", "list"} <= set(each["verbs"])
+    ]
+
+
 def conditions_of(before: Sequence[NamespaceCondition], remains: Remains, now_s: float) -> list[NamespaceCondition]:
     """What holds the deletion up, or that nothing does."""
     trouble: dict[str, tuple[str, str]] = {}
+    if failing := sorted(remains.undiscovered):
+        each = ", ".join(f"{version}: stale GroupVersion discovery: {version}" for version in failing)
+        message = (
+            f"Discovery failed for some groups, {len(failing)} failing: "
+            f"unable to retrieve the complete list of server APIs: {each}"
+        )
+        trouble["NamespaceDeletionDiscoveryFailure"] = ("DiscoveryFailed", message)
     if remains.errors:
         message = f"Failed to delete all resource types, {len(remains.errors)} remaining: {_list(remains.errors)}"
         trouble["NamespaceDeletionContentFailure"] = ("ContentDeletionFailed", message)

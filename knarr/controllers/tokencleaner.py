@@ -33,7 +33,13 @@ class TokenCleaner(Controller):
             return left_s
         metadata = secret.metadata
         try:
-            await self.client.delete(Secret, metadata.name or "", metadata.namespace, uid=metadata.uid)
+            await self.client.delete(
+                Secret,
+                metadata.name or "",
+                metadata.namespace,
+                uid=metadata.uid,
+                resource_version=metadata.resource_version,  # whoever has just prolonged it keeps it
+            )
         except NotFound:
             pass
         return None

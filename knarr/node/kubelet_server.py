@@ -6,6 +6,7 @@
     GET /pods, /stats/summary, /metrics, /metrics/resource, /healthz
     GET /knarr/usage                                           what is used, as the API server itself wants it
     PUT, DELETE /knarr/volumes/<name>                          the folder of a volume of the class `local`
+    GET /knarr/volumes                                         which of them have nothing in them
 
 With a pod's uid after its name it is that very pod. It shows a certificate that the cluster's authority signed for this
 node (kubernetes.io/kubelet-serving), and asks the API server who may come (`kubelet_access`).
@@ -119,6 +120,8 @@ class KubeletServer:
         from aiohttp import web
 
         first, *parts = request.path.strip("/").split("/")
+        if (first, parts, request.method) == ("knarr", ["volumes"], "GET") and self._folders is not None:
+            return web.Response(body=msgspec.json.encode(await self._folders.empty()))
         if (first, parts[:1], len(parts)) == ("knarr", ["volumes"], 2) and self._folders is not None:
             return await self._folder(request.method, parts[1], self._folders)
         if request.method not in ("GET", "POST"):

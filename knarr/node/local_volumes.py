@@ -3,7 +3,8 @@
 A claim whose class names this provisioner gets a folder on the node that the scheduler has chosen for its first pod
 (or, where the class doesn't wait for a pod, on the first node by name); only pods on that node can have it. When the
 claim is gone, the folder is removed if the class says Delete, and left with its volume if it says Retain. A volume
-grows by saying so: how much is in a folder is not limited.
+grows by saying so: how much is in a folder is not limited. A folder whose volume could not be written before its claim
+went is removed a minute later, or when its node is next heard of, if nothing is in it.
 
 One loop serves all nodes: those of its process, whose folders it makes and removes itself, and those of other machines,
 which it asks to. Where a node keeps them is said by the annotation knarr.dev/volumes of its Node.
@@ -43,7 +44,7 @@ from knarr.api.core.volume_matching import (
     is_completely_bound,
     volume_spec,
 )
-from knarr.api.errors import AlreadyExists, NotFound
+from knarr.api.errors import AlreadyExists, APIError, NotFound
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.quantity import parse_quantity
 from knarr.api.storage.v1 import StorageClass
@@ -60,8 +61,12 @@ ACCOUNT = "local-volume-provisioner"
 FINALIZER = "external-provisioner.volume.kubernetes.io/finalizer"
 """Upstream's: a volume is not gone before what it stands for is (KEP-2644)."""
 HOST_NAME = "kubernetes.io/hostname"
-CLAIM, VOLUME = "claim ", "volume "
-"""What a key is about; the rest is the object's own key."""
+CLAIM, VOLUME, LEFT = "claim ", "volume ", "left "
+"""What a key is about; the rest is the object's own key, or the node's whose folders may be left over."""
+LEFT_S = 60.0
+"""The writing of a volume may still be under way when its claim goes."""
+ASKED_AGAIN_S = 300.0
+"""A node that can't be asked what it has is asked again."""
 
 
 class Folders(Protocol):
@@ -74,6 +79,9 @@ class Folders(Protocol):
 
     async def remove(self, name: str) -> None:
         """With all that is in it. Idempotent. Raises OSError."""
+
+    async def empty(self) -> list[str]:
+        """Those with nothing in them. Raises OSError."""
 
 
 class HostFolders:
@@ -91,6 +99,9 @@ class HostFolders:
     async def remove(self, name: str) -> None:
         await asyncio.to_thread(_remove, self._root / name)
 
+    async def empty(self) -> list[str]:
+        return await asyncio.to_thread(_empty, self._root)
+
 
 class HollowFolders:
     """None at all, for nodes on which nothing runs."""
@@ -103,6 +114,9 @@ class HollowFolders:
 
     async def remove(self, name: str) -> None:
         return None
+
+    async def empty(self) -> list[str]:
+        return []
 
 
 class LocalVolumes(Controller):
@@ -131,13 +145,20 @@ class LocalVolumes(Controller):
         self.classes = self.informer(StorageClass)
         self.nodes = self.informer(Node)
         self.on(self.claims, self._of_claim)
+        self.claims.add_handler(self._note_gone)
         self.on_change(self.volumes, self._with_volume)
         self.on(self.classes, lambda _: self._waiting())
         self.on_change(self.nodes, lambda old, new: self._waiting() if old is None or new is None else ())
+        self.on_change(self.nodes, lambda old, new: LEFT + (new.metadata.name or "") if new and not old else None)
         self.on(self.volumes, lambda volume: VOLUME + (volume.metadata.name or "") if self._is_ours(volume) else None)
 
     def _of_claim(self, claim: PersistentVolumeClaim) -> str | None:
         return CLAIM + key_of(claim) if claim.metadata.annotations.get(PROVISIONERS[1]) == LOCAL else None
+
+    def _note_gone(self, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
+        """A claim that goes without a volume may have a folder all the same."""
+        if new is None and old is not None and not claim_spec(old).volume_name and self._of_claim(old):
+            self.queue.add_after(LEFT + (old.metadata.annotations.get(SELECTED_NODE) or self._first_node()), LEFT_S)
 
     def _with_volume(self, old: PersistentVolume | None, new: PersistentVolume | None) -> str | None:
         """One that comes may have to grow already; if one goes whose claim isn't bound to it yet, it gets another."""
@@ -164,19 +185,22 @@ class LocalVolumes(Controller):
     def _folders_of(self, node: str) -> Folders | None:
         return self._folders if node in self._here else self._elsewhere(node)
 
-    async def reconcile(self, key: str) -> None:
+    async def reconcile(self, key: str) -> float | None:
+        if key.startswith(LEFT):
+            return await self._clear(key.removeprefix(LEFT))
         if key.startswith(VOLUME):
             volume = self.volumes.get(key.removeprefix(VOLUME))
             if volume is not None and self._is_ours(volume):
                 await self._reclaim(volume)
-            return
+            return None
         claim = self.claims.get(key.removeprefix(CLAIM))
         if claim is None or claim.metadata.deletion_timestamp is not None:
-            return
+            return None
         if is_completely_bound(claim):
             await self._grow(claim)
         elif not claim_spec(claim).volume_name:
             await self._provision(claim)
+        return None
 
     async def _provision(self, claim: PersistentVolumeClaim) -> None:
         storage_class = self.classes.get(claim_class(claim))
@@ -219,7 +243,29 @@ class LocalVolumes(Controller):
         """Empty while it is not decided."""
         if storage_class.volume_binding_mode == "WaitForFirstConsumer":
             return claim.metadata.annotations.get(SELECTED_NODE, "")
+        return self._first_node()
+
+    def _first_node(self) -> str:
         return min((node.metadata.name or "" for node in self.nodes.all()), default="")
+
+    async def _clear(self, node: str) -> float | None:
+        """Remove empty folders that are nobody's: no claim waits for its volume, and the server knows of none."""
+        folders = self._folders_of(node)
+        if folders is None:
+            return None
+        try:
+            names = await folders.empty()
+        except (APIError, OSError):
+            return ASKED_AGAIN_S
+        waiting = {f"pvc-{claim.metadata.uid}" for claim in self.claims.all()}
+        for name in names:
+            if name in waiting or not name.startswith("pvc-"):
+                continue
+            try:
+                await self.client.get(PersistentVolume, name)
+            except NotFound:
+                await folders.remove(name)
+        return None
 
     async def _grow(self, claim: PersistentVolumeClaim) -> None:
         volume = self.volumes.get(claim_spec(claim).volume_name or "")
@@ -336,3 +382,9 @@ def _make(folder: Path) -> None:
 def _remove(folder: Path) -> None:
     if folder.is_dir():
         shutil.rmtree(folder)
+
+
+def _empty(root: Path) -> list[str]:
+    if not root.is_dir():
+        return []
+    return sorted(each.name for each in root.iterdir() if each.is_dir() and not any(each.iterdir()))

@@ -15,6 +15,7 @@ Its bodies have Go's field names (Pod, NodeNames, …); answers are read whateve
 from __future__ import annotations
 
 import base64
+import os
 import ssl
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -234,9 +235,22 @@ class HTTPExtender(Extender):
                         raise ExtenderFailed(f"{url}: an answer of more than {ANSWER_BYTES_MAX} bytes")
             return msgspec.convert(_lower(msgspec.json.decode(said)), kind)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ExtenderFailed(f'Post "{url}": {error or type(error).__name__}') from error
+            raise ExtenderFailed(f'Post "{url}": {_words(error)}') from error
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise ExtenderFailed(f"{url}: not the answer of an extender: {error}") from error
+
+
+def _words(error: Exception) -> str:
+    """Why there is no answer, as Go's client says it."""
+    import aiohttp
+
+    if isinstance(error, TimeoutError):
+        return "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+    if isinstance(error, aiohttp.ClientConnectorDNSError) or not isinstance(error, aiohttp.ClientConnectorError):
+        return str(error) or type(error).__name__
+    number = error.os_error.errno
+    why = os.strerror(number).lower() if number else str(error.os_error)
+    return f"dial tcp {error.host}:{error.port}: connect: {why}"
 
 
 def tls_context(config: ExtenderConfig) -> ssl.SSLContext:

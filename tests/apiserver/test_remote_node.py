@@ -295,6 +295,7 @@ async def test_folders_of_local_volumes_are_made_and_removed_where_the_node_keep
         await folders.make("pvc-1")
         await folders.make("pvc-1")
         assert [each.name for each in (tmp_path / "volumes").iterdir()] == ["pvc-1"]
+        assert await folders.empty() == ["pvc-1"]
         await folders.remove("pvc-1")
         await folders.remove("pvc-1")
         assert list((tmp_path / "volumes").iterdir()) == []

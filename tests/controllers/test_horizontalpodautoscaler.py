@@ -8,11 +8,13 @@ import msgspec
 import pytest
 
 from knarr.api.apps.v1 import Deployment
-from knarr.api.autoscaling.v2 import HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus
-from knarr.controllers.horizontalpodautoscaler import HorizontalPodAutoscalers
+from knarr.api.autoscaling.v2 import HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus, MetricSpec, MetricStatus
+from knarr.controllers.horizontalpodautoscaler import HorizontalPodAutoscalers, at_length
 from knarr.controllers.replica_calculator import NoAnswer, Sample
 from tests.cluster import Cluster, deployment, simulate
 
+TARGET = {"type": "Utilization", "averageUtilization": 50}
+SHARED = {"type": "AverageValue", "averageValue": "10"}
 CPU = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}
 
 
@@ -110,7 +112,7 @@ def test_status_tells_what_was_measured() -> None:
         await cluster.create(deployment(replicas=2))
         await cluster.until(lambda: cluster.done("web"))
         await cluster.create(autoscaler(high=2))
-        await cluster.until(lambda: bool(status(cluster).current_metrics))
+        await cluster.until(lambda: any(each.resource for each in status(cluster).current_metrics))
         (metric,) = status(cluster).current_metrics
         assert metric.resource
         assert (metric.resource.current.average_utilization, metric.resource.current.average_value) == (60, "6m")
@@ -160,11 +162,74 @@ def test_without_metrics_it_says_so_and_does_nothing() -> None:
         assert replicas(cluster) == 2
         (message, *_) = await cluster.events("FailedComputeMetricsReplicas")
         assert message == (
-            "invalid metrics (1 invalid out of 1), first error is: failed to get cpu utilization: "
-            "no metrics returned from resource metrics API"
+            "invalid metrics (1 invalid out of 1), first error is: failed to get cpu resource metric value: "
+            "failed to get cpu utilization: no metrics returned from resource metrics API"
         )
+        assert (await cluster.events("FailedGetResourceMetric"))[0] == (
+            "failed to get cpu utilization: no metrics returned from resource metrics API"
+        )
+        # It knows how many there are all the same, and that this metric has no value.
+        assert (status(cluster).current_replicas, status(cluster).current_metrics) == (2, [MetricStatus()])
 
     simulate(scenario)
+
+
+def test_each_metric_keeps_its_place_in_the_status() -> None:
+    """kubectl prints targets and values by their places."""
+
+    async def scenario(cluster: Cluster) -> None:
+        load = measured(cluster, None)
+        load.value = 60_000
+        selector = {"matchLabels": {"queue": "q"}}
+        external = {
+            "type": "External",
+            "external": {
+                "metric": {"name": "queue", "selector": selector},
+                "target": {"type": "AverageValue", "averageValue": "10"},
+            },
+        }
+        await cluster.create(deployment(replicas=2))
+        await cluster.until(lambda: cluster.done("web"))
+        await cluster.create(autoscaler(CPU, external))
+        await cluster.until(lambda: len(status(cluster).current_metrics) == 2)
+        assert [each.type for each in status(cluster).current_metrics] == ["", "External"]
+        assert [each.message for each in status(cluster).conditions if each.type == "ScalingActive"] == [
+            "the HPA was able to successfully calculate a replica count from external metric "
+            "queue(&LabelSelector{MatchLabels:map[string]string{queue: q,},"
+            "MatchExpressions:[]LabelSelectorRequirement{},})"
+        ]
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        (
+            {"type": "ContainerResource", "containerResource": {"name": "cpu", "container": "c", "target": TARGET}},
+            "failed to get c container metric value: failed to get cpu utilization: nothing",
+        ),
+        (
+            {"type": "Pods", "pods": {"metric": {"name": "rps"}, "target": SHARED}},
+            "failed to get pods metric value: nothing",
+        ),
+        (
+            {"type": "Object", "object": {"metric": {"name": "rps"}, "describedObject": {}, "target": SHARED}},
+            "failed to get object metric value: failed to get rps object metric: nothing",
+        ),
+        (
+            {"type": "External", "external": {"metric": {"name": "rps"}, "target": SHARED}},
+            "failed to get rps external metric value: failed to get rps external metric: nothing",
+        ),
+        (
+            {"type": "External", "external": {"metric": {"name": "rps"}, "target": {"type": "Value", "value": "1"}}},
+            "failed to get rps external metric value: failed to get external metric rps: nothing",
+        ),
+    ],
+)
+def test_the_sum_of_metrics_says_which_failed_and_why(metric: dict[str, Any], told: str) -> None:
+    why = "failed to get cpu utilization: nothing" if "containerResource" in metric else "nothing"
+    assert at_length(msgspec.convert(metric, MetricSpec), why) == told
 
 
 def test_one_metric_that_fails_keeps_the_others_from_scaling_down_but_not_up() -> None:
@@ -228,6 +293,10 @@ def test_two_autoscalers_of_the_same_pods_do_nothing() -> None:
                 and conditions(cluster).get("ScalingActive") == ("False", "AmbiguousSelector")
             )
         )
+        assert status(cluster, "other").current_replicas == 2
+        both = "pods by selector app=web are controlled by multiple HPAs: [default/other default/web]"
+        assert both in await cluster.events("AmbiguousSelector")
+        assert both in await cluster.events("FailedComputeMetricsReplicas")
         await cluster.client.delete(HorizontalPodAutoscaler, "other", "default")
         await cluster.until(lambda: conditions(cluster).get("ScalingActive") == ("True", "ValidMetricFound"))
 

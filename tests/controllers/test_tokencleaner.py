@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from unittest.mock import Mock
 
 import pytest
 
 from knarr.api.core.v1 import Secret
+from knarr.api.errors import Conflict
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.client.controller import Controller
 from knarr.clock import utc
@@ -48,6 +50,18 @@ def test_a_token_goes_when_it_expires_and_nothing_else_does() -> None:
         assert await there() == stay
 
     play(loops, scenario)
+
+
+def test_a_token_that_was_just_prolonged_stays_though_the_cache_does_not_show_it() -> None:
+    async def scenario(parts: Loops) -> None:
+        stale = await parts.client.create(token("longer", "2020-01-01T00:00:00Z"))
+        await parts.client.update(token("longer", ""))
+        cleaner = TokenCleaner(parts.client, parts.informers, parts.clock)
+        cleaner.secrets = Mock(get=lambda key: stale)
+        with pytest.raises(Conflict):
+            await cleaner.reconcile("kube-system/bootstrap-token-longer")
+
+    play(lambda parts: [], scenario)
 
 
 @pytest.mark.parametrize(

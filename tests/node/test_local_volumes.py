@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Any
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 
 import msgspec
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from knarr.api.apps.v1 import StatefulSet
 from knarr.api.core.v1 import PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod
 from knarr.api.core.volume_matching import PROVISIONERS
+from knarr.api.errors import ServiceUnavailable
 from knarr.api.types import replace
 from knarr.client.informer import Informer
 from knarr.controllers.persistentvolume import VolumeBinder
@@ -228,6 +229,58 @@ def stateful_set() -> dict[str, Any]:
             "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": spec}],
         },
     }
+
+
+class Folders:
+    """Where nothing is ever in a folder."""
+
+    def __init__(self) -> None:
+        self.there: set[str] = set()
+
+    def path(self, name: str) -> str:
+        return f"/hollow/{name}"
+
+    async def make(self, name: str) -> None:
+        self.there.add(name)
+
+    async def remove(self, name: str) -> None:
+        self.there.discard(name)
+
+    async def empty(self) -> list[str]:
+        return sorted(self.there)
+
+
+def test_a_folder_whose_volume_could_not_be_written_goes_after_its_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        folders = Folders()
+        monkeypatch.setattr(cluster.volumes, "_folders", folders)
+        await cluster.create(claim("kept", storageClassName=None))
+        await cluster.create(mounting("user", "kept"))
+        await cluster.until(lambda: phase(cluster, "kept") == "Bound")
+        refusing = Mock(wraps=cluster.client, create=AsyncMock(side_effect=ServiceUnavailable("no")))
+        monkeypatch.setattr(cluster.volumes, "client", refusing)
+        await cluster.create(claim("lost", storageClassName=None))
+        await cluster.create(claim("late", storageClassName=None))
+        for name in ("lost", "late"):
+            await cluster.create(mounting(name, name))
+        await cluster.until(lambda: len(folders.there) == 3)
+        for kind in (Pod, PersistentVolumeClaim):
+            await cluster.client.delete(kind, "lost", "default")
+        await cluster.until(lambda: len(folders.there) == 2)
+        monkeypatch.setattr(cluster.volumes, "client", cluster.client)
+        await cluster.until(lambda: phase(cluster, "late") == "Bound", 600)
+        assert folders.there == {volume.metadata.name for volume in volumes(cluster)}
+
+    simulate(scenario)
+
+
+def test_what_is_empty_is_known_of_a_folder(tmp_path: Path) -> None:
+    folders = HostFolders(tmp_path / "volumes")
+    assert asyncio.run(folders.empty()) == []
+    for name in ("empty", "full"):
+        asyncio.run(folders.make(name))
+    (tmp_path / "volumes" / "full" / "file").write_text("x")
+    assert asyncio.run(folders.empty()) == ["empty"]
 
 
 def test_folders_are_made_for_everybody_and_removed_with_what_is_in_them(tmp_path: Path) -> None:

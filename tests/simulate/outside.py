@@ -113,3 +113,6 @@ class Folders:
             if claim.spec.volume_name == name:
                 self._broken.append(f"the data of claim {claim.metadata.name} was removed")
         self.there.discard(name)
+
+    async def empty(self) -> list[str]:
+        return sorted(self.there)

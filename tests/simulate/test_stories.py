@@ -5,8 +5,6 @@ from __future__ import annotations
 from knarr.controllers import ALL
 from knarr.controllers.csr_approving import CertificateApproval
 from knarr.controllers.csr_cleaner import CertificateCleaner
-from knarr.controllers.csr_serving import ServingApproval
-from knarr.controllers.tokencleaner import TokenCleaner
 from tests.simulate.rules import RULES
 from tests.simulate.runs import BY_NAME, play
 from tests.simulate.stories import STORIES
@@ -14,8 +12,6 @@ from tests.simulate.world import OBSERVED, loops_of
 
 WITHOUT_STORY = {
     CertificateApproval: "one write for each request, decided by its key and by who asks: tests/controllers",
-    ServingApproval: "as the other; and hollow nodes ask for no certificates: tests/controllers",
-    TokenCleaner: "one deletion for each Secret, at a time that it names: tests/controllers",
     CertificateCleaner: "a request goes hours after it came, and nothing depends on it: tests/controllers",
 }
 

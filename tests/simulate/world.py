@@ -15,6 +15,7 @@ from typing import Any
 from knarr.api.apps.v1 import ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet
 from knarr.api.autoscaling.v2 import HorizontalPodAutoscaler
 from knarr.api.batch.v1 import CronJob, Job
+from knarr.api.certificates.v1 import CertificateSigningRequest
 from knarr.api.coordination.v1 import Lease
 from knarr.api.core.v1 import (
     Binding,
@@ -28,6 +29,7 @@ from knarr.api.core.v1 import (
     Pod,
     ReplicationController,
     ResourceQuota,
+    Secret,
     Service,
     ServiceAccount,
 )
@@ -50,6 +52,7 @@ from knarr.client.informer import Informers
 from knarr.client.transport import User
 from knarr.controllers.clusterrole_aggregation import ClusterRoleAggregation
 from knarr.controllers.cronjob import CronJobs
+from knarr.controllers.csr_serving import ServingApproval
 from knarr.controllers.daemonset import DaemonSets
 from knarr.controllers.deployment import Deployments
 from knarr.controllers.disruption import DisruptionBudgets
@@ -76,6 +79,7 @@ from knarr.controllers.servicerepair import ServiceRepair
 from knarr.controllers.statefulset import StatefulSets
 from knarr.controllers.storageprotection import ClaimProtection, VolumeProtection
 from knarr.controllers.tainteviction import TaintEviction
+from knarr.controllers.tokencleaner import TokenCleaner
 from knarr.controllers.ttlafterfinished import FinishedJobs
 from knarr.controllers.volumeexpansion import VolumeExpansion
 from knarr.node.local_volumes import LocalVolumes
@@ -111,6 +115,8 @@ LOOPS: dict[type[Any], tuple[type[Controller], ...]] = {
     Service: (EndpointSlices, EndpointsOfServices, EndpointSliceMirroring),
     IPAddress: (ServiceCIDRs, ServiceRepair),
     ClusterRole: (ClusterRoleAggregation,),
+    Secret: (TokenCleaner,),
+    CertificateSigningRequest: (ServingApproval,),
 }
 ALWAYS_OBSERVED: tuple[type[Any], ...] = (
     ConfigMap,
@@ -132,6 +138,7 @@ ALWAYS_OBSERVED: tuple[type[Any], ...] = (
 )
 OBSERVED = (
     *ALWAYS_OBSERVED,
+    CertificateSigningRequest,
     ClusterRole,
     CronJob,
     EndpointSlice,
@@ -140,6 +147,7 @@ OBSERVED = (
     IPAddress,
     PersistentVolume,
     PriorityClass,
+    Secret,
     ServiceCIDR,
     StorageClass,
 )
@@ -272,6 +280,11 @@ class World:
         measured = MeasuredTransport(InProcessTransport(self.server), self.state, weather)
         transport = FaultyTransport(measured, part, weather, crashes=crashes)
         return Client(transport, self.server.registry if whole else self._registry, ADMINISTRATOR)
+
+    def client_of_node(self, name: str) -> Client:
+        """Not in the weather, as users aren't."""
+        groups = ("system:nodes", "system:authenticated")
+        return Client(InProcessTransport(self.server), self._registry, User(f"system:node:{name}", groups))
 
     async def run(self, scenario: Callable[[World], Awaitable[None]]) -> None:
         for name in ("default", "kube-node-lease"):

@@ -35,6 +35,7 @@ CLOSING = (
     "enable-modsecurity",
     "enable-owasp-core-rules",
     "limit-connections",
+    "proxy-ssl-verify",
     "satisfy",
 )
 """Protections that we don't have."""
@@ -282,8 +283,8 @@ def _forwarded_prefix(options: Options, text: str) -> Options:
     return replace(options, forwarded_prefix=text)
 
 
-def _requests_per_s(options: Options, text: str) -> Options:
-    return replace(options, requests_per_s=_number(1, 1_000_000)(text))
+def _requests(field: str) -> Reader:
+    return lambda options, text: replace(options, **{field: _number(1, 1_000_000)(text)})
 
 
 def _burst(options: Options, text: str) -> Options:
@@ -311,7 +312,8 @@ READERS: dict[str, Reader] = {
     "backend-protocol": _protocol,
     "upstream-vhost": _host,
     "x-forwarded-prefix": _forwarded_prefix,
-    "limit-rps": _requests_per_s,
+    "limit-rps": _requests("requests_per_s"),
+    "limit-rpm": _requests("requests_per_min"),
     "limit-burst-multiplier": _burst,
     "enable-cors": lambda options, text: replace(options, cors=Cors()) if _boolean(text) else options,
     "cors-allow-origin": _cors("origins", _origins),

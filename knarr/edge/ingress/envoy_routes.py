@@ -269,7 +269,7 @@ def _filters(options: Options) -> Message:
     found: Message = {}
     if options.allowed_sources or options.denied_sources:
         found[RBAC] = _sources(options)
-    if options.requests_per_s:
+    if options.requests_per_s or options.requests_per_min:
         found[RATE_LIMIT] = _rate_limit(options)
     if options.cors is not None:
         found[CORS] = _cors(options.cors)
@@ -293,10 +293,18 @@ def _source(text: str) -> Message:
 
 
 def _rate_limit(options: Options) -> Message:
-    """So many requests a second for each client address, and a burst of some seconds' worth at once."""
-    burst = options.requests_per_s * options.burst_multiplier
+    """So many requests a second, or a minute, for each client address, and a burst of some times that at once."""
     all_of_them = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
-    bucket = {"max_tokens": burst, "tokens_per_fill": options.requests_per_s, "fill_interval": 1.0}
+    actions: list[Message] = []
+    descriptors: list[Message] = []
+    for unit, seconds, count in (("second", 1.0, options.requests_per_s), ("minute", 60.0, options.requests_per_min)):
+        if count:
+            actions.append({"actions": [{"generic_key": {"descriptor_value": unit}}, {"remote_address": {}}]})
+            entries = [{"key": "generic_key", "value": unit}, {"key": "remote_address"}]
+            # Envoy fills it bit by bit, as nginx does: nobody waits for the end of the minute.
+            burst = count * options.burst_multiplier
+            bucket = {"max_tokens": burst, "tokens_per_fill": count, "fill_interval": seconds}
+            descriptors.append({"entries": entries, "token_bucket": bucket})
     return {
         "@type": f"{FILTERS}.local_ratelimit.v3.LocalRateLimit",
         "stat_prefix": "ingress",
@@ -305,8 +313,8 @@ def _rate_limit(options: Options) -> Message:
         "token_bucket": {"max_tokens": UNLIMITED, "tokens_per_fill": UNLIMITED, "fill_interval": 1.0},
         "filter_enabled": all_of_them,
         "filter_enforced": all_of_them,
-        "rate_limits": [{"actions": [{"remote_address": {}}]}],
-        "descriptors": [{"entries": [{"key": "remote_address"}], "token_bucket": bucket}],
+        "rate_limits": actions,
+        "descriptors": descriptors,
         "max_dynamic_descriptors": CLIENTS_COUNTED_MAX,
         "always_consume_default_token_bucket": False,
     }
@@ -319,7 +327,8 @@ def _cors(cors: Cors) -> Message:
         "allow_methods": cors.methods,
         "allow_headers": cors.headers,
         "max_age": str(cors.age_max_s),
-        "allow_credentials": cors.credentials,
+        # Envoy names the asker's origin where ingress-nginx answers "*", with which browsers give no page credentials.
+        "allow_credentials": cors.credentials and "*" not in cors.origins,
     }
     return found | _set("expose_headers", cors.exposed)
 

@@ -134,6 +134,7 @@ class Options(Struct, frozen=True):
     upstream_host: str = ""
     forwarded_prefix: str = ""
     requests_per_s: int = 0
+    requests_per_min: int = 0
     burst_multiplier: int = 5
     canary: Canary | None = None
     closed: bool = False

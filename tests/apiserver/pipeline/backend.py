@@ -29,7 +29,14 @@ SLICES = "/apis/discovery.k8s.io/v1/namespaces/metrics/endpointslices"
 RESOURCES = [
     {"name": "pods/requests", "singularName": "", "namespaced": True, "kind": "MetricValueList", "verbs": ["get"]},
     {"name": "pods/errors", "singularName": "", "namespaced": True, "kind": "MetricValueList", "verbs": ["get"]},
-    {"name": "things", "singularName": "thing", "namespaced": True, "kind": "Thing", "verbs": ["list"], "newer": 1},
+    {
+        "name": "things",
+        "singularName": "thing",
+        "namespaced": True,
+        "kind": "Thing",
+        "verbs": ["get", "list", "delete", "deletecollection"],
+        "newer": 1,
+    },
     {"name": 17, "kind": "Odd"},
 ]
 
@@ -42,6 +49,8 @@ class Backend:
         self.port = 0
         self.status = 200
         self.discovery: Any = {"kind": "APIResourceList", "groupVersion": f"{GROUP}/{VERSION}", "resources": RESOURCES}
+        self.things: list[dict[str, Any]] = []
+        """Of the namespace shop."""
         self.asked: list[str] = []
         self.headers: list[tuple[str, str]] = []
         self.shown: tuple[Any, ...] = ()
@@ -57,6 +66,18 @@ class Backend:
         self.shown = request.transport.get_extra_info("peercert")["subject"]
         if request.path == PATH:
             return web.json_response(self.discovery, status=self.status)
+        if request.path.startswith("/openapi/v3"):
+            url = f"/openapi/v3{PATH}?hash=1"
+            index = {"paths": {PATH.strip("/"): {"serverRelativeURL": url}, "apis/apps/v1": {"serverRelativeURL": "x"}}}
+            return web.json_response(index if request.path == "/openapi/v3" else {"openapi": "3.0.0"})
+        if request.path.startswith(f"{PATH}/namespaces/shop/things"):
+            if name := request.path.removeprefix(f"{PATH}/namespaces/shop/things").strip("/"):
+                found = [each for each in self.things if each["metadata"]["name"] == name]
+                return web.json_response(found[0] if found else {}, status=200 if found else 404)
+            if request.method == "DELETE":
+                self.things = [each for each in self.things if each["metadata"].get("finalizers")]
+            if not request.query.get("watch") and request.method in ("GET", "DELETE"):
+                return web.json_response({"kind": "ThingList", "items": self.things})
         match request.path.removeprefix(PATH):
             case "/moved":
                 raise web.HTTPFound("https://elsewhere.example/")

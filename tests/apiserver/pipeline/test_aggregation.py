@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,13 @@ import pytest
 from knarr import pki
 from knarr.api.apiregistration.priorities import in_order
 from knarr.apiserver.listener import Listener, tls_context
+from knarr.client.controller import Controller
 from knarr.client.https import client_context
+from knarr.client.informer import Informers
 from knarr.client.transport import Request, User
+from knarr.controllers import namespace as namespaces
+from knarr.controllers.garbagecollector import GarbageCollector
+from knarr.controllers.namespace import Namespaces
 from tests.apiserver.pipeline.backend import (
     API_SERVICES,
     GROUP,
@@ -34,7 +40,7 @@ from tests.apiserver.pipeline.backend import (
     register,
     service,
 )
-from tests.apiserver.pipeline.door import Door, namespace, open_door
+from tests.apiserver.pipeline.door import Door, config_map, namespace, open_door
 
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 MERGE = "application/merge-patch+json"
@@ -205,7 +211,7 @@ async def test_discovery_tells_of_the_group(running: Running) -> None:
             "responseKind": things,
             "scope": "Namespaced",
             "singularResource": "thing",
-            "verbs": ["list"],
+            "verbs": ["get", "list", "delete", "deletecollection"],
         },
     ]
 
@@ -253,6 +259,105 @@ def test_groups_stand_by_priority_and_versions_by_priority_then_age() -> None:
         ("b.example", ["v1"]),
         ("a.example", ["v10beta2", "v2", "v1", "v1beta1", "v1alpha1", "odd"]),
     ]
+
+
+async def test_openapi_has_the_backends_own_document(running: Running) -> None:
+    door, backend = running
+    paths = (await door.done("GET", "/openapi/v3"))["paths"]
+    assert paths[PATH.strip("/")] == {"serverRelativeURL": f"/openapi/v3{PATH}?hash=1"}
+    assert paths["apis/apps/v1"]["serverRelativeURL"].startswith("/openapi/v3/apis/apps/v1?hash=")
+    assert await door.done("GET", f"/openapi/v3{PATH}", hash="1") == {"openapi": "3.0.0"}
+    assert backend.asked[-1] == f"GET /openapi/v3{PATH}?hash=1"
+
+
+# What loops do with what others serve
+
+
+def thing(name: str, **metadata: Any) -> dict[str, Any]:
+    return {"kind": "Thing", "metadata": {"name": name, "namespace": "shop", "uid": f"uid-of-{name}", **metadata}}
+
+
+@asynccontextmanager
+async def loop_of(door: Door, kind: type[Controller]) -> AsyncIterator[None]:
+    informers = Informers(door.client, door.clock)
+    loop = kind(door.client, informers, door.clock)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(informers.run()), group.create_task(loop.run())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+async def deleted(door: Door, name: str, until: Callable[[dict[str, tuple[str, str]]], bool]) -> None:
+    """Wait until the conditions of a namespace that is being deleted are so, or it is gone."""
+    async with asyncio.timeout(20):
+        while True:
+            status, found = await door("GET", f"/api/v1/namespaces/{name}")
+            if status == 404:
+                return
+            conditions = found["status"].get("conditions", ())
+            if until({each["type"]: (each["reason"], each["message"]) for each in conditions}):
+                return
+            await asyncio.sleep(0.01)
+
+
+async def test_a_namespace_goes_with_what_others_keep_in_it(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(namespaces, "CHECK_AGAIN_S", 0.05)
+    door, backend = running
+    await door.done("POST", "/api/v1/namespaces", namespace("shop"))
+    backend.things = [thing("a"), thing("b", finalizers=["example.com/hold"])]
+    async with loop_of(door, Namespaces):
+        await door.done("DELETE", "/api/v1/namespaces/shop")
+        left = (
+            "SomeResourcesRemain",
+            f"Some resources are remaining: things.{GROUP} has 1 resource instances",
+        )
+        await deleted(door, "shop", lambda told: told.get("NamespaceContentRemaining") == left)
+        assert f"DELETE {PATH}/namespaces/shop/things" in backend.asked
+        assert [each["metadata"]["name"] for each in backend.things] == ["b"]
+        backend.things = []
+        await deleted(door, "shop", lambda told: False)
+
+
+async def test_a_namespace_stays_while_nobody_says_what_a_group_serves(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(namespaces, "CHECK_AGAIN_S", 0.05)
+    door, _ = running
+    await door.done("POST", "/api/v1/namespaces", namespace("shop"))
+    await door.done("DELETE", f"{SLICES}/adapter-1")
+    await becomes(door, "EndpointsNotFound")
+    async with loop_of(door, Namespaces):
+        await door.done("DELETE", "/api/v1/namespaces/shop")
+        failing = (
+            "DiscoveryFailed",
+            "Discovery failed for some groups, 1 failing: unable to retrieve the complete list of server APIs: "
+            f"{GROUP}/{VERSION}: stale GroupVersion discovery: {GROUP}/{VERSION}",
+        )
+        await deleted(door, "shop", lambda told: told.get("NamespaceDeletionDiscoveryFailure") == failing)
+        assert (await door("GET", "/api/v1/namespaces/shop"))[0] == 200
+        await door.done("DELETE", f"{API_SERVICES}/{NAME}")
+        await deleted(door, "shop", lambda told: False)
+
+
+async def test_what_belongs_to_an_object_of_others_goes_when_that_is_gone_and_not_before(running: Running) -> None:
+    door, backend = running
+    await door.done("POST", "/api/v1/namespaces", namespace("shop"))
+    backend.things = [thing("there")]
+    maps = "/api/v1/namespaces/shop/configmaps"
+    async with loop_of(door, GarbageCollector):
+        for owner in ("there", "gone"):
+            made = config_map(f"of-{owner}")
+            reference = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "Thing", "name": owner, "uid": f"uid-of-{owner}"}
+            made["metadata"]["ownerReferences"] = [reference]
+            await door.done("POST", maps, made)
+        async with asyncio.timeout(20):
+            while (await door("GET", f"{maps}/of-gone"))[0] == 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert (await door("GET", f"{maps}/of-there"))[0] == 200
+        assert f"GET {PATH}/namespaces/shop/things/there" in backend.asked
 
 
 # The condition Available

@@ -211,6 +211,7 @@ async def test_bodies_over_the_limit_are_answered_413_whether_or_not_they_tell_t
         ({"allowlist-source-range": "127.0.0.0/8", "denylist-source-range": "10.0.0.0/8"}, 200),
         ({"allowlist-source-range": "nonsense"}, 503),
         ({"auth-url": "https://login.example"}, 503),
+        ({"backend-protocol": "HTTPS", "proxy-ssl-verify": "on"}, 503),
     ],
 )
 async def test_source_ranges(edge: Lab, annotations: dict[str, str], status: int) -> None:
@@ -327,6 +328,31 @@ async def test_a_client_may_only_ask_so_often(edge: Lab) -> None:
     assert 6 <= statuses[200] <= 10, statuses
     assert statuses[200] + statuses[503] == 20
     assert {(await edge.get("free.example")).status for _ in range(20)} == {200}
+
+
+async def test_a_client_may_only_ask_so_often_a_minute_and_need_not_wait_for_its_end(edge: Lab) -> None:
+    await edge.backend("web")
+    both = {"limit-rpm": "60", "limit-rps": "100", "limit-burst-multiplier": "1"}
+    await edge.create(ingress("shop", [("shop.example", "Prefix", "/", "web")], annotations=both))
+    await edge.applied()
+    statuses = Counter([(await edge.get("shop.example")).status for _ in range(90)])
+    assert 60 <= statuses[200] <= 70, statuses
+    assert statuses[200] + statuses[503] == 90
+    await asyncio.sleep(1.2)  # the kernel's clock, not ours: a minute's 60 are one a second
+    assert (await edge.get("shop.example")).status == 200
+
+
+async def test_any_origin_is_let_in_without_credentials(edge: Lab) -> None:
+    """Else every page could read what its visitor may: Envoy names the asker where ingress-nginx says "*"."""
+    await edge.backend("web")
+    annotations = {"enable-cors": "true", "cors-allow-credentials": "true"}
+    await edge.create(ingress("shop", [("shop.example", "Prefix", "/", "web")], annotations=annotations))
+    await edge.applied()
+    for method in ("GET", "OPTIONS"):
+        asked = {"origin": "https://evil.example", "access-control-request-method": "PUT"}
+        answer = await edge.get("shop.example", method=method, headers=asked)
+        assert answer.headers["access-control-allow-origin"] in ("*", "https://evil.example")
+        assert "access-control-allow-credentials" not in answer.headers
 
 
 async def test_the_backend_sees_the_host_and_prefix_that_it_is_to_see(edge: Lab) -> None:

@@ -16,7 +16,7 @@ from tests.simulate.rules.nodes import Taints
 from tests.simulate.rules.owners import Adoption, Collection, Metadata
 from tests.simulate.rules.rule import Broken, Past, Rule
 from tests.simulate.rules.scaling import Rollbacks, Scaling
-from tests.simulate.rules.schedules import Expiry, Schedules
+from tests.simulate.rules.schedules import Expiry, Schedules, Tokens
 from tests.simulate.rules.services import Addresses, Endpoints
 from tests.simulate.rules.volumes import Retention, Volumes
 from tests.simulate.rules.workloads import Daemons, Ordinals, Replicas, Rollouts
@@ -38,6 +38,7 @@ RULES: tuple[type[Rule], ...] = (
     Counting,
     Schedules,
     Expiry,
+    Tokens,
     Budgets,
     Endpoints,
     Addresses,

@@ -1,4 +1,4 @@
-"""CronJobs run each of their times once, when it has come, as their policy has it."""
+"""CronJobs run each of their times once, when it has come, as their policy has it; what ends at a time ends then."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from knarr.api.batch.v1 import CronJob, Job
+from knarr.api.core.v1 import Secret
 from knarr.simulate.clock import START_S
 from tests.simulate.objects import is_going, job_end, owner_uid
 from tests.simulate.rules.rule import Broken, Past, Rule, is_deletion
@@ -135,3 +136,16 @@ def is_time(cron_job: CronJob, time_s: float) -> bool:
 def times_between(cron_job: CronJob, after_s: float, until_s: float) -> Iterable[int]:
     every = period_s(cron_job)
     return range(int(after_s // every + 1) * every, int(until_s) + 1, every)
+
+
+class Tokens(Rule):
+    """A bootstrap token goes by itself only when its time is over, as it is written now."""
+
+    kinds = (Secret,)
+
+    def check(self, change: Change) -> None:
+        if change.new is not None or change.part != "token-cleaner-controller":
+            return
+        written = change.old.data.get("expiration", b"").decode()
+        if not written or datetime.fromisoformat(written).timestamp() > START_S + change.now_s:
+            raise Broken(f"gone, and ends {written or 'never'}")

@@ -6,7 +6,7 @@ does it; `wrong` tells what is not yet as declared: after the faults have stoppe
 
 from __future__ import annotations
 
-from tests.simulate.stories.access import AggregationStory
+from tests.simulate.stories.access import AggregationStory, ServingStory, TokenStory
 from tests.simulate.stories.jobs import EndingStory, JobStory
 from tests.simulate.stories.limits import BudgetStory, CrowdStory, PriorityStory, QuotaStory
 from tests.simulate.stories.nodes import NodeStory
@@ -43,5 +43,7 @@ STORIES: tuple[type[Story], ...] = (
     OwnersStory,
     CrowdStory,
     NamespaceStory,
+    TokenStory,
+    ServingStory,
 )
 """Those that are in here twice are played twice as often."""

@@ -12,6 +12,8 @@ from tests.simulate.stories.story import BAD, GOOD
 from tests.simulate.stories.workloads import DeploymentStory
 
 OPT_IN = {"knarr.dev/rollback-on-failure": "true"}
+NOTED_S = 10.0
+"""A revision that was complete for so long is noted as one to go back to; sooner, that is not certain."""
 ROLLED_BACK_MAX_S = 150.0
 """After its deadline, or the restarts of its pods, a rollout is taken back: retries wait, in bad weather."""
 
@@ -129,7 +131,8 @@ class RollbackStory(DeploymentStory):
         """It comes back only to what was complete once; whoever rolls out the same again means it."""
         image = self.chance.choice(BAD)
         before = self.get(Deployment)
-        sure = self.image in GOOD and self.replicas > 0 and _is_complete(before) and image not in self._seen()
+        known_s = self.world.clock.time_s() - NOTED_S
+        sure = self.image in GOOD and self.replicas > 0 and _is_complete(before, known_s) and image not in self._seen()
         await self.patch(Deployment, {"spec": {"template": self.template(image)}})
         until_s = self.world.clock.monotonic_s() + ROLLED_BACK_MAX_S
         while self.world.clock.monotonic_s() < until_s:
@@ -150,8 +153,11 @@ class RollbackStory(DeploymentStory):
         return str(self.get(Deployment).spec.template.spec.containers[0].image)
 
 
-def _is_complete(deployment: Any) -> bool:
+def _is_complete(deployment: Any, known_s: float) -> bool:
     """As its own conditions say, and for long enough that others have seen it."""
     return any(
-        each.type == "Progressing" and each.reason == "NewReplicaSetAvailable" for each in deployment.status.conditions
+        each.type == "Progressing"
+        and each.reason == "NewReplicaSetAvailable"
+        and each.last_update_time.timestamp() < known_s
+        for each in deployment.status.conditions
     )

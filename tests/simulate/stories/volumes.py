@@ -180,10 +180,7 @@ class VolumeStory(Story):
         for name, volume in volumes.items():
             yield from _wrong_volume(name, volume, everybodys)
         made = {name for name in volumes if name.startswith("pvc-")}
-        # A folder whose volume could not be written is left when its claim goes before that is tried again.
-        forgets = self.world.odds.refused or self.world.odds.uncertain
-        forgotten = self.world.folders.there - made if forgets else set()
-        if self.world.folders.there - forgotten != made:
+        if self.world.folders.there != made:
             yield f"there are the folders {sorted(self.world.folders.there)}"
         for pod in self.own(Pod):
             claim = claims.get(self.used_by.get(pod.metadata.name, ""))
