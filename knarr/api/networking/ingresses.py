@@ -144,7 +144,7 @@ def _validate_backend(backend: IngressBackend, path: str) -> Iterable[Cause]:
         if not service.name:
             yield required(f"{path}.service.name")
         else:
-            for fault in names.dns1035_label_faults(service.name):
+            for fault in names.dns1123_label_faults(service.name):  # as Services may be called (KEP-5311)
                 yield invalid(f"{path}.service.name", service.name, fault)
         name, number = (service.port.name, service.port.number) if service.port else (None, None)
         if name and number:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from knarr.api import names
 from tests.api.made import cells, faults, made, plain, status_faults, update_faults
 
 SERVICE = {"service": {"name": "web", "port": {"number": 80}}}
@@ -106,6 +107,11 @@ def test_what_an_ingress_may_say(spec: dict[str, Any], expected: list[str]) -> N
         (
             {"backend": {"service": {"name": "", "port": {}}}},
             [".backend.service.name: Required value", ".backend: Required value: port name or number is required"],
+        ),
+        ({"backend": {"service": {"name": "1-web", "port": {"number": 80}}}}, []),  # KEP-5311
+        (
+            {"backend": {"service": {"name": "web.a", "port": {"number": 80}}}},
+            [f'.backend.service.name: Invalid value: "web.a": {names.dns1123_label_faults("web.a")[0]}'],
         ),
         (
             {"backend": {"service": {"name": "web", "port": {"name": "http", "number": 80}}}},
