@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,6 +20,7 @@ from knarr.edge.loadbalancer import LoadBalancers
 from knarr.edge.port_watch import PortWatch, host_ports
 from knarr.edge.providers.local import Local
 from knarr.edge.taken_ports import ANNOTATION, Report, holder, report_of
+from knarr.network.listeners import programs
 from tests.controllers.loops import Loops
 from tests.edge.test_loadbalancer import service
 from tests.edge.test_local import Space, node
@@ -89,6 +90,30 @@ def test_a_port_is_told_about_from_when_it_is_asked_for(monkeypatch: pytest.Monk
         await machine.says(lambda report: report == {f"{port}/TCP": {}, f"{lonely}/TCP": {}})
         await machine.client.delete(Service, "web", "default")
         await machine.says(lambda report: report == {})
+
+    on_a_machine(scenario, monkeypatch)
+
+
+def test_processes_are_looked_through_once_for_each_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Collection[int]] = []
+
+    def counted(inodes: Collection[int]) -> dict[int, str]:
+        asked.append(inodes)
+        return programs(inodes)
+
+    monkeypatch.setattr(port_watch, "programs", counted)
+
+    async def scenario(machine: Machine) -> None:
+        with ExitStack() as stack:
+            port = listening(stack, ADDRESS)
+            await machine.client.create(service(ports=[{"port": port}]))
+            await machine.says(lambda report: bool(report.get(f"{port}/TCP")))
+            looks = len(asked)
+            await machine.loops.until(lambda: enough(looks + 2), within_s=4)
+            assert [len(each) for each in asked if each] == [1]
+
+    async def enough(looks: int) -> bool:
+        return len(asked) >= looks
 
     on_a_machine(scenario, monkeypatch)
 
