@@ -37,6 +37,8 @@ DISPENSABLE_ADMISSION_PLUGINS = ("DenyServiceExternalIPs",)
 FILES = ("kubeconfig", "token_auth_file", "authentication_config", "scheduler_config", "cloud_config")
 """Settings that name a file. Who runs in the background is in another folder than who started it."""
 CONFIG_FILE_BYTES_MAX = 1 << 20
+NOT_EXCLUDED = "!node.kubernetes.io/exclude-from-external-load-balancers"
+"""Upstream's label says that nobody from outside is to be led to a node."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -166,6 +168,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     ingress_http_port: Annotated[int, Meta(description="port for Ingress over HTTP; 0: none")] = 80
     ingress_https_port: Annotated[int, Meta(description="port for Ingress over HTTPS; 0: none")] = 443
     ingress_metrics_port: Annotated[int, Meta(description="port on loopback for Envoy's metrics; 0: none")] = 0
+    ingress_nodes: Annotated[
+        str, Meta(description="label selector of the nodes that serve Ingress; empty: all of them")
+    ] = NOT_EXCLUDED
     verbosity: Annotated[int, Meta(description="0 says what a user needs, 2 each step, 4 each request")] = 0
 
     @property

@@ -166,27 +166,25 @@ class Aggregator:
         except APIError as error:
             return str(error)
         url = f"https://{place.authority}{path}"
-        request = Request("GET", path, headers={"accept": "application/json"})
         try:
             async with self._clock.timeout(LOOK_S):
-                answer = await self._connections.ask(place, request, AGGREGATOR, lasting=False)
+                status, body = await self._connections.told(place, path, AGGREGATOR)
         except TimeoutError:
             return f'failing or missing response from {url}: Get "{url}": context deadline exceeded'
         except Unreachable as error:
             return f'failing or missing response from {url}: Get "{url}": {error}'
-        if not 200 <= answer.status < 300:
-            return f"failing or missing response from {url}: bad status from {url}: {answer.status}"
+        if not 200 <= status < 300:
+            return f"failing or missing response from {url}: bad status from {url}: {status}"
         index = await self._documents(place)
-        self._learn(service, list(_resources(answer.body)), index.get(path.lstrip("/"), ""))
+        self._learn(service, list(_resources(body)), index.get(path.lstrip("/"), ""))
         return ""
 
     async def _documents(self, place: Place) -> dict[str, str]:
         """Where a backend has its documents of OpenAPI v3, by what they are about; many have none."""
-        request = Request("GET", "/openapi/v3", headers={"accept": "application/json"})
         try:
             async with self._clock.timeout(LOOK_S):
-                answer = await self._connections.ask(place, request, AGGREGATOR, lasting=False)
-            told = msgspec.json.decode(answer.body, type=_Index) if answer.status == 200 else _Index()
+                status, body = await self._connections.told(place, "/openapi/v3", AGGREGATOR)
+            told = msgspec.json.decode(body, type=_Index) if status == 200 else _Index()
         except (TimeoutError, Unreachable, msgspec.DecodeError, RecursionError):
             return {}
         return {about: document.serverRelativeURL for about, document in told.paths.items()}

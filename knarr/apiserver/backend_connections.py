@@ -12,7 +12,8 @@ import asyncio
 import ssl
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlencode
 
 from msgspec import Struct
@@ -111,6 +112,17 @@ class BackendConnections:
             return await _passed_on(answer, request.method, lasting=lasting)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise Unreachable(str(error) or type(error).__name__) from None
+
+    async def told(self, place: Place, path: str, user: User) -> tuple[int, bytes]:
+        """Status and body of what a backend says of itself: all of it, as long as it is no longer than
+        READ_WHOLE_MAX_BYTES. Raises Unreachable."""
+        request = Request("GET", path, headers={"accept": "application/json"})
+        answer = await self.ask(place, request, user, lasting=False)
+        if answer.stream is not None:
+            async with aclosing(cast(Any, answer.stream)) as stream:
+                await anext(stream)  # Only what has begun can be ended.
+            raise Unreachable(f"the answer is longer than {READ_WHOLE_MAX_BYTES} bytes")
+        return answer.status, answer.body
 
     async def upgrade(self, place: Place, request: Request, user: User) -> Answer:
         """As `ask`, for a request that wants to speak something else from then on (exec, port-forward). Raises

@@ -24,13 +24,18 @@ OBJECT_FORMS = ("application/json", YAML, protobuf.MEDIA_TYPE, "")
 PATCH_FORMS = (JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, APPLY_PATCH)
 
 
-def object_of(call: Call, kind: type[Any]) -> tuple[Any, list[str]]:
-    """The object in the body, of a kind. Raises BadRequest, UnsupportedMediaType."""
+def object_of(call: Call, kind: type[Any], also: tuple[str, ...] = ()) -> tuple[Any, list[str]]:
+    """The object in the body, of a kind. Raises BadRequest, UnsupportedMediaType.
+
+    `also`: versions beside the kind's own in which it says the same.
+    """
     media, validation = _offered(media_type(call), OBJECT_FORMS), call.validation
     if media == protobuf.MEDIA_TYPE:
         obj, warnings = convert(kind, protobuf.plain_protobuf(kind, call.request.body), validation=validation)
     else:
         obj, warnings = decode(kind, call.request.body, yaml_body=media == YAML, validation=validation)
+    if obj.api_version in also:
+        obj.api_version = kind().api_version
     if fault := _other_kind(kind, obj.api_version, obj.kind):
         raise BadRequest(fault)
     return obj, warnings

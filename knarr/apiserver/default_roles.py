@@ -194,10 +194,11 @@ CLUSTER_ROLES: dict[str, tuple[PolicyRule, ...]] = {
             "nodes/checkpoint nodes/configz nodes/healthz nodes/log nodes/metrics nodes/pods nodes/proxy nodes/stats",
         ),
     ),
-    "knarr:node-network": (  # knarr's own: routes, service rules and DNS of a node need everybody's
+    "knarr:node-network": (  # knarr's own: routes, service rules, DNS and Envoy of a node need everybody's
         rule(READ, "core", "namespaces nodes pods services"),
         rule(READ, "discovery.k8s.io", "endpointslices"),
-        rule(READ, "networking.k8s.io", "networkpolicies"),
+        rule(READ, "networking.k8s.io", "ingressclasses ingresses networkpolicies"),
+        urls("/knarr/ingress/certificates"),
     ),
     "system:node-bootstrapper": (rule(f"create {READ}", "certificates.k8s.io", "certificatesigningrequests"),),
     "system:auth-delegator": DELEGATION,

@@ -60,7 +60,7 @@ class Evictions:
         """Raises NotFound, TooManyRequests, Conflict, Forbidden, BadRequest."""
         if call.request.method != "POST":
             raise answers.method_not_allowed()
-        eviction, _ = bodies.object_of(call, Eviction)
+        eviction, _ = bodies.object_of(call, Eviction, also=("policy/v1beta1",))
         if eviction.metadata.name != call.path.name:
             raise BadRequest("name in URL does not match name in Eviction object")
         options = _options(eviction, call)

@@ -15,13 +15,13 @@ import ipaddress
 import os
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from msgspec import Struct
 
-from knarr.api.core.node_agents import KUBELET_PORT, agents
+from knarr.api.core.node_agents import KUBELET_PORT, agents, canonical
 from knarr.api.core.v1 import Node, Pod, Service
 from knarr.api.errors import BadRequest, ServiceUnavailable
 from knarr.apiserver import tunnel
@@ -136,7 +136,7 @@ class Proxy:
     async def _refuse_agents(self, target: Target) -> None:
         """Raises BadRequest. A pod on the node's network or an endpoint written by hand would lead there too, and so
         past the right to nodes/proxy."""
-        if (target.host, target.port) in agents(await self._known_nodes.all()):
+        if (canonical(target.host), target.port) in agents(await self._known_nodes.all()):
             raise BadRequest("address not allowed: the agent of a node is reached through nodes/proxy")
 
     async def _carry(self, call: Call, target: Target) -> Answer:
@@ -156,6 +156,8 @@ class Proxy:
         }
         headers |= {"x-forwarded-uri": request.path, "x-forwarded-host": request.headers.get("host", "")}
         headers["x-forwarded-proto"] = "https"
+        # As upstream: a site behind the proxy goes by the name under which its client asks.
+        headers["host"] = request.headers.get("host") or target.authority
         if tunnel.wants_upgrade(request.headers):
             return await self._upgrade(request, target, path, headers)
         if self._session is None:
@@ -174,14 +176,14 @@ class Proxy:
             )
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _unreachable(target, error) from None
-        return await _passed_on(answer, target, base, request.method)
+        ours = {target.authority, target.authority.rpartition(":")[0], headers["host"]}
+        return await _passed_on(answer, ours, base, request.method)
 
     async def _upgrade(self, request: Request, target: Target, path: str, headers: Mapping[str, str]) -> Answer:
         """For a client that wants to speak something else than HTTP from now on."""
         try:
             line = f"{request.method} {path} HTTP/1.1"
-            every = [("host", target.authority), *headers.items()]
-            asked = tunnel.written(line, every, request.body, request.headers["upgrade"])
+            asked = tunnel.written(line, headers.items(), request.body, request.headers["upgrade"])
             async with self._clock.timeout(CONNECT_S):
                 reader, writer = await asyncio.open_connection(
                     target.host,
@@ -215,14 +217,15 @@ def _unreachable(target: Target, error: Exception) -> ServiceUnavailable:
 SAFE = "/:@!$&'()*+,;=~-._"
 
 
-async def _passed_on(answer: aiohttp.ClientResponse, target: Target, base: str, method: str) -> Answer:
+async def _passed_on(answer: aiohttp.ClientResponse, ours: Container[str], base: str, method: str) -> Answer:
+    """`ours` are the names under which the target knows itself."""
     headers = {
         name.lower(): value
         for name, value in answer.headers.items()
         if name.lower() not in HOP_BY_HOP and name.lower() != "content-length"
     }
     if location := headers.get("location"):
-        headers["location"] = _inside(location, target, base)
+        headers["location"] = _inside(location, ours, base)
     if method == "HEAD" or answer.status in (204, 304):
         answer.release()
         return Answer(answer.status, headers)
@@ -273,12 +276,12 @@ def _query(values: Mapping[str, Any]) -> str:
     return f"?{urlencode(values, doseq=True)}" if values else ""
 
 
-def _inside(location: str, target: Target, base: str) -> str:
+def _inside(location: str, ours: Container[str], base: str) -> str:
     """A redirect to the target itself, as one that stays in the proxy."""
     parts = urlsplit(location)
-    if parts.netloc and f"{parts.scheme}://{parts.netloc}" not in (target.origin, target.origin.rsplit(":", 1)[0]):
+    if parts.netloc and parts.netloc not in ours:
         return location
-    if not parts.path.startswith("/"):
+    if not parts.path.startswith("/") or parts.path.startswith(f"{base}/"):
         return location
     return base + parts.path + (f"?{parts.query}" if parts.query else "")
 

@@ -71,6 +71,9 @@ Placed = Callable[[Request, User, ResourcePath | None, Action], Place]
 Review = Callable[[Call, Any], Awaitable[Any]]
 """review(call, obj): what a POST of a kind that is never kept is answered (TokenReview, SubjectAccessReview)."""
 
+Page = Callable[[Request, User], Awaitable[Answer]]
+"""page(request, user): the answer to who may ask for a path that is no resource's. Raises APIError."""
+
 Asked = Callable[[Call], Awaitable[list[bytes]]]
 """asked(call): the objects that a GET of a kind that is never kept is about (PodMetrics); raises NotFound."""
 
@@ -152,6 +155,8 @@ class APIServer:
         self.health.checks["etcd"] = store.fault
         self.health.readiness["started"] = lambda: None if self.ready else "not yet"
         self.health.readiness["shutdown"] = lambda: "process is shutting down" if self.stopping else None
+        self.pages: dict[str, Page] = {}
+        """What other parts of the process answer, by path. It may last."""
         self.calls: Counter[tuple[str, int]] = Counter()
         """Requests of the parts of this process, by method and how they were answered."""
         self.metrics.sources += [
@@ -169,7 +174,8 @@ class APIServer:
         request = with_watch_as_parameter(request)
         path = resource_path(request.path)
         answer = await self._answered(request, self._answer(request, path, _anybody))
-        return answer if answer.stream is None or lasting(request, path) else await whole(answer, answer.stream)
+        lasts = lasting(request, path) or request.path in self.pages
+        return answer if answer.stream is None or lasts else await whole(answer, answer.stream)
 
     async def handle_from_outside(self, request: Request) -> Answer:
         """The answer to a request that came over the network: limited in number and time, and counted. Never raises."""
@@ -221,6 +227,8 @@ class APIServer:
         if path is None:
             if request.path == "/metrics":
                 return self.metrics.answer(await self._objects_by_resource())
+            if page := self.pages.get(request.path):
+                return await page(request, user)
             return await self.about.answer(request)
         resource = self.registry.by_plural(path.group, path.version, path.plural)
         if resource is None or (path.namespace and not resource.namespaced):

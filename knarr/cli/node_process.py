@@ -27,6 +27,7 @@ from knarr.api.errors import APIError, Forbidden, NotFound, ServiceUnavailable, 
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.registry import with_metrics
 from knarr.cli import machine, teardown
+from knarr.cli.ingress import joined_ingress
 from knarr.cli.joining import Invitation, JoinRefused, Membership
 from knarr.cli.life import Life, Loop, node_is_ready, seen, write_logs
 from knarr.cli.lock import DataFolderLock
@@ -114,6 +115,10 @@ class NodeProcess(Life):
         self.informers = Informers(self.client, self.clock)
         loops = parts.assemble(self.client, self.informers)
         self._closing.append((f"node {flags.name} leaves", lambda: parts.leave(keep=self._keep)))
+        edge = joined_ingress(settings, self.client, self.informers, self.clock)
+        loops.append((edge.name, edge.run))
+        parts.backend.sources.append(edge.figures)
+        self._closing.append((edge.name, edge.close))
         with self._waiting("DNS"):
             await parts.serve()
         loops.append(("certificate", lambda: self.certificates.keep(CLIENT, self.client, self._renewed)))

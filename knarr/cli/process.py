@@ -40,7 +40,7 @@ from knarr.cli import kubeconfig, machine, teardown
 from knarr.cli.access import access_settings
 from knarr.cli.balancing import load_balancers
 from knarr.cli.ingress import ACCOUNT as INGRESS_ACCOUNT
-from knarr.cli.ingress import ingress
+from knarr.cli.ingress import cluster_ingress
 from knarr.cli.life import Life, Loop, node_is_ready, seen, write_logs
 from knarr.cli.lock import DataFolderLock
 from knarr.cli.node_parts import Parts, parts_of
@@ -58,6 +58,7 @@ from knarr.controllers.authentication_trust import AuthenticationTrust, trust
 from knarr.controllers.flowcontrol import FlowControl
 from knarr.controllers.nodeipam import Ranges
 from knarr.controllers.servicerepair import ServiceRepair
+from knarr.edge.ingress.terms import PATH as INGRESS_CERTIFICATES
 from knarr.node.local_volumes import ACCOUNT as LOCAL_VOLUMES_ACCOUNT
 from knarr.node.local_volumes import FOLDER_ANNOTATION, HollowFolders, HostFolders, LocalVolumes
 from knarr.scheduler.scheduler import Scheduler
@@ -198,8 +199,12 @@ class Process(Life):
             self._account(LOCAL_VOLUMES_ACCOUNT), informers, clock, names, folders, self._folders_elsewhere
         )
         loops.append((volumes.name, volumes.run))
-        if edge := ingress(config, self._account(INGRESS_ACCOUNT), self._client, informers, clock):
+        if config.ingress_class != "none" and self._record.node:
+            port = urlsplit(self.address).port or 443
+            node = self._client(f"system:node:{config.node_name}", "system:nodes")
+            edge, certificates = cluster_ingress(config, self._account(INGRESS_ACCOUNT), node, informers, clock, port)
             loops.append((edge.name, edge.run))
+            self.server.pages[INGRESS_CERTIFICATES] = certificates
             self.server.metrics.sources.append(edge.figures)
             self._closing.append((edge.name, edge.close))
         loops.append(("cluster info", self._tell_joining))

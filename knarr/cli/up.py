@@ -19,7 +19,7 @@ from threading import Thread
 from knarr.cli.exit_codes import FAILED, OK, USAGE
 from knarr.cli.lock import DataFolderHeld, DataFolderLock
 from knarr.cli.progress import PipeProgress, Progress, TerminalProgress, process_start_s
-from knarr.config import Config, ConfigError, flags, load
+from knarr.config import NOT_EXCLUDED, Config, ConfigError, flags, load
 
 COLLECTION_THRESHOLDS = (100_000, 50, 1000)
 """When Python looks for cycles: seldom, and mostly among young objects. The API's own objects are trees; with the
@@ -41,6 +41,7 @@ def up(parsed: argparse.Namespace) -> int:
             _check_access(config)
         if config.scheduler_config:
             _check_scheduling(config)
+        _check_ingress(config)
         if config.load_balancer_pools or config.load_balancer != "local":
             _check_balancing(config)
     except ConfigError as error:
@@ -74,6 +75,17 @@ def _check_scheduling(config: Config) -> None:
     from knarr.cli.scheduling import profiles  # as above
 
     profiles(config)
+
+
+def _check_ingress(config: Config) -> None:
+    if config.ingress_nodes in ("", NOT_EXCLUDED):
+        return
+    from knarr.api.selectors import parse_selector  # as above
+
+    try:
+        parse_selector(config.ingress_nodes)
+    except ValueError as error:
+        raise ConfigError([f"ingressNodes: must be a label selector such as {NOT_EXCLUDED}: {error}"]) from None
 
 
 def _check_balancing(config: Config) -> None:

@@ -188,6 +188,13 @@ class Client(msgspec.Struct):
         query = _present(labelSelector=label_selector, fieldSelector=field_selector)
         query |= {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": resource_version}
         path = self.registry.of(kind).path(namespace)
+        async with aclosing(self.lines(path, query)) as pieces:
+            async for lines in pieces:
+                for line in lines:
+                    yield _event(kind, line)
+
+    async def lines(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[tuple[bytes, ...], None]:
+        """GET of what lasts: its lines, as they come, until the server ends it."""
         answer = await self.transport.send(Request("GET", path, query, self._headers, user=self.user))
         if answer.stream is None or answer.status != 200:
             raise _error(answer.status, answer.body)
@@ -195,9 +202,7 @@ class Client(msgspec.Struct):
             pending = b""
             async for chunk in stream:
                 *lines, pending = (pending + chunk).split(b"\n")
-                for line in lines:
-                    if line:
-                        yield _event(kind, line)
+                yield tuple(line for line in lines if line)
 
     def _manager(self) -> dict[str, str]:
         return {"fieldManager": self.field_manager}

@@ -75,8 +75,11 @@ class Informer(Generic[T]):
             handler(None, obj)
 
     def add_index(self, name: str, index: Index[T]) -> None:
-        """Keep objects found under each string that `index` answers. Adding the same name twice is one index."""
+        """Keep objects found under each string that `index` answers. Adding the same one twice is one index; another
+        under the same name would be asked for what it doesn't know, so that is a mistake."""
         if name in self._indices:
+            known = self._indices[name][0]
+            assert _origin(known) == _origin(index), f"{name}: {_origin(index)} is not {_origin(known)}"
             return
         places: dict[str, dict[str, T]] = {}
         self._indices[name] = (index, places)
@@ -221,6 +224,11 @@ class Informer(Generic[T]):
             elif not future.done():
                 future.set_result(None)
         self._waiting = still
+
+
+def _origin(index: Any) -> str:
+    """Where a function is written."""
+    return f"{index.__module__}.{index.__qualname__}"
 
 
 _labels: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}

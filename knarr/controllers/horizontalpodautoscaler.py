@@ -38,7 +38,7 @@ from knarr.api.types import replace
 from knarr.client.controller import Controller
 from knarr.client.informer import key_of
 from knarr.clock import utc
-from knarr.controllers.metrics_apis import MetricsAPIs
+from knarr.controllers.metrics_apis import MetricsAPIs, as_go_writes
 from knarr.controllers.replica_calculator import (
     TOLERANCE,
     NoAnswer,
@@ -439,16 +439,7 @@ def at_length(spec: MetricSpec, why: str) -> str:
 
 
 def _external_name(metric: MetricIdentifier) -> str:
-    """With its selector as Go prints one."""
-    if metric.selector is None:
-        return f"external metric {metric.name}(nil)"
-    labels = "".join(f"{key}: {value}," for key, value in sorted(metric.selector.match_labels.items()))
-    needs = "".join(
-        f"LabelSelectorRequirement{{Key:{each.key},Operator:{each.operator},Values:[{' '.join(each.values)}],}},"
-        for each in metric.selector.match_expressions
-    )
-    listed = f"MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{needs}}},"
-    return f"external metric {metric.name}(&LabelSelector{{{listed}}})"
+    return f"external metric {metric.name}({as_go_writes(metric.selector)})"
 
 
 def _by_one_value(

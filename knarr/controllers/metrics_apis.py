@@ -23,7 +23,11 @@ RESOURCE_METRICS = "/apis/metrics.k8s.io/v1beta1"
 CUSTOM, CUSTOM_VERSIONS = "custom.metrics.k8s.io", ("v1beta2", "v1beta1")
 """The versions that differ in nothing that is read here: one serves as well as the other."""
 EXTERNAL_METRICS = "/apis/external.metrics.k8s.io/v1beta1"
-UNABLE = "the server is currently unable to handle the request"
+GENERIC = (
+    "the server is currently unable to handle the request",
+    "the server could not find the requested resource",
+)
+"""What is said where nobody has said more; upstream's client then adds what it asked for."""
 WINDOW_DEFAULT_S = 60.0
 
 
@@ -87,7 +91,7 @@ class MetricsAPIs:
     async def external(self, metric: MetricIdentifier, namespace: str) -> int:
         """In thousandths: the sum of all series of a metric. Raises NoAnswer."""
         path = f"{EXTERNAL_METRICS}/namespaces/{namespace}/{metric.name}"
-        what = f"unable to get external metric {namespace}/{metric.name}/{_as_go_writes(metric.selector)}: "
+        what = f"unable to get external metric {namespace}/{metric.name}/{as_go_writes(metric.selector)}: "
         items = await self._items(path, what, labelSelector=_written(metric))
         if not items:
             raise NoAnswer(f"{what}no metrics returned from external metrics API")
@@ -112,7 +116,7 @@ class MetricsAPIs:
         try:
             answer = await self._client.get_plain(path, **{key: value for key, value in query.items() if value})
         except APIError as error:
-            told = f"{error} ({_asked_for(path)})" if str(error) == UNABLE else str(error)
+            told = f"{error} ({_asked_for(path)})" if str(error) in GENERIC else str(error)
             raise NoAnswer(f"{what}unable to fetch metrics from {_api(path)}: {told}") from error
         with _as_told(what, path):
             items: list[dict[str, Any]] = list(answer.get("items") or [])
@@ -156,7 +160,8 @@ def _asked_for(path: str) -> str:
     return f"get {resource}.{group} {rest[0]}" if rest else f"get {resource}.{group}"
 
 
-def _as_go_writes(selector: LabelSelector | None) -> str:
+def as_go_writes(selector: LabelSelector | None) -> str:
+    """A selector as upstream's messages have it."""
     if selector is None:
         return "nil"
     labels = "".join(f"{key}: {value}," for key, value in sorted(selector.match_labels.items()))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -66,13 +67,18 @@ class Acknowledgement:
         *,
         node_name: str,
         kind: str = data_planes.SERVICE_RULES,
+        also: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """`client` is the node's. `informers` are those that the data plane follows itself: revisions are theirs."""
+        """`client` is the node's. `informers` are those that the data plane follows itself: revisions are theirs.
+
+        `also` answers what else is to be told, as annotations.
+        """
         self._client = client
         self._clock = clock
         self._data_plane = data_plane
         self._node_name = node_name
         self._kind = kind
+        self._also = also
         self.name = data_planes.lease_name(kind, node_name)
         self._slices: Informer[EndpointSlice] = informers.of(EndpointSlice)
         self._leases: Informer[Lease] = informers.of(
@@ -128,7 +134,7 @@ class Acknowledgement:
 
     async def _write(self) -> None:
         async with self._writing:
-            annotations = {data_planes.APPLIED_REVISION: str(self._data_plane.applied_revision)}
+            annotations = {data_planes.APPLIED_REVISION: str(self._data_plane.applied_revision), **self._also()}
             spec = LeaseSpec(
                 holder_identity=self._node_name,
                 lease_duration_seconds=LEASE_S,
@@ -141,6 +147,10 @@ class Acknowledgement:
             except NotFound:
                 await self._create(annotations, spec)
             self._written_at_s = self._clock.monotonic_s()
+
+    def tell(self) -> None:
+        """Something that `also` answers is otherwise."""
+        self._news.set()
 
     async def _create(self, annotations: dict[str, str], spec: LeaseSpec) -> None:
         """The lease goes with its Node."""

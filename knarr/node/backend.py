@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from knarr.api.core.v1 import ContainerStatus, Pod
 from knarr.api.errors import BadRequest, InternalError, NotFound
 from knarr.client.nodes import LogOptions, NodePage, NodeUsage, Streams
+from knarr.figures import Source
 from knarr.node import logs, pages
 from knarr.node.agent import NodeAgent
 from knarr.node.inotify import Inotify
@@ -31,6 +32,8 @@ class NodeBackend:
         self._agent = agent
         self._runtime = runtime
         self._inotify = Inotify()
+        self.sources: list[Source] = []
+        """What other parts of the node count, for /metrics."""
 
     def close(self) -> None:
         self._inotify.close()
@@ -90,7 +93,9 @@ class NodeBackend:
     async def page(self, node: str, path: str) -> NodePage:
         if path.strip("/") == "metrics":
             states = Counter(container.state for container in await self._runtime.containers())
-            return pages.figures_page(self._agent.pods_held, {state: states[state] for state in ContainerState})
+            return pages.figures_page(
+                self._agent.pods_held, {state: states[state] for state in ContainerState}, self.sources
+            )
         usage = await self.usage(node)
         return await asyncio.to_thread(pages.page, path, self._agent.config, usage, self._agent.pods)
 

@@ -16,6 +16,7 @@ import msgspec
 from knarr.api.core.v1 import Pod
 from knarr.client.nodes import NodePage, NodeUsage, PodUsage, Usage
 from knarr.clock import utc
+from knarr.figures import Source
 from knarr.node.config import NodeConfig
 from knarr.node.runtime.contract import ContainerState
 
@@ -40,8 +41,8 @@ def page(path: str, config: NodeConfig, usage: NodeUsage, pods: Sequence[Pod]) -
     return NOT_FOUND
 
 
-def figures_page(pods: int, containers: Mapping[ContainerState, int]) -> NodePage:
-    """What the agent counts of itself: /metrics."""
+def figures_page(pods: int, containers: Mapping[ContainerState, int], others: Sequence[Source] = ()) -> NodePage:
+    """What the agent counts of itself, and other parts of the node: /metrics."""
     lines = [
         "# HELP kubelet_running_pods Pods of which something is on this node",
         "# TYPE kubelet_running_pods gauge",
@@ -50,7 +51,12 @@ def figures_page(pods: int, containers: Mapping[ContainerState, int]) -> NodePag
         "# TYPE kubelet_running_containers gauge",
         *(f'kubelet_running_containers{{container_state="{state}"}} {count}' for state, count in containers.items()),
     ]
-    return NodePage("".join(f"{line}\n" for line in lines).encode(), PROMETHEUS)
+    body = "".join(f"{line}\n" for line in lines).encode()
+    if others:
+        from knarr.exposition import exposed  # its library is for those who read
+
+        body += exposed(others)
+    return NodePage(body, PROMETHEUS)
 
 
 def summary(config: NodeConfig, usage: NodeUsage) -> dict[str, Any]:

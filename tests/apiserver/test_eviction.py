@@ -72,6 +72,14 @@ async def test_a_pod_without_a_budget_goes(door: Door) -> None:
     assert (condition["reason"], condition["message"]) == ("EvictionByEvictionAPI", "Eviction API: evicting")
 
 
+@pytest.mark.parametrize(("version", "code"), [("policy/v1beta1", 201), ("policy/v2", 400), ("v1", 400)])
+async def test_in_which_versions_an_eviction_is_understood(door: Door, version: str, code: int) -> None:
+    await put_pod(door, "web-1")
+    eviction = {"apiVersion": version, "kind": "Eviction", "metadata": {"name": "web-1"}}
+    assert (await door.raw("POST", f"{PODS}/web-1/eviction", eviction))[0] == code
+    assert (await deletion_of(door, "web-1") is not None) is (code == 201)
+
+
 async def test_a_budget_is_charged(door: Door) -> None:
     await put_pod(door, "web-1")
     await put_budget(door, disruptionsAllowed=1, currentHealthy=2)

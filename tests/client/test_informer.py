@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
+import pytest
 
 from knarr.api.core.v1 import ConfigMap
 from knarr.api.errors import ServiceUnavailable
@@ -186,6 +187,23 @@ def test_retries_wait_longer_each_time_but_not_for_ever() -> None:
         return len(script.requests)
 
     assert 10 < run(scenario) < 40
+
+
+def test_an_index_is_what_its_name_says_for_everybody() -> None:
+    """One loop's index under the name of another's would answer what the other can't know."""
+
+    async def scenario(clock: VirtualClock) -> None:
+        informer = Informer(client_of(Script()), ConfigMap, clock)
+
+        def by_team(obj: ConfigMap) -> list[str]:
+            return [obj.data.get("team", "")]
+
+        informer.add_index("team", by_team)
+        informer.add_index("team", by_team)
+        with pytest.raises(AssertionError, match="team"):
+            informer.add_index("team", lambda obj: [obj.metadata.name or ""])
+
+    run(scenario)
 
 
 def test_an_index_follows_every_change() -> None:

@@ -36,19 +36,20 @@ class Feed:
 
     def _change(self, event: str, obj: Any) -> int:
         self.revision += 1
-        path = REGISTRY.of(type(obj)).path(None)
         data = msgspec.json.decode(msgspec.json.encode(obj))
         data["metadata"]["resourceVersion"] = str(self.revision)
-        objects = self._objects.setdefault(path, {})
         key = f"{obj.metadata.namespace}/{obj.metadata.name}"
-        if event == "DELETED":
-            objects.pop(key, None)
-        else:
-            objects[key] = data
         line = json.dumps({"type": event, "object": data}).encode() + b"\n"
-        for queue, name in self._watchers.get(path, []):
-            if name in ("", obj.metadata.name):
-                queue.put_nowait(line)
+        resource = REGISTRY.of(type(obj))
+        for path in {resource.path(None), resource.path(obj.metadata.namespace)}:
+            objects = self._objects.setdefault(path, {})
+            if event == "DELETED":
+                objects.pop(key, None)
+            else:
+                objects[key] = data
+            for queue, name in self._watchers.get(path, []):
+                if name in ("", obj.metadata.name):
+                    queue.put_nowait(line)
         return self.revision
 
     async def send(self, request: Request) -> Answer:

@@ -56,7 +56,8 @@ class Rig:
         informers = self.informers = Informers(self.client, clock)
         self.data_plane = FakeDataPlane(informers.of(EndpointSlice), clock)
         client = Client(self, built_in(), NODE)
-        self.told = Acknowledgement(client, informers, clock, self.data_plane, node_name="one")
+        self.also = {"knarr.dev/served-ports": "80"}
+        self.told = Acknowledgement(client, informers, clock, self.data_plane, node_name="one", also=lambda: self.also)
 
     async def send(self, request: Request) -> Answer:
         """The node's own way to the API server."""
@@ -203,6 +204,17 @@ def test_what_the_api_server_did_not_take_is_told_when_it_is_back() -> None:
         assert await rig.acknowledged() < revision
         rig.refused = False
         await rig.acknowledges(revision, within_s=10.0)
+
+    simulate(scenario)
+
+
+def test_what_else_is_to_be_told_is_told_at_once() -> None:
+    async def scenario(rig: Rig) -> None:
+        assert (await rig.lease()).metadata.annotations["knarr.dev/served-ports"] == "80"
+        rig.also["knarr.dev/served-ports"] = "80,443"
+        rig.told.tell()
+        await rig.clock.sleep(0.2)
+        assert (await rig.lease()).metadata.annotations["knarr.dev/served-ports"] == "80,443"
 
     simulate(scenario)
 

@@ -82,7 +82,10 @@ async def test_revisions_never_go_back_even_when_all_is_deleted_and_compacted(tm
 async def test_a_second_process_is_told_that_the_store_is_held(tmp_path: Path) -> None:
     store = await SQLiteStore.open(tmp_path / "store.db")
     script = (
-        "import asyncio, sys\nfrom knarr.store.sqlite import SQLiteStore\nasyncio.run(SQLiteStore.open(sys.argv[1]))\n"
+        "import asyncio, functools, sqlite3, sys\n"
+        "from knarr.store.sqlite import SQLiteStore\n"
+        "sqlite3.connect = functools.partial(sqlite3.connect, timeout=0.1)  # it would wait 5 s\n"
+        "asyncio.run(SQLiteStore.open(sys.argv[1]))\n"
     )
     result = await asyncio.to_thread(
         subprocess.run,

@@ -66,8 +66,8 @@ def to_v1(obj: v2.HorizontalPodAutoscaler) -> v1.HorizontalPodAutoscaler:
     shares = [_share(metric) for metric in spec.metrics if _is_cpu(metric)]
     others = [metric for metric in spec.metrics if not _is_cpu(metric) or _share(metric) is None]
     for name, found in (
-        (METRICS, [_written(metric) for metric in others]),
-        (CURRENT_METRICS, [_written_status(metric) for metric in status.current_metrics]),
+        (METRICS, [_written(metric, "target") for metric in others]),
+        (CURRENT_METRICS, [_written(metric, "current") for metric in status.current_metrics]),
         (CONDITIONS, msgspec.to_builtins(status.conditions)),
         (BEHAVIOR, _written_behavior(spec.behavior) if spec.behavior else None),
     ):
@@ -137,64 +137,36 @@ def _present(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _written(metric: v2.MetricSpec) -> dict[str, Any]:
+def _written(metric: v2.MetricSpec | v2.MetricStatus, word: str) -> dict[str, Any]:
+    """`word`: what the amounts in it are, the target or what is current."""
     found: dict[str, Any] = {"type": metric.type}
     if source := metric.object:
+        amount = getattr(source, word)
         found["object"] = _present(
             target=msgspec.to_builtins(source.described_object),
             metricName=source.metric.name,
-            targetValue=source.target.value if source.target.value is not None else "0",
+            **{f"{word}Value": "0" if amount.value is None else amount.value},
             selector=msgspec.to_builtins(source.metric.selector),
-            averageValue=source.target.average_value,
+            averageValue=amount.average_value,
         )
     if pods := metric.pods:
         found["pods"] = _present(
             metricName=pods.metric.name,
-            targetAverageValue=pods.target.average_value,
+            **{f"{word}AverageValue": getattr(pods, word).average_value},
             selector=msgspec.to_builtins(pods.metric.selector),
         )
     if resource := metric.resource:
-        found["resource"] = _usage("target", resource.name, resource.target)
+        found["resource"] = _usage(word, resource.name, getattr(resource, word))
     if contained := metric.container_resource:
-        usage = _usage("target", contained.name, contained.target)
+        usage = _usage(word, contained.name, getattr(contained, word))
         found["containerResource"] = usage | {"container": contained.container}
     if external := metric.external:
+        amount = getattr(external, word)
+        value = "0" if amount.value is None and word == "current" else amount.value
         found["external"] = _present(
             metricName=external.metric.name,
             metricSelector=msgspec.to_builtins(external.metric.selector),
-            targetValue=external.target.value,
-            targetAverageValue=external.target.average_value,
-        )
-    return found
-
-
-def _written_status(metric: v2.MetricStatus) -> dict[str, Any]:
-    found: dict[str, Any] = {"type": metric.type}
-    if source := metric.object:
-        found["object"] = _present(
-            target=msgspec.to_builtins(source.described_object),
-            metricName=source.metric.name,
-            currentValue=source.current.value if source.current.value is not None else "0",
-            selector=msgspec.to_builtins(source.metric.selector),
-            averageValue=source.current.average_value,
-        )
-    if pods := metric.pods:
-        found["pods"] = _present(
-            metricName=pods.metric.name,
-            currentAverageValue=pods.current.average_value,
-            selector=msgspec.to_builtins(pods.metric.selector),
-        )
-    if resource := metric.resource:
-        found["resource"] = _usage("current", resource.name, resource.current)
-    if contained := metric.container_resource:
-        usage = _usage("current", contained.name, contained.current)
-        found["containerResource"] = usage | {"container": contained.container}
-    if external := metric.external:
-        found["external"] = _present(
-            metricName=external.metric.name,
-            metricSelector=msgspec.to_builtins(external.metric.selector),
-            currentValue=external.current.value if external.current.value is not None else "0",
-            currentAverageValue=external.current.average_value,
+            **{f"{word}Value": value, f"{word}AverageValue": amount.average_value},
         )
     return found
 

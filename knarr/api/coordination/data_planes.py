@@ -14,6 +14,8 @@ from __future__ import annotations
 NAMESPACE = "kube-system"
 APPLIED_REVISION = "knarr.dev/applied-revision"
 """Annotation: everything up to this revision of EndpointSlices is in force."""
+SERVED_PORTS = "knarr.dev/served-ports"
+"""Annotation of an Envoy's: where it listens for Ingress, separated by commas; empty for nowhere."""
 LABEL = "knarr.dev/data-plane"
 """On the Lease of every data plane; its value says which kind it is."""
 SERVICE_RULES = "data-plane"

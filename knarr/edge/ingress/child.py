@@ -232,7 +232,9 @@ class Envoy:
             await self._end(process)
 
     def close(self) -> None:
-        """Let go of its folder. Idempotent."""
+        """Let go of its folder, and leave nothing there but logs. Idempotent."""
+        for name in (ADMIN_SOCKET, XDS_SOCKET):
+            (self.folder / name).unlink(missing_ok=True)
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -14,6 +14,7 @@ import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from msgspec.structs import replace
 
@@ -23,14 +24,15 @@ from knarr.api.networking.v1 import Ingress, IngressClass
 from knarr.client.client import Client
 from knarr.client.informer import Informers, key_of
 from knarr.clock import Clock
+from knarr.edge.ingress.access_log import keep_short
 from knarr.edge.ingress.backends import SERVICE_NAME_LABEL, endpoints_of
-from knarr.edge.ingress.child import ACCESS_LOG, XDS_SOCKET, Envoy
+from knarr.edge.ingress.child import XDS_SOCKET, Envoy
 from knarr.edge.ingress.classes import is_ours
-from knarr.edge.ingress.envoy import HTTP, HTTPS, METRICS, Resources, Serving, endpoint_resources, resources
-from knarr.edge.ingress.model import Backend, Certificate, Endpoint, Picture, Problem
+from knarr.edge.ingress.envoy import HTTP, HTTPS, Resources, Serving, endpoint_resources, resources
+from knarr.edge.ingress.model import Backend, Certificate, Endpoint, Picture, Problem, Routing
 from knarr.edge.ingress.names import ExternalNames, Resolve, by_host
 from knarr.edge.ingress.picture import Objects, picture
-from knarr.edge.ingress.ports import fault_of
+from knarr.edge.ingress.ports import Ports
 from knarr.edge.ingress.report import Reports
 from knarr.edge.ingress.trial import Trial
 from knarr.edge.ingress.xds import ENDPOINTS, LISTENER, ROUTES, SECRET, Rejection, XdsServer
@@ -39,18 +41,27 @@ from knarr.network.in_force import InForce
 
 log = logging.getLogger(__name__)
 
-SLICES_BY_SERVICE = "service"
-SERVICES_BY_BALANCED_PORT = "address and port of a load balancer"
+SLICES_BY_SERVICE = "service of an Ingress"
 MIN_INTERVAL_S = 0.02
 """Between two pictures: a burst of changes is taken together, the first is not delayed."""
 PORT_RETRY_S = 5.0
 """A port that is taken is tried again."""
 TAKE_OVER_S = 0.01
 """From Envoy's yes until its worker threads have what it said yes to: they take it at their next turn."""
-LOG_BYTES_MAX = 50 << 20
-LOG_FILES_MAX = 5
-LOOK_AT_LOG_S = 10.0
+AWAY_S_MAX = 10.0
+"""An Envoy that is started again sooner was never away, as far as others are told."""
 CONCURRENCY_MAX = 8
+
+
+class Secrets(Protocol):
+    """Where certificates come from: an informer, or what a node is handed."""
+
+    @property
+    def synced(self) -> asyncio.Event: ...
+
+    def get(self, key: str, /) -> Secret | None: ...
+
+    def add_handler(self, handler: Callable[[Secret | None, Secret | None], None], /) -> None: ...
 
 
 class IngressEdge:
@@ -70,23 +81,30 @@ class IngressEdge:
         refuse: Callable[[Endpoint], bool],
         resolve: Resolve = by_host,
         concurrency: int = 0,
+        node_name: str = "",
+        reports: Reports | None = None,
+        secrets: Secrets | None = None,
+        serves: Callable[[], bool] = lambda: True,
         beside: Callable[[IngressEdge], Sequence[Callable[[], Awaitable[None]]]] = lambda edge: (),
     ) -> None:
-        """`folder` is Envoy's own; `addresses` are told in the status; `refuse` says which endpoints are none.
+        """`folder` is Envoy's own; `addresses` are this machine's; `refuse` says which endpoints are none.
 
-        `beside` is run too, from when Envoy is.
+        `serves` says whether this node is to serve; if not, `reports` tell what is wrong all the same. `beside` is run
+        too, from when Envoy is.
         """
         self._clock = clock
-        self._serving = serving
-        self._addresses = tuple(addresses)
+        self._node_name = node_name
+        self._serves = serves
         self._beside = beside
         self._refuse = refuse
         self._ingresses = informers.of(Ingress)
         self._classes = informers.of(IngressClass)
         self._services = informers.of(Service)
         self._slices = informers.of(EndpointSlice)
-        self._secrets = informers.of(Secret)
-        self._reports = Reports(client, self._ingresses, clock, addresses)
+        self._secrets: Secrets = informers.of(Secret) if secrets is None else secrets
+        self._ports = Ports(serving, addresses, self._services)
+        self._addresses = tuple(addresses)
+        self._reports = reports or Reports(client, self._ingresses, clock, self._served_here)
         self._names = ExternalNames(clock, resolve, self._name_changed)
         concurrency = concurrency or min(os.cpu_count() or 1, CONCURRENCY_MAX)
         self._envoy = Envoy(folder, clock, concurrency=concurrency, told=self._logged, ended=self._envoy_ended)
@@ -102,8 +120,12 @@ class IngressEdge:
         """Services whose endpoints changed."""
         self._used: set[str] = set()
         """Services and Secrets that Ingress objects of ours name."""
-        self._taken: dict[str, str] = {}
-        """Listeners that can't be, and why."""
+        self._serving = asyncio.Event()
+        """From when this node is to serve for the first time."""
+        self._well_until_s: float | None = 0.0
+        """None while Envoy is well."""
+        self._told_ports: tuple[int, ...] = ()
+        self._ports_handlers: list[Callable[[], None]] = []
         self._wake = asyncio.Event()
         self._settling = asyncio.Event()
         self._settled_generation = 0
@@ -111,7 +133,6 @@ class IngressEdge:
         """Generations that Envoy has not confirmed, and what they show: revisions of EndpointSlices."""
         self._in_force = InForce({EndpointSlice: self._slices}, self._wake)
         self._slices.add_index(SLICES_BY_SERVICE, _service_of)
-        self._services.add_index(SERVICES_BY_BALANCED_PORT, _balanced_ports)
         self._ingresses.add_handler(self._ingress_changed)
         self._classes.add_handler(lambda old, new: self._mark_all())
         self._services.add_handler(self._used_changed)
@@ -159,12 +180,13 @@ class IngressEdge:
             socket = self._envoy.place(XDS_SOCKET)
             await self._server.start(socket)
             self._envoy.give(socket)
+            group.create_task(self._keep(), name="ingress configuration")
+            await self._serving.wait()
             group.create_task(self._envoy.run(), name="Envoy")
             for loop in self._beside(self):
                 group.create_task(_running(loop), name="beside ingress")
-            group.create_task(self._rotate_log(), name="ingress log")
+            group.create_task(keep_short(self._envoy, self._clock), name="ingress log")
             group.create_task(self._look_at_ports(), name="ingress ports")
-            await self._keep()
 
     async def close(self) -> None:
         """After `run` has ended: requests under way finish, Envoy ends. Idempotent."""
@@ -213,18 +235,28 @@ class IngressEdge:
         ours = [each for each in self._ingresses.all() if is_ours(each, self._classes)]
         self._used = set(_named(ours))
         objects = self._objects(self._trial.included(ours))
-        now_s = self._clock.time_s()
-        self._picture = picture(objects, self._refuse, https=bool(self._serving.https_port), now_s=now_s)
+        now_s, https = self._clock.time_s(), bool(self._ports.wanted.https_port)
+        self._picture = picture(objects, self._refuse, https=https, now_s=now_s)
         self._names.want({each.external_name for each in self._backends() if each.external_name})
-        serving = self._serving_now()
-        wanted = resources(self._picture.routing, serving, self._default)
-        self._reports.problems((*self._picture.problems, *self._port_problems()), {key_of(each): each for each in ours})
+        wanted = self._wanted(self._default)
+        of_cluster = self._picture.problems if self._reports.of_cluster else ()
+        self._reports.problems((*of_cluster, *self._port_problems()), {key_of(each): each for each in ours})
         same = self._sent and all(
             {name: each.version for name, each in wanted[kind].items()}
             == {name: each.version for name, each in self._sent[kind].items()}
             for kind in wanted
         )
         return self._sent if same else wanted
+
+    def _wanted(self, default: Certificate) -> Resources:
+        """What Envoy is to have; nothing at all where this node is not to serve."""
+        if not self._serves():
+            self._reports.served(self._picture.served)
+            self._picture = replace(self._picture, routing=Routing())
+            return resources(Routing(), Serving(http_port=0, https_port=0), default)
+        self._serving.set()
+        serving = replace(self._ports.free(self._is_listening), access_log=self._envoy.access_log)
+        return resources(self._picture.routing, serving, default)
 
     def _endpoints_only(self, services: set[str]) -> Resources:
         """With new endpoints for some Services, and everything else as it was."""
@@ -265,24 +297,37 @@ class IngressEdge:
 
     # Ports
 
-    def _serving_now(self) -> Serving:
-        """Where it listens, without the ports that somebody else has."""
-        serving = self._serving
-        ports = {HTTP: serving.http_port, HTTPS: serving.https_port, METRICS: serving.metrics_port}
-        for name, port in ports.items():
-            if port and (name in self._taken or self._led_away(name) or not self._is_listening(name)):
-                self._taken.pop(name, None)
-                if fault := self._port_fault(name):
-                    self._taken[name] = fault
-                    log.warning("Ingress can't listen for %s on port %d: %s", name, port, fault)
-        free = {f"{name}_port": 0 if name in self._taken else port for name, port in ports.items()}
-        return replace(serving, access_log=self._envoy.access_log, **free)
+    @property
+    def served_ports(self) -> tuple[int, ...]:
+        """Where it listens; nowhere once Envoy has been away for long."""
+        now_s = self._clock.monotonic_s()
+        if self._well_until_s is not None and self._well_until_s <= now_s:
+            return ()
+        wanted = self._ports.wanted
+        ports = {HTTP: wanted.http_port, HTTPS: wanted.https_port}
+        return tuple(port for name, port in ports.items() if self._is_listening(name))
+
+    def _served_here(self) -> Sequence[str]:
+        return self._addresses if self.served_ports else ()
+
+    def add_ports_handler(self, changed: Callable[[], None]) -> None:
+        """Call it when Envoy listens elsewhere."""
+        self._ports_handlers.append(changed)
+
+    def serve_at(self, serving: Serving) -> None:
+        """On other ports from now on."""
+        self._ports.wanted = serving
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Something outside of the objects is otherwise: which endpoints are none, whether this node is to serve."""
+        self._mark_all()
 
     def _port_problems(self) -> Iterable[Problem]:
-        ports = {HTTP: self._serving.http_port, HTTPS: self._serving.https_port}
-        taken = [f"port {port}: {self._taken[name]}" for name, port in ports.items() if name in self._taken]
-        for key in self._picture.served if taken else ():
-            yield Problem(key, "PortUnavailable", f"{', '.join(taken)}; it is tried again")
+        problem = self._ports.problem()
+        where = f"node {self._node_name}, " if self._node_name else ""
+        for key in self._picture.served if problem else ():
+            yield Problem(key, "PortUnavailable", f"{where}{problem}; it is tried again")
 
     async def _look_at_ports(self) -> None:
         while True:
@@ -290,30 +335,12 @@ class IngressEdge:
             refused = [name for kind, name in self._server.refused if kind == LISTENER]
             if refused:
                 self._server.again(LISTENER, refused)
-            if any(not self._port_fault(name) for name in self._taken):
+            if self._ports.any_freed():
                 self._mark_all()
 
     def _is_listening(self, name: str) -> bool:
         """Envoy was told to, and did not refuse."""
         return name in self._sent.get(LISTENER, {}) and (LISTENER, name) not in self._server.refused
-
-    def _port_fault(self, name: str) -> str:
-        """Why a port can't be had; empty when it can."""
-        address = "127.0.0.1" if name == METRICS else self._serving.address
-        return self._led_away(name) or fault_of(address, getattr(self._serving, f"{name}_port"))
-
-    def _led_away(self, name: str) -> str:
-        """Rules of the kernel that lead a port of ours elsewhere, in words; empty where there are none."""
-        for place in self._places(name):
-            for service in self._services.by_index(SERVICES_BY_BALANCED_PORT, place):
-                return f"it leads to the Service {key_of(service)} (type LoadBalancer) at {place.partition(' ')[0]}"
-        return ""
-
-    def _places(self, name: str) -> list[str]:
-        """Address and port of each place where others meet a listener."""
-        if name == METRICS:
-            return []
-        return [f"{address} {getattr(self._serving, f'{name}_port')}" for address in self._addresses]
 
     # What changed
 
@@ -329,8 +356,7 @@ class IngressEdge:
     def _used_changed(self, old: Service | Secret | None, new: Service | Secret | None) -> None:
         either = new or old
         assert either is not None
-        balanced = {place for each in (old, new) if isinstance(each, Service) for place in _balanced_ports(each)}
-        if balanced.intersection(self._places(HTTP) + self._places(HTTPS)):
+        if self._ports.concerned_by(*(each for each in (old, new) if isinstance(each, Service))):
             self._mark_all()
         if f"{either.kind}/{key_of(either)}" in self._used:
             self._mark_all()
@@ -374,6 +400,7 @@ class IngressEdge:
         self._mark_all()
 
     def _settled(self, generation: int) -> None:
+        self._well_until_s = None
         self._settled_generation = generation
         self._settling.set()
 
@@ -392,6 +419,10 @@ class IngressEdge:
                 confirmed = self._under_way.popleft()[1]
             if ENDPOINTS not in refused:
                 self._show(confirmed)
+            if self.served_ports != self._told_ports:
+                self._told_ports = self.served_ports
+                for changed in self._ports_handlers:
+                    changed()
 
     def _taken_over(self, refused: set[str]) -> None:
         """Envoy has the newest picture, but for what it refused."""
@@ -399,14 +430,15 @@ class IngressEdge:
             return
         if self._trial.accepted():
             self._mark_all()
-        if self._is_listening(HTTP) or self._is_listening(HTTPS):
-            self._reports.served(self._picture.served)
+        self._reports.served(self._picture.served)
 
     def _show(self, revision: int) -> None:
         self._in_force.show({EndpointSlice: revision})
 
     def _envoy_ended(self) -> None:
         """An Envoy that isn't there uses nothing, and the next one begins with what is wanted by then."""
+        if self._well_until_s is None:
+            self._well_until_s = self._clock.monotonic_s() + AWAY_S_MAX
         if self._under_way:
             revision = self._under_way[-1][1]
             self._under_way.clear()
@@ -415,45 +447,14 @@ class IngressEdge:
     def _logged(self, line: str) -> None:
         log.warning("Envoy: %s", line)
 
-    # The access log
-
-    async def _rotate_log(self) -> None:
-        path = self._envoy.folder / ACCESS_LOG
-        while True:
-            await self._clock.sleep(LOOK_AT_LOG_S)
-            try:
-                if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
-                    rotate(path, LOG_FILES_MAX)
-                    await self._envoy.ask("POST", "/reopen_logs")
-            except OSError as error:
-                log.warning("the access log was not put aside: %s", error)
-
 
 async def _running(loop: Callable[[], Awaitable[None]]) -> None:
     await loop()
 
 
-def rotate(path: Path, files_max: int) -> None:
-    """access.log becomes access.log.1, that becomes access.log.2, …; the oldest goes."""
-    for number in range(files_max - 1, 0, -1):
-        older = path.with_name(f"{path.name}.{number}")
-        newer = path.with_name(f"{path.name}.{number - 1}") if number > 1 else path
-        if newer.exists():
-            newer.replace(older)
-
-
 def _service_of(each: EndpointSlice) -> tuple[str, ...]:
     name = each.metadata.labels.get(SERVICE_NAME_LABEL)
     return (f"{each.metadata.namespace}/{name}",) if name else ()
-
-
-def _balanced_ports(service: Service) -> Iterable[str]:
-    """What the rules of its load balancer take away from whoever listens there."""
-    spec, balancer = service.spec, service.status.load_balancer if service.status else None
-    if spec is None or spec.type != "LoadBalancer" or balancer is None:
-        return ()
-    ports = [port.port for port in spec.ports if (port.protocol or "TCP") == "TCP"]
-    return [f"{ingress.ip} {port}" for ingress in balancer.ingress if ingress.ip for port in ports]
 
 
 def _named(ingresses: Iterable[Ingress]) -> Iterable[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 from knarr.api.errors import APIError
 from knarr.api.networking.v1 import Ingress
@@ -23,15 +23,29 @@ RETRY_S = 5.0
 class Reports:
     """Nothing here may fail or delay what is served."""
 
-    def __init__(self, client: Client, ingresses: Informer[Ingress], clock: Clock, addresses: Sequence[str]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        ingresses: Informer[Ingress],
+        clock: Clock,
+        addresses: Callable[[], Iterable[str] | None] | None = None,
+        host: str = "",
+    ) -> None:
+        """`addresses` answers where Ingress is served now, None while that isn't known; only who tells that tells what
+        is wrong with an Ingress everywhere. `host` is the node."""
         self._client = client
         self._ingresses = ingresses
         self._clock = clock
-        self._events = EventRecorder(client, clock, NAME)
-        self._wanted = [{"ip": each} for each in addresses]
+        self._events = EventRecorder(client, clock, NAME, host)
+        self._addresses = addresses
         self._told: dict[str, set[Problem]] = {}
         self._served: set[str] = set()
         self._wake = asyncio.Event()
+
+    @property
+    def of_cluster(self) -> bool:
+        """What is so wherever it is looked at is told here."""
+        return self._addresses is not None
 
     def problems(self, problems: Iterable[Problem], served: Mapping[str, Ingress]) -> None:
         """All that is wrong now. What is not new was told before; what is mended may come again."""
@@ -46,25 +60,32 @@ class Reports:
         self._events.warning(ingress, reason, message)
 
     def served(self, keys: Iterable[str]) -> None:
-        """Envoy serves these."""
+        """These are served."""
         self._served = set(keys)
+        self._wake.set()
+
+    def look_again(self) -> None:
+        """They may be served elsewhere now."""
         self._wake.set()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._events.run(), name="ingress events")
-            group.create_task(self._write_addresses(), name="ingress addresses")
+            if self._addresses is not None:
+                group.create_task(self._write_addresses(self._addresses), name="ingress addresses")
 
-    async def _write_addresses(self) -> None:
+    async def _write_addresses(self, addresses: Callable[[], Iterable[str] | None]) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
             for key in sorted(self._served):
                 ingress = self._ingresses.get(key)
-                if ingress is None or self._shown(ingress) == self._wanted:
+                known = addresses()
+                wanted = [{"ip": each} for each in known or ()]
+                if ingress is None or known is None or self._shown(ingress) == wanted:
                     continue
                 metadata = ingress.metadata
-                status = {"status": {"loadBalancer": {"ingress": self._wanted}}}
+                status = {"status": {"loadBalancer": {"ingress": wanted}}}
                 try:
                     await self._client.patch(
                         Ingress,

@@ -10,20 +10,21 @@ upstream's kube-proxy:
 * hints for this node or its zone narrow the choice when every ready endpoint carries one (KEP-2433, KEP-3015);
 * an address whose service has no endpoint at all is refused at once; one whose policy leaves none here is dropped;
 * nothing leads to loopback or link-local addresses, whoever wrote them down: a node answers itself and its cloud there;
-* nothing leads to the agent of a node (port 10250 of what is no pod), be it by hand or by a pod on the node's network.
+* nothing leads to the agent of a node, be it by hand or by a pod on the node's network: to no place that a Node tells
+  of, and to port 10250 of nothing that is no pod.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from typing import Literal, cast
 
 from msgspec import Struct, field
 
-from knarr.api.core.node_agents import KUBELET_PORT
+from knarr.api.core.node_agents import KUBELET_PORT, Place, canonical
 from knarr.api.core.v1 import LoadBalancerIngress, Service, ServicePort, ServiceSpec
 from knarr.api.discovery.v1 import Endpoint as SliceEndpoint
 from knarr.api.discovery.v1 import EndpointSlice
@@ -60,7 +61,9 @@ class NodeView(Struct, frozen=True):
     node_port_addresses: tuple[str, ...] = ()
     """Where node ports are answered, of both families."""
     pod_ranges: tuple[str, ...] = ()
-    """Of all pods of the cluster; without any, agents are not told from pods."""
+    """Of all pods of the cluster; without any, pods are not told from what else answers at an agent's usual port."""
+    agents: frozenset[Place] = frozenset()
+    """Where the agents of nodes answer."""
 
 
 class Endpoint(Struct, frozen=True, order=True):
@@ -224,7 +227,10 @@ def may_lead_to(address: str) -> bool:
     return not (parsed.is_loopback or parsed.is_link_local or parsed.is_multicast or parsed.is_unspecified)
 
 
-def leads_to_agent(address: str, port: int, pod_ranges: tuple[str, ...]) -> bool:
+def leads_to_agent(address: str, port: int, agents: Collection[Place], pod_ranges: tuple[str, ...]) -> bool:
+    """A machine has more addresses than its Node tells of, so nothing but pods is reached at an agent's usual port."""
+    if (canonical(address), port) in agents:
+        return True
     return port == KUBELET_PORT and bool(pod_ranges) and not _is_within(address, pod_ranges)
 
 
@@ -245,7 +251,7 @@ def _port_rules(
     name = f"{service.metadata.namespace}/{service.metadata.name}" + (f":{port.name}" if port.name else "")
     protocol = port.protocol or "TCP"
     of_family = [each for each in slices if each.address_type == family]
-    candidates = _candidates(port.name or "", protocol, of_family, node.pod_ranges)
+    candidates = _candidates(port.name or "", protocol, of_family, node)
     balancers = _usable((each.ip for each in _ingress(service) if each.ip and each.ip_mode in (None, "VIP")), family)
     node_port = (port.node_port or 0) if spec.type in ("NodePort", "LoadBalancer") else 0
     return PortRules(
@@ -309,9 +315,7 @@ def _affinity_timeout_s(spec: ServiceSpec) -> int:
 _Candidate = tuple[Endpoint, SliceEndpoint]
 
 
-def _candidates(
-    port_name: str, protocol: str, slices: Sequence[EndpointSlice], pod_ranges: tuple[str, ...]
-) -> list[_Candidate]:
+def _candidates(port_name: str, protocol: str, slices: Sequence[EndpointSlice], node: NodeView) -> list[_Candidate]:
     """Endpoints for a port. One that is in two slices while it moves counts once, ready if either says so."""
     found: dict[Endpoint, SliceEndpoint] = {}
     for each in slices:
@@ -324,7 +328,7 @@ def _candidates(
                 # Only the first address counts: all of an endpoint's addresses mean the same backend.
                 if not endpoint.addresses or not may_lead_to(endpoint.addresses[0]):
                     continue
-                if leads_to_agent(endpoint.addresses[0], slice_port.port, pod_ranges):
+                if leads_to_agent(endpoint.addresses[0], slice_port.port, node.agents, node.pod_ranges):
                     continue
                 key = Endpoint(endpoint.addresses[0], slice_port.port)
                 if key not in found or (is_ready(endpoint) and not is_ready(found[key])):

@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from knarr.api.core.node_agents import Place, agents
 from knarr.api.core.v1 import Node, Service
 from knarr.api.discovery.v1 import EndpointSlice
 from knarr.client.events import EventRecorder
@@ -115,7 +116,9 @@ class ServiceProxy:
         self._other_modes = list(modes.values())
         self._services: Informer[Service] = informers.of(Service)
         self._slices: Informer[EndpointSlice] = informers.of(EndpointSlice)
-        self._nodes: Informer[Node] = informers.of(Node, field_selector=f"metadata.name={node_name}")
+        self._nodes: Informer[Node] = informers.of(Node)
+        self._agents: dict[str, set[Place]] = {}
+        """By node."""
         self._rules: dict[str, tuple[PortRules, ...]] = {}
         self._refused: dict[str, frozenset[str]] = {}
         """Addresses that services name and that they must not lead to: each is told of once."""
@@ -148,6 +151,11 @@ class ServiceProxy:
     def applied_revision(self) -> int:
         """The newest revision of EndpointSlices that the kernel's rules are known to show."""
         return self._in_force.of(EndpointSlice)
+
+    @property
+    def seen(self) -> NodeView:
+        """From where the rules are seen."""
+        return self._node
 
     @property
     def node_port_addresses(self) -> tuple[str, ...]:
@@ -220,9 +228,33 @@ class ServiceProxy:
             self._triggers.append((family, datetime.fromisoformat(text).timestamp()))
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        node = new or old
+        assert node is not None
+        name = node.metadata.name or ""
+        self._see_agents(name, agents([new]) if new is not None else set())
+        if name != self._node.name:
+            return
         self.health.node_eligible = is_eligible(new)
         if new is not None:
             self._see(zone=new.metadata.labels.get(ZONE_LABEL, ""), addresses=_addresses_of(new))
+
+    def _see_agents(self, node: str, places: set[Place]) -> None:
+        """Services that name the port of an agent that came or went are looked at again."""
+        before = self._agents.get(node, set())
+        if places == before:
+            return
+        self._agents[node] = places
+        if not places:
+            del self._agents[node]
+        everywhere: set[Place] = set().union(*self._agents.values())
+        # What the node answers itself at a cluster IP, its agent is reached at too.
+        everywhere |= {(address, port) for address in self._node.own_addresses for _, port in everywhere}
+        self._node = msgspec.structs.replace(self._node, agents=frozenset(everywhere))
+        ports = {port for _, port in places ^ before}
+        for each in self._slices.all():
+            if any(port.port in ports for port in each.ports):
+                for key in _service_of(each):
+                    self._mark(key)
 
     def _see(self, **changes: Any) -> None:
         """Look from another place, and at every service again when it is another."""

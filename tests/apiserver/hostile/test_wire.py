@@ -408,7 +408,10 @@ async def test_row45_headers_that_trickle_in_are_cut_off_however_steadily(
 
     sending = asyncio.ensure_future(trickle())
     async with asyncio.timeout(20):
-        assert b"HTTP/1.1 200" not in await reader.read()
+        try:
+            assert b"HTTP/1.1 200" not in await reader.read()
+        except ConnectionResetError:
+            pass  # A byte was on its way when the connection was cut off.
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
     assert sent < 2000

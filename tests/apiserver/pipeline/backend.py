@@ -79,6 +79,12 @@ class Backend:
             if not request.query.get("watch") and request.method in ("GET", "DELETE"):
                 return web.json_response({"kind": "ThingList", "items": self.things})
         match request.path.removeprefix(PATH):
+            case "/socket":
+                socket = web.WebSocketResponse(protocols=("v5.channel.k8s.io",))
+                await socket.prepare(request)
+                async for message in socket:
+                    await socket.send_bytes(message.data.upper())
+                return socket
             case "/moved":
                 raise web.HTTPFound("https://elsewhere.example/")
             case "/long":

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from knarr import pki
 from knarr.api.apiregistration.priorities import in_order
 from knarr.apiserver.listener import Listener, tls_context
+from knarr.apiserver.local_services import register_local
 from knarr.client.controller import Controller
 from knarr.client.https import client_context
 from knarr.client.informer import Informers
@@ -353,11 +356,11 @@ async def test_what_belongs_to_an_object_of_others_goes_when_that_is_gone_and_no
             reference = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "Thing", "name": owner, "uid": f"uid-of-{owner}"}
             made["metadata"]["ownerReferences"] = [reference]
             await door.done("POST", maps, made)
+        asked = f"GET {PATH}/namespaces/shop/things/there"
         async with asyncio.timeout(20):
-            while (await door("GET", f"{maps}/of-gone"))[0] == 200:  # noqa: ASYNC110
+            while (await door("GET", f"{maps}/of-gone"))[0] == 200 or asked not in backend.asked:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert (await door("GET", f"{maps}/of-there"))[0] == 200
-        assert f"GET {PATH}/namespaces/shop/things/there" in backend.asked
 
 
 # The condition Available
@@ -469,6 +472,20 @@ async def test_what_this_server_answers_for_itself_is_local_and_available(door: 
     assert found["v1."]["spec"] == {"version": "v1", "groupPriorityMinimum": 18000, "versionPriority": 1}
 
 
+async def test_a_start_puts_right_what_is_this_servers_own_and_nothing_else(door: Door) -> None:
+    spec = {"groupPriorityMinimum": 1, "versionPriority": 1}
+    for name in ("v1.apps", "v1.batch"):
+        await door.done("PATCH", f"{API_SERVICES}/{name}", {"spec": spec}, content_type=MERGE)
+    unmanaged = {"metadata": {"labels": None}}
+    await door.done("PATCH", f"{API_SERVICES}/v1.batch", unmanaged, content_type=MERGE)
+    await door.done("DELETE", f"{API_SERVICES}/v1.policy")
+    await register_local(door.client)
+    priority = {}
+    for name in ("v1.apps", "v1.batch", "v1.policy"):
+        priority[name] = (await door.done("GET", f"{API_SERVICES}/{name}"))["spec"]["groupPriorityMinimum"]
+    assert priority == {"v1.apps": 17800, "v1.batch": 1, "v1.policy": 17100}
+
+
 async def test_a_version_of_ours_may_be_served_by_somebody_else_and_come_back(door: Door, backend: Backend) -> None:
     await register(door, backend)
     name = "v1.batch"
@@ -487,6 +504,43 @@ async def test_a_version_of_ours_may_be_served_by_somebody_else_and_come_back(do
 
 
 # Upgrades: other protocols than HTTP
+
+
+async def listening(door: Door, folder: Path) -> tuple[Listener, int, ssl.SSLContext]:
+    """The API server on its socket, the port, and how an administrator comes in."""
+    made = pki.ensure(folder / "server", door.clock, dns_names=["localhost"], addresses=["127.0.0.1"])
+    listener = Listener(door.server, tls_context(made.apiserver, made.ca), "127.0.0.1", 0)
+    port = await listener.start()
+    shown = str(made.admin.certificate_path), str(made.admin.key_path)
+    return listener, port, client_context(str(made.ca.certificate_path), *shown)
+
+
+async def test_a_websocket_reaches_the_backend(running: Running, tmp_path: Path) -> None:
+    door, backend = running
+    listener, port, context = await listening(door, tmp_path)
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(
+            f"https://localhost:{port}{PATH}/socket", ssl=context, protocols=("v5.channel.k8s.io",)
+        ) as socket,
+    ):
+        assert socket.protocol == "v5.channel.k8s.io"
+        for text in (b"said", b"x" * 200_000):
+            await socket.send_bytes(text)
+            assert (await socket.receive()).data == text.upper()
+    assert backend.header("x-remote-user") == ["kubernetes-admin"]
+    async with aiohttp.ClientSession() as session:  # One that does not upgrade answers as ever.
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await session.ws_connect(f"https://localhost:{port}{PATH}/nothing", ssl=context)
+        assert refused.value.status == 200
+    await listener.close()
+
+
+async def test_a_backend_that_says_too_much_of_itself_is_not_believed(door: Door, backend: Backend) -> None:
+    backend.discovery["padding"] = "x" * (2 << 20)
+    await register(door, backend)
+    async with looking(door):
+        assert "longer than" in (await becomes(door, "FailedDiscoveryCheck"))[1]
 
 
 async def test_a_connection_that_is_upgraded_carries_both_directions(
@@ -509,10 +563,7 @@ async def test_a_connection_that_is_upgraded_carries_both_directions(
         echo, "127.0.0.1", 0, ssl=tls_context(backend.pki.apiserver, backend.pki.front_proxy_ca)
     )
     await door.done("PUT", f"{SLICES}/adapter-1", endpoints(server.sockets[0].getsockname()[1]))
-    made = pki.ensure(tmp_path / "server", door.clock, dns_names=["localhost"], addresses=["127.0.0.1"])
-    listener = Listener(door.server, tls_context(made.apiserver, made.ca), "127.0.0.1", 0)
-    port = await listener.start()
-    context = client_context(str(made.ca.certificate_path), str(made.admin.certificate_path), str(made.admin.key_path))
+    listener, port, context = await listening(door, tmp_path)
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
     path = f"{PATH}/namespaces/shop/things/a/exec?command=sh"
     asked = ("Host: x", "Connection: Upgrade", "Upgrade: SPDY/3.1", "X-Remote-User: root")

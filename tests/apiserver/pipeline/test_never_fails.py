@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import copy
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,10 +23,10 @@ from tests.apiserver.pipeline.door import (
     Door,
     config_map,
     deployment,
-    open_door,
     pod,
     service,
 )
+from tests.apiserver.pipeline.lasting import Server, lasting_server
 
 RESOURCES = {resource.qualified: resource for resource in built_in()}
 
@@ -118,22 +117,30 @@ async def test_odd_directives(door: Door, directive: str) -> None:
             await harmless(door, "PATCH", f"{DEPLOYMENTS}/a", body, content_type=STRATEGIC_MERGE_PATCH, dryRun="All")
 
 
-def in_a_loop(path: str, requests: list[tuple[str, str, Any, str]]) -> None:
-    async def scenario() -> None:
-        async with open_door() as door:
-            await door.done("POST", path, copy.deepcopy(SEEDS[path]))
-            for method, place, body, media in requests:
-                await harmless(door, method, place, msgspec.json.encode(body), content_type=media)
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    yield from lasting_server()
 
-    asyncio.run(scenario())
+
+NUMBERS = itertools.count()
+
+
+def made(server: Server, path: str) -> str:
+    """The path of a new object like those of SEEDS."""
+    name = f"made-{next(NUMBERS)}"
+    status, answer = server.harmless("POST", path, SEEDS[path] | {"metadata": {"name": name}})
+    assert status == 201, answer
+    return f"{path}/{name}"
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(path=st.sampled_from(sorted(SEEDS)), patches=st.lists(json_data, max_size=4), data=st.data())
-def test_any_patch(path: str, patches: list[Any], data: st.DataObject) -> None:
+def test_any_patch(server: Server, path: str, patches: list[Any], data: st.DataObject) -> None:
     media = data.draw(st.sampled_from([MERGE_PATCH, STRATEGIC_MERGE_PATCH]))
     wrapped = [data.draw(st.sampled_from([each, {"spec": each}, {"metadata": each}])) for each in patches]
-    in_a_loop(path, [("PATCH", f"{path}/a", each, media) for each in wrapped])
+    place = made(server, path)
+    for each in wrapped:
+        server.harmless("PATCH", place, msgspec.json.encode(each), media)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -153,8 +160,8 @@ def test_any_patch(path: str, patches: list[Any], data: st.DataObject) -> None:
         max_size=6,
     ),
 )
-def test_any_json_patch(path: str, steps: list[dict[str, Any]]) -> None:
-    in_a_loop(path, [("PATCH", f"{path}/a", steps, JSON_PATCH)])
+def test_any_json_patch(server: Server, path: str, steps: list[dict[str, Any]]) -> None:
+    server.harmless("PATCH", made(server, path), steps, JSON_PATCH)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
@@ -162,14 +169,9 @@ def test_any_json_patch(path: str, steps: list[dict[str, Any]]) -> None:
     body=st.binary(max_size=200),
     media=st.sampled_from(["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"]),
 )
-def test_any_bytes(body: bytes, media: str) -> None:
+def test_any_bytes(server: Server, body: bytes, media: str) -> None:
     prefix = b"k8s\x00" if "protobuf" in media else b""
-
-    async def scenario() -> None:
-        async with open_door() as door:
-            await harmless(door, "POST", PODS, prefix + body, content_type=media)
-
-    asyncio.run(scenario())
+    server.harmless("POST", PODS, prefix + body, media)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
@@ -181,10 +183,5 @@ def test_any_bytes(body: bytes, media: str) -> None:
         st.text(max_size=20) | st.sampled_from(["0", "1", "-1", "a in (b)", "!a", "Exact", "NotOlderThan"]),
     )
 )
-def test_any_query(query: dict[str, str]) -> None:
-    async def scenario() -> None:
-        async with open_door() as door:
-            answer = await door.ask("GET", PODS, **query)
-            assert answer.status < 500 or b"ResourceVersionTooLarge" in answer.body
-
-    asyncio.run(scenario())
+def test_any_query(server: Server, query: dict[str, str]) -> None:
+    server.harmless("GET", PODS, **query)

@@ -31,6 +31,8 @@ class Site:
         match request.path:
             case "/moved":
                 raise web.HTTPFound(f"http://127.0.0.1:{self.port}/there?a=1")
+            case "/named":
+                raise web.HTTPFound(f"http://{request.host}/there")
             case "/away":
                 raise web.HTTPFound("http://elsewhere.example/there")
             case "/page":
@@ -136,7 +138,7 @@ async def test_addresses_that_are_not_of_the_cluster_are_refused(
 
 async def test_the_agent_of_a_node_is_not_reached_as_a_pod_or_an_endpoint(door: Door) -> None:
     """Neither by a pod on the node's network nor by an endpoint that somebody wrote: that would pass by nodes/proxy."""
-    await door.done("POST", "/api/v1/nodes", {"metadata": {"name": "n"}})
+    await door.done("POST", "/api/v1/nodes", {"metadata": {"name": "n"}, "spec": {"podCIDRs": ["10.244.1.0/24"]}})
     status = {
         "addresses": [{"type": "InternalIP", "address": "192.0.2.1"}],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
@@ -146,6 +148,7 @@ async def test_the_agent_of_a_node_is_not_reached_as_a_pod_or_an_endpoint(door: 
     await door.done("POST", PODS, pod("web", hostNetwork=True))
     await set_address(door, "192.0.2.1")
     await door.done("POST", SERVICES, service("agent", (10250,)))
+    await door.done("POST", SERVICES, service("inside", (10250,)))
     slice_ = {
         "metadata": {"name": "agent", "labels": {"kubernetes.io/service-name": "agent"}},
         "addressType": "IPv4",
@@ -153,13 +156,19 @@ async def test_the_agent_of_a_node_is_not_reached_as_a_pod_or_an_endpoint(door: 
         "ports": [{"name": "p10250", "port": 10250}],
     }
     await door.done("POST", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice_)
-    for path in (f"{PODS}/https:web:10250/proxy/pods", f"{SERVICES}/https:agent:10250/proxy/pods"):
+    slice_ |= {
+        "metadata": {"name": "inside", "labels": {"kubernetes.io/service-name": "inside"}},
+        "endpoints": [{"addresses": ["10.244.1.1"]}],
+    }
+    await door.done("POST", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice_)
+    names = ("agent", "inside")
+    for path in (f"{PODS}/https:web:10250/proxy/pods", *(f"{SERVICES}/https:{n}:10250/proxy/pods" for n in names)):
         status, data = await door("GET", path)
         wanted = "address not allowed: the agent of a node is reached through nodes/proxy"
         assert (status, data["message"]) == (400, wanted)
 
 
-async def test_a_web_socket_goes_through_as_it_is(running: Door, tmp_path: Path) -> None:
+async def test_a_web_socket_goes_through_as_it_is_and_names_stay(running: Door, site: Site, tmp_path: Path) -> None:
     made = pki.ensure(tmp_path / "server", running.clock, dns_names=["localhost"], addresses=["127.0.0.1"])
     listener = Listener(running.server, tls_context(made.apiserver, made.ca), "127.0.0.1", 0)
     origin = f"https://127.0.0.1:{await listener.start()}"
@@ -171,6 +180,11 @@ async def test_a_web_socket_goes_through_as_it_is(running: Door, tmp_path: Path)
             assert await socket.receive_str() == "TEXT"
             await socket.send_bytes(b"ab" * 100_000)
             assert await socket.receive_bytes() == b"ba" * 100_000
+        async with session.get(f"{origin}{POD}/x", ssl=context, headers={"host": "cluster.example"}):
+            assert (site.headers["host"], site.headers["x-forwarded-host"]) == ("cluster.example", "cluster.example")
+        named = {"headers": {"host": "cluster.example"}, "allow_redirects": False}
+        async with session.get(f"{origin}{POD}/named", ssl=context, **named) as sent_on:
+            assert sent_on.headers["location"] == f"{POD}/there"
         asked = {"connection": "Upgrade", "upgrade": "websocket"}
         async with session.get(f"{origin}{POD}/plain", ssl=context, headers=asked) as refusal:
             assert (refusal.status, (await refusal.json())["path"]) == (203, "/plain"), "who does not upgrade answers"

@@ -29,6 +29,7 @@ from knarr.edge.ingress.edge import IngressEdge
 from knarr.edge.ingress.envoy import Serving
 from knarr.edge.ingress.model import Endpoint
 from knarr.edge.ingress.names import Resolve, by_host
+from knarr.edge.ingress.report import Reports
 from knarr.store.memory import MemoryStore
 from tests.edge.ingress.objects import OURS, service, slice_of
 
@@ -235,7 +236,11 @@ async def lab(
     resolve: Resolve = by_host,
     ports: tuple[int, int, int] | None = None,
     inside: str = "ingress",
+    address: str = "127.0.0.1",
+    node_only: bool = False,
+    **more: Any,
 ) -> AsyncIterator[Lab]:
+    """With `node_only` the edge is that of a node that tells only of itself; `more` is for IngressEdge."""
     clock = SystemClock()
     server = APIServer(MemoryStore(), built_in(), clock)
     user = User("admin", ("system:masters", "system:authenticated"))
@@ -245,17 +250,20 @@ async def lab(
     await client.create(OURS)
     informers = Informers(client, clock)
     http, https, metrics = ports or free_ports(3)  # type: ignore[misc]
+    if node_only:
+        more["reports"] = Reports(client, informers.of(Ingress), clock, host=more.get("node_name", ""))
     with tempfile.TemporaryDirectory() as folder:
         edge = IngressEdge(
             client,
             informers,
             clock,
             folder=Path(folder) / inside,
-            serving=Serving("127.0.0.1", http, https, metrics),
+            serving=Serving(address, http, https, metrics),
             addresses=[ADDRESS],
             refuse=refuse,
             resolve=resolve,
             concurrency=2,
+            **more,
         )
         running = Lab(client, informers, edge, (http, https, metrics))
         tasks = [asyncio.create_task(informers.run()), asyncio.create_task(edge.run())]

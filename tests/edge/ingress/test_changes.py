@@ -352,6 +352,7 @@ async def test_nothing_is_left_of_it_and_requests_under_way_finish() -> None:
 
         with pytest.raises(ProcessLookupError):
             os.kill(pid or 0, 0)
+        assert [each.name for each in edge.edge._envoy.folder.iterdir()] == ["access.log"]
 
 
 async def _asked(backend: Any) -> bool:

@@ -227,12 +227,11 @@ def test_nothing_leads_to_loopback_or_to_a_link() -> None:
 
 def test_nothing_leads_to_the_agent_of_a_node() -> None:
     """Neither an endpoint that somebody wrote nor a pod on the node's network; a pod's own port 10250 is its own."""
-    both = [endpoint("10.0.0.1"), endpoint("192.0.2.9")]
-    for port, octets in ((10250, [1]), (8080, [1, 9])):
-        slice_ = endpoint_slice(*both)
-        slice_.ports[0].port = port
-        (found,) = service_rules(service(), [slice_], NodeView(NODE, pod_ranges=("10.0.0.0/16", "fd00::/64")))
-        assert last_octets(found.endpoints) == octets, port
+    here = NodeView(NODE, pod_ranges=("10.0.0.0/16", "fd00::/64"), agents=frozenset({("192.0.2.9", 10350)}))
+    both = [endpoint("10.0.0.1"), endpoint("192.0.2.9"), endpoint("192.0.2.8")]
+    for port, octets in ((10250, [1]), (10350, [1, 8]), (8080, [1, 9, 8])):
+        (found,) = service_rules(service(), [endpoint_slice(*both, port=port)], here)
+        assert sorted(last_octets(found.endpoints)) == sorted(octets), port
 
 
 @pytest.mark.parametrize(

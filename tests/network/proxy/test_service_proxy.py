@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from knarr.api.core.v1 import Service
+from knarr.api.core.v1 import DaemonEndpoint, NodeDaemonEndpoints, Service
 from knarr.client.informer import Informers
 from knarr.network.proxy.service_proxy import ServiceProxy
 from tests.network.feed import Feed
@@ -112,6 +112,34 @@ async def rig(lab: Lab, request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
     await rig.add_pods()
     async with rig.running():
         yield rig
+
+
+async def test_what_a_node_tells_of_its_agent_is_led_to_no_longer(rig: Rig) -> None:
+    """And a node that goes gives its agent's address free."""
+    await rig.show(service(), rig.endpoints("a", "b"))
+    assert set(await rig.answers(40)) == {"a", "b"}
+    other = node(ELSEWHERE, rig.pods["a"])
+    assert other.status
+    other.status.daemon_endpoints = NodeDaemonEndpoints(kubelet_endpoint=DaemonEndpoint(port=8080))
+
+    async def led_to(*names: str) -> bool:
+        return set(await rig.answers(40)) == set(names)
+
+    rig.feed.put(other)
+    await until(lambda: led_to("b"))
+    rig.feed.delete(other)
+    await until(lambda: led_to("a", "b"))
+
+
+async def test_an_agent_is_not_reached_at_the_address_of_the_dns_that_its_node_answers(rig: Rig) -> None:
+    proxy = rig.new_proxy(own_addresses=["10.96.0.10"])
+    other = node(ELSEWHERE, "192.0.2.7")
+    assert other.status
+    other.status.daemon_endpoints = NodeDaemonEndpoints(kubelet_endpoint=DaemonEndpoint(port=10350))
+    rig.feed.put(other)
+    await until(lambda: _is(bool(proxy.seen.agents)))
+    assert proxy.seen.agents == {("192.0.2.7", 10350), ("10.96.0.10", 10350)}
+    await proxy.close(remove=False)
 
 
 async def test_requests_are_spread_evenly(rig: Rig) -> None:
