@@ -187,7 +187,7 @@ class ServiceProxy:
             await self._mode.remove()
         for mode in (self._mode, *self._other_modes):
             await mode.close()
-        await self._in_worker(self._watch.close)
+        self._watch.close()
         if self._netfilter is not None:
             await self._in_worker(self._netfilter.close)
             self._netfilter = None
