@@ -11,7 +11,7 @@ import ipaddress
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_type_hints
 
@@ -190,16 +190,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     @property
     def cluster_cidrs(self) -> list[str]:
         """The pods' ranges: one, or one of each family. The first family is the cluster's own."""
-        return _listed(self.cluster_cidr)
+        return [_canonical(each, ipaddress.ip_network) for each in _listed(self.cluster_cidr)]
 
     @property
     def service_cidrs(self) -> list[str]:
         """The Services' ranges, family by family as the pods'."""
-        return _listed(self.service_cidr)
+        return [_canonical(each, ipaddress.ip_network) for each in _listed(self.service_cidr)]
 
     @property
     def cluster_dns_addresses(self) -> list[str]:
-        return _listed(self.cluster_dns)
+        return [_canonical(each, ipaddress.ip_address) for each in _listed(self.cluster_dns)]
 
     @property
     def node_port_addresses(self) -> list[str]:
@@ -488,6 +488,14 @@ def _readable(message: str) -> str:
 def _listed(text: str) -> list[str]:
     """What a setting names, separated by commas."""
     return [each.strip() for each in text.split(",") if each.strip()]
+
+
+def _canonical(text: str, parse: Callable[[str], object]) -> str:
+    """As the API has it: IPv6 may be written in many ways (RFC 5952). What it can't be is for others to say."""
+    try:
+        return str(parse(text))
+    except ValueError:
+        return text
 
 
 def _is_address(text: str) -> bool:

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from knarr import config
+from knarr.cli import machine
 from knarr.config import Config, ConfigError
 
 DOCUMENT = Path(__file__).parent.parent / "docs/configuration.md"
@@ -47,6 +48,18 @@ def test_a_range_of_each_family_makes_the_cluster_dual_stack() -> None:
     assert loaded.service_cidrs == ["10.96.0.0/16", "fd00:96::/112"]
     assert loaded.cluster_dns_addresses == ["10.96.0.10", "fd00:96::a"]
     assert loaded.api_service_ip == "10.96.0.1"
+
+
+def test_addresses_are_taken_however_they_are_written() -> None:
+    settings = {
+        "cluster_cidr": "FD00:0244::/56",
+        "service_cidr": "fd00:0:0:0096::/112",
+        "cluster_dns": "fd00:0:0:0096:0:0:0:A",
+        "advertise_address": "2001:0DB8::0001",
+    }
+    loaded = machine.resolved(config.load(None, settings))
+    assert (loaded.cluster_cidrs, loaded.service_cidrs) == (["fd00:244::/56"], ["fd00:0:0:96::/112"])
+    assert (loaded.cluster_dns_addresses, loaded.advertise_address) == (["fd00:0:0:96::a"], "2001:db8::1")
 
 
 def test_the_first_family_is_the_clusters_own() -> None:

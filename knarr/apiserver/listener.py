@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
@@ -27,6 +28,7 @@ from knarr.apiserver.answers import JSON_HEADERS, failure
 from knarr.apiserver.authenticate import user_of_certificate
 from knarr.apiserver.flow import timed_out
 from knarr.apiserver.forms import takes_gzip
+from knarr.apiserver.requests import resource_path
 from knarr.apiserver.server import BODY_MAX_BYTES, APIServer
 from knarr.client.transport import Answer, Request, Upgrade, User
 from knarr.pki import KeyPair
@@ -86,9 +88,12 @@ class Listener:
     async def start(self) -> int:
         """Listen; answers the port. Raises OSError."""
         loop = asyncio.get_running_loop()
-        self._listening = await loop.create_server(
-            self._http, self._host, self._port, ssl=self._context, backlog=BACKLOG, reuse_address=True
-        )
+        where: dict[str, Any] = {"host": self._host, "port": self._port, "reuse_address": True}
+        if self._host == "::":
+            # Every address, as for servers written in Go; by itself asyncio leaves IPv4 out.
+            both = socket.create_server(("::", self._port), family=socket.AF_INET6, dualstack_ipv6=True)
+            where = {"sock": both}
+        self._listening = await loop.create_server(self._http, ssl=self._context, backlog=BACKLOG, **where)
         port: int = self._listening.sockets[0].getsockname()[1]
         return port
 
@@ -151,8 +156,13 @@ class Listener:
             for name, value in pairs:
                 repeated.setdefault(name, []).append(value)
         query = {name: values[0] for name, values in repeated.items()}
-        body = b""
-        if incoming.body_exists:
+        if "%" in path:
+            path = unquote(path)
+        body, rest = b"", None
+        proxied = "/proxy" in path and _is_proxied(path)
+        if incoming.body_exists and proxied:
+            rest = incoming.content.iter_any()
+        elif incoming.body_exists:
             # Mostly the body is here already: to arm a timer then would cost more than to read it.
             limit_s = None if incoming.content.is_eof() else BODY_MAX_S
             try:
@@ -165,9 +175,8 @@ class Listener:
         headers = {name.lower(): value for name, value in incoming.headers.items()}
         if len(headers) != len(incoming.headers):
             _join_impersonated(headers, incoming)
-        if "%" in path:
-            path = unquote(path)
-        return Request(incoming.method, path, query, headers, body, _user_of(incoming), repeated)
+        peer = (incoming.remote or "") if proxied else ""
+        return Request(incoming.method, path, query, headers, body, _user_of(incoming), repeated, rest, peer)
 
     async def _stream(
         self, incoming: web.BaseRequest, answer: Answer, chunks: AsyncIterator[bytes]
@@ -232,8 +241,8 @@ class Listener:
         return response
 
 
-async def _served(upgrade: Upgrade, socket: _WebSocket) -> None:
-    await upgrade.serve(socket)
+async def _served(upgrade: Upgrade, stream: _WebSocket) -> None:
+    await upgrade.serve(stream)
 
 
 class _Connection(RequestHandler):
@@ -322,6 +331,11 @@ class _Connections(web.Server):
 
     def __call__(self) -> RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+def _is_proxied(path: str) -> bool:
+    named = resource_path(path)
+    return named is not None and named.subresource == "proxy"
 
 
 def _user_of(incoming: web.BaseRequest) -> User | None:

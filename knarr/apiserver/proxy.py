@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Container, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from aiohttp.payload import AsyncIterablePayload
 from msgspec import Struct
 
 from knarr.api.core.node_agents import KUBELET_PORT, agents, canonical
@@ -158,6 +159,11 @@ class Proxy:
         headers["x-forwarded-proto"] = "https"
         # As upstream: a site behind the proxy goes by the name under which its client asks.
         headers["host"] = request.headers.get("host") or target.authority
+        if request.peer:
+            before = request.headers.get("x-forwarded-for")
+            headers["x-forwarded-for"] = f"{before}, {request.peer}" if before else request.peer
+        if request.rest is not None and "content-length" in request.headers:
+            headers["content-length"] = request.headers["content-length"]
         if tunnel.wants_upgrade(request.headers):
             return await self._upgrade(request, target, path, headers)
         if self._session is None:
@@ -168,7 +174,7 @@ class Proxy:
             answer = await self._session.request(
                 request.method,
                 _url(f"{target.origin}{path}"),
-                data=request.body or None,
+                data=_Once(request.rest) if request.rest else request.body or None,
                 headers=headers,
                 allow_redirects=False,
                 ssl=False,  # As upstream: what a pod calls itself is known to nobody, so there is nothing to check.
@@ -212,6 +218,14 @@ def _unreachable(target: Target, error: Exception) -> ServiceUnavailable:
     else:
         fault = str(error) or type(error).__name__
     return ServiceUnavailable(f"error trying to reach service: {fault}")
+
+
+class _Once(AsyncIterablePayload):
+    """A body that is there only once: its request is not made again when a connection breaks."""
+
+    @property
+    def consumed(self) -> bool:
+        return True
 
 
 SAFE = "/:@!$&'()*+,;=~-._"

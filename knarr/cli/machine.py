@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -78,10 +78,11 @@ class NodeSettings(ClusterSettings, frozen=True, kw_only=True, rename="camel"):
 
 def resolved(config: Config) -> Config:
     """`config` with what it leaves to this machine filled in."""
+    advertised = config.advertise_address or route_address(config) or node_gateway(config)
     return msgspec.structs.replace(
         config,
         proxy_mode=usable_proxy_mode(config.proxy_mode),
-        advertise_address=config.advertise_address or route_address(config) or node_gateway(config),
+        advertise_address=str(ip_address(advertised)),  # as the API has it, however it was written
     )
 
 

@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -180,7 +181,7 @@ class NodeProcess(Life):
 
     def _settings(self, cluster: ClusterSettings, pod_cidrs: tuple[str, ...]) -> NodeSettings:
         flags = self.flags
-        said = tuple(flags.node_ip.split(",")) if flags.node_ip else ()
+        said = tuple(str(ip_address(each)) for each in flags.node_ip.split(",")) if flags.node_ip else ()
         first = said[0] if said else machine.address_towards(urlsplit(flags.server).hostname or "")
         addresses = said if len(said) == 2 else machine.internal_ips(first, cluster.cluster_cidrs)
         return NodeSettings(

@@ -7,7 +7,7 @@ otherwise they travel over HTTPS. Both ways are a `Transport`, and nothing above
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Protocol
 
 from msgspec import Struct, field
@@ -36,6 +36,10 @@ class Request(Struct):
     """Set by whoever authenticated the caller: the TLS listener, or the assembly of the process for its own parts."""
     repeated: Mapping[str, list[str]] = field(default_factory=dict)
     """All values of parameters that may be repeated (command)."""
+    rest: AsyncIterable[bytes] | None = None
+    """A body that goes on to somebody else as it comes, in the place of `body`."""
+    peer: str = ""
+    """The address that asks, where others are to be told of it."""
 
 
 class FlowHeaders(Struct, frozen=True):

@@ -18,6 +18,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from knarr.api.core.node_addresses import ip_addresses
 from knarr.api.core.v1 import LoadBalancerIngress, Node, Service, ServiceSpec
 from knarr.api.errors import APIError, NotFound
 from knarr.client.client import Client
@@ -376,11 +377,10 @@ def target_of(node: Node, *, with_readiness: bool) -> Target | None:
         return None
     if node.spec and any(taint.key == TO_BE_DELETED for taint in node.spec.taints):
         return None
-    addresses = node.status.addresses if node.status else []
     return Target(
         node.metadata.name or "",
-        tuple(each.address for each in addresses if each.type == "InternalIP"),
-        tuple(each.address for each in addresses if each.type == "ExternalIP"),
+        tuple(ip_addresses(node)),
+        tuple(ip_addresses(node, "ExternalIP")),
         (node.spec.provider_id if node.spec else None) or "",
         ready=not with_readiness or is_ready(node),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from knarr.api.core.node_addresses import ip_addresses
 from knarr.api.core.v1 import Node
 from knarr.client.informer import Informer, Informers
 from knarr.clock import Clock
@@ -60,12 +61,14 @@ class NodeRoutes:
 
     async def apply(self) -> int:
         """Bring the kernel to what the Nodes say now; answers how many routes that changed."""
-        peers = [peer_of(node) for node in self._nodes.all() if node.metadata.name != self._node_name]
+        nodes = {node.metadata.name: peer_of(node) for node in self._nodes.all()}
+        own = nodes.pop(self._node_name, None)
+        addresses = own.addresses if own is not None else ()
         network, tunnel = self._network, self._tunnel
         return await network.with_netlink(
             lambda netlink: peer_routes.apply(
                 netlink,
-                peer_routes.plan(peers, lambda address: peer_routes.way_to(netlink, address)),
+                peer_routes.plan(nodes.values(), lambda address: peer_routes.way_to(netlink, address), addresses),
                 tunnel,
                 network.cluster_cidrs,
             )
@@ -74,7 +77,6 @@ class NodeRoutes:
 
 def peer_of(node: Node) -> Peer:
     """What routes to a node are made of."""
-    spec, status = node.spec, node.status
+    spec = node.spec
     ranges = (list(spec.pod_cidrs) or ([spec.pod_cidr] if spec.pod_cidr else [])) if spec else []
-    addresses = [each.address for each in (status.addresses if status else ()) if each.type == "InternalIP"]
-    return Peer(node.metadata.name or "", tuple(addresses), tuple(ranges))
+    return Peer(node.metadata.name or "", tuple(ip_addresses(node)), tuple(ranges))

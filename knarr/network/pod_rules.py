@@ -107,7 +107,7 @@ table {full} {{
   }}
   chain forward {{
     type filter hook forward priority mangle; policy accept;
-    oifname "{tunnel}" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
+    oifname "{tunnel}*" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
   }}
 {_LOOPBACK_INPUT if family is IPV4 else ""}\
 }}

@@ -79,7 +79,7 @@ class PodNetwork:
         self._table = interface
         self._families = pod_rules.families(pod_cidrs)
         self.tunnel_interface = f"kv{hashlib.sha256(interface.encode()).hexdigest()[:12]}"
-        """To nodes that are not in the same network (see node_routes)."""
+        """To nodes that are not in the same network; how the names of tunnels begin (see peer_routes)."""
         self._mtu_bytes = mtu_bytes or ETHERNET_MTU_BYTES
         self._find_mtu = mtu_bytes is None
         self._namespace = network_namespace
@@ -211,7 +211,7 @@ class PodNetwork:
 
     def _is_own(self, interface: str) -> bool:
         """Of this cluster or another one like it."""
-        return interface in (self._interface, self.tunnel_interface) or interface.startswith(POD_LINK_PREFIX)
+        return interface == self._interface or interface.startswith((self.tunnel_interface, POD_LINK_PREFIX))
 
     def _prepare_node(self) -> None:
         netlink = self._opened()

@@ -165,3 +165,12 @@ def started(made: Cluster, archives: list[str]) -> Iterator[Cluster]:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
+
+
+@pytest.fixture(scope="session")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Two machines in both address families, in network namespaces of their own: one cluster for all who need it."""
+    from tests.e2e.apart import Apart
+    from tests.e2e.two_nodes import started as started_apart
+
+    yield from started_apart(Apart(tmp_path_factory.mktemp("apart")))

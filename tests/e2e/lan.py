@@ -1,11 +1,4 @@
-"""Two machines and a client on a LAN, each in a network namespace of its own: nothing of it is this machine's.
-
-    first (.1) ──┐
-    node  (.2) ──┼── a bridge, in a namespace that has no rules and where bridges call none
-    client (.9) ─┘
-
-So a frame is bridged as a switch would bridge it, and a machine can lose its cable.
-"""
+"""Two machines and a client on a LAN of their own (`apart.py`), where a machine can lose its cable; and who asks."""
 
 from __future__ import annotations
 
@@ -16,7 +9,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import threading
 import time
 from ipaddress import ip_address
@@ -28,43 +20,19 @@ from msgspec import Struct
 
 from knarr.edge.election import owner_of
 from knarr.network import netlink as kernel
-from tests.e2e.two_nodes import NODES, TwoNodes
+from tests.e2e.apart import Apart
+from tests.e2e.two_nodes import NODES
 
 ASK_INTERVAL_S, ASK_TIMEOUT_S = 0.05, 0.5
-PARTS = {"first": 1, "node": 2, "client": 9}
 
 
-class Lan(TwoNodes):
+class Lan(Apart):
     """`first` runs the cluster, `second` (in the namespace `node`) joined it."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, dual=True)
-        self.enter = ("nsenter", f"--net=/run/netns/{self.name}-first")
+        super().__init__(folder)
         self.pools = f"{self.net}.200-{self.net}.240,{self.net6}::c8-{self.net6}::f0"
         self.flags += ["--load-balancer-pools", self.pools]
-
-    def connect(self) -> None:
-        self._run(f"ip netns add {self.name}-lan")
-        lan = f"ip -n {self.name}-lan"
-        self._run(f"{lan} link add lan type bridge")
-        self._run(f"{lan} link set lan up")
-        none = "net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0"
-        self._run(f"nsenter --net=/run/netns/{self.name}-lan sysctl -qw {none}")
-        for part, last in PARTS.items():
-            self._run(f"ip netns add {self.name}-{part}")
-            self._run(f"{lan} link add {part} type veth peer name eth0 netns {self.name}-{part}")
-            self._run(f"{lan} link set {part} master lan up")
-            inside = f"ip -n {self.name}-{part}"
-            self._run(f"{inside} addr add {self.net}.{last}/24 dev eth0")
-            self._run(f"{inside} -6 addr add {self.net6}::{last}/64 dev eth0 nodad")
-            for link in ("lo", "eth0"):
-                self._run(f"{inside} link set {link} up")
-            self._run(f"{inside} route add default via {self.net}.{9 if last == 1 else 1}")
-            self._run(f"{inside} -6 route add default via {self.net6}::{9 if last == 1 else 1}")
-
-    def close(self) -> None:
-        for part in ("lan", *PARTS):
-            subprocess.run(["ip", "netns", "del", f"{self.name}-{part}"], check=False, capture_output=True)
 
     def plug(self, part: str, *, on: bool) -> None:
         """A machine's cable."""

@@ -54,7 +54,7 @@ async def main(text: str) -> None:
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, told.set)
-    server = await loop.create_server(Exchange, "0.0.0.0", PORT, backlog=1024)
+    server = await loop.create_server(Exchange, None, PORT, backlog=1024)
     await told.wait()
     server.close()
     Exchange.ending = True

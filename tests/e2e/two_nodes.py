@@ -34,8 +34,9 @@ class TwoNodes(Cluster):
         self.proxy_mode = proxy_mode
         number = 16 + secrets.randbelow(15)
         self.net = f"172.{number}.{secrets.randbelow(255)}"
-        self.net6 = f"fd{secrets.token_hex(1)}:{secrets.token_hex(2)}"
+        self.net6 = f"fd{secrets.token_hex(1)}:{secrets.randbelow(0xFFFF) + 1:x}"
         self.addresses = {"first": f"{self.net}.1", "second": f"{self.net}.2"}
+        self.addresses6 = {"first": f"{self.net6}::1", "second": f"{self.net6}::2"}
         self.client_address = f"{self.net}.9"
         self.dual = dual
         if dual:
@@ -98,7 +99,7 @@ class TwoNodes(Cluster):
             words = [*printed[1:], "--node-name", "second", "--bridge-name", f"{self.name}p"]
             words += ["--proxy-mode", self.proxy_mode]
             if self.dual:
-                words += ["--node-ip", f"{self.addresses['second']},{self.net6}::2"]
+                words += ["--node-ip", f"{self.addresses['second']},{self.addresses6['second']}"]
         done = self.second(*words, "--detach")
         found = re.search(r"as process (\d+)", done.stdout + done.stderr)
         assert found, done.stdout + done.stderr
@@ -148,8 +149,11 @@ class TwoNodes(Cluster):
 
     def close(self) -> None:
         for part in ("node", "client"):
-            subprocess.run(["ip", "netns", "del", f"{self.name}-{part}"], check=False, capture_output=True)
+            self._remove(part)
         subprocess.run(["ip", "link", "del", self.name], check=False, capture_output=True)
+
+    def _remove(self, part: str) -> None:
+        subprocess.run(["ip", "netns", "del", f"{self.name}-{part}"], check=False, capture_output=True)
 
     def _run(self, command: str) -> None:
         done = subprocess.run(command.split(), capture_output=True, text=True, check=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,13 @@ class Site:
         await self.loops.until(look, within_s=FAILOVER_MAX_S)
         return self.clock.monotonic_s() - began_s
 
+    async def held(self, address: str) -> str:
+        """Make a Service with an address; the node that answers for it."""
+        first = owner_of(address, NODES) or ""
+        await self.balance("web", address)
+        await self.answers(address, first)
+        return first
+
     async def one_answers(self, address: str) -> None:
         """While an address moves, both may answer for as long as it takes them to read the same news."""
 
@@ -110,12 +118,12 @@ def elsewhere(name: str) -> str:
     return NODES[1 - NODES.index(name)]
 
 
-@pytest.fixture
-def at_site(tmp_path: Path) -> Callable[[Callable[[Site], Awaitable[None]]], Awaitable[None]]:
-    if not IS_ROOT:
-        pytest.skip("needs root: makes network namespaces")
+def at_site(scenario: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """The test in which a scenario is played at a site of its own; what else it asks for, it is given by pytest."""
 
-    async def go(scenario: Callable[[Site], Awaitable[None]]) -> None:
+    async def test(tmp_path: Path, **given: Any) -> None:
+        if not IS_ROOT:
+            pytest.skip("needs root: makes network namespaces")
         async with lan_lab({"n1": 1, "n2": 2, "client": 9}) as lab:
 
             async def main(loops: Loops) -> None:
@@ -123,207 +131,169 @@ def at_site(tmp_path: Path) -> Callable[[Callable[[Site], Awaitable[None]]], Awa
                 try:
                     for name in NODES:
                         await site.add_node(name)
-                    await scenario(site)
+                    await scenario(site, **given)
                 finally:
                     for name in site.announcers:
                         await site.kill(name)
 
             await Loops(SystemClock(), lambda loops: []).run(main)
 
-    return go
+    asked = [each for name, each in inspect.signature(scenario).parameters.items() if name != "site"]
+    folder = inspect.Parameter("tmp_path", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    test.__signature__ = inspect.Signature([folder, *asked])  # type: ignore[attr-defined]
+    return test
 
 
-AtSite = Callable[[Callable[[Site], Awaitable[None]]], Awaitable[None]]
+@at_site
+async def test_an_address_is_answered_by_one_node_and_by_the_other_when_that_one_dies(site: Site) -> None:
+    address = "192.168.80.200"
+    first = await site.held(address)
+    await site.one_answers(address)
+    await site.kill(first)
+    took_s = await site.answers(address, elsewhere(first))
+    assert took_s < FAILOVER_MAX_S
+    # The kernel of the node whose process is dead no longer answers either.
+    await site.one_answers(address)
+    site.begin(first)
+    await site.answers(address, first)
+    await site.one_answers(address)
 
 
-async def test_an_address_is_answered_by_one_node_and_by_the_other_when_that_one_dies(at_site: AtSite) -> None:
-    async def scenario(site: Site) -> None:
-        address = "192.168.80.200"
-        first = owner_of(address, NODES) or ""
-        await site.balance("web", address)
-        await site.answers(address, first)
-        await site.one_answers(address)
-        await site.kill(first)
-        took_s = await site.answers(address, elsewhere(first))
-        assert took_s < FAILOVER_MAX_S
-        # The kernel of the node whose process is dead no longer answers either.
-        await site.one_answers(address)
-        site.begin(first)
-        await site.answers(address, first)
-        await site.one_answers(address)
-
-    await at_site(scenario)
-
-
-async def test_an_address_moves_when_the_cable_is_pulled_out(at_site: AtSite) -> None:
+@at_site
+async def test_an_address_moves_when_the_cable_is_pulled_out(site: Site) -> None:
     """The process lives, but the API server and the LAN hear no more of it. (It is stopped writing: the test's API
     server is reached without the LAN.)"""
 
-    async def scenario(site: Site) -> None:
-        address = "192.168.80.201"
-        first = owner_of(address, NODES) or ""
-        await site.balance("web", address)
-        await site.answers(address, first)
-        site.lab.unplug(first)
-        await site.kill(first)
-        await site.answers(address, elsewhere(first))
-
-    await at_site(scenario)
+    address = "192.168.80.201"
+    first = await site.held(address)
+    site.lab.unplug(first)
+    await site.kill(first)
+    await site.answers(address, elsewhere(first))
 
 
-async def test_version_6_addresses_are_answered_too(at_site: AtSite) -> None:
-    async def scenario(site: Site) -> None:
-        address = "fd00:80::c8"
-        first = owner_of(address, NODES) or ""
-        await site.balance("web", address)
-        await site.answers(address, first)
-        await site.kill(first)
-        await site.answers(address, elsewhere(first))
-
-    await at_site(scenario)
+@at_site
+async def test_version_6_addresses_are_answered_too(site: Site) -> None:
+    address = "fd00:80::c8"
+    first = await site.held(address)
+    await site.kill(first)
+    await site.answers(address, elsewhere(first))
 
 
-async def test_a_node_that_is_not_ready_gives_its_addresses_up(at_site: AtSite) -> None:
-    async def scenario(site: Site) -> None:
-        address = "192.168.80.202"
-        first = owner_of(address, NODES) or ""
-        await site.balance("web", address)
-        await site.answers(address, first)
-        for status, name in (("False", elsewhere(first)), ("True", first)):
-            patch = {"status": {"conditions": [{"type": "Ready", "status": status}]}}
-            await site.client.patch(Node, first, patch, subresource="status")
-            await site.answers(address, name)
-            await site.one_answers(address)
-
-    await at_site(scenario)
+@at_site
+async def test_a_node_that_is_not_ready_gives_its_addresses_up(site: Site) -> None:
+    address = "192.168.80.202"
+    first = await site.held(address)
+    for status, name in (("False", elsewhere(first)), ("True", first)):
+        patch = {"status": {"conditions": [{"type": "Ready", "status": status}]}}
+        await site.client.patch(Node, first, patch, subresource="status")
+        await site.answers(address, name)
+        await site.one_answers(address)
 
 
-async def test_local_traffic_is_answered_for_where_its_endpoints_are(at_site: AtSite) -> None:
-    async def scenario(site: Site) -> None:
-        address = "192.168.80.203"
-        other = elsewhere(owner_of(address, NODES) or "")
-        await site.client.create(slice_of("web", other))
-        await site.balance("web", address, externalTrafficPolicy="Local")
-        await site.answers(address, other)
-
-    await at_site(scenario)
+@at_site
+async def test_local_traffic_is_answered_for_where_its_endpoints_are(site: Site) -> None:
+    address = "192.168.80.203"
+    other = elsewhere(owner_of(address, NODES) or "")
+    await site.client.create(slice_of("web", other))
+    await site.balance("web", address, externalTrafficPolicy="Local")
+    await site.answers(address, other)
 
 
-async def test_an_address_that_is_no_longer_a_services_is_answered_by_nobody(at_site: AtSite) -> None:
-    async def scenario(site: Site) -> None:
-        await site.balance("web", "192.168.80.204")
-        await site.answers("192.168.80.204", *NODES)
-        await site.readdress("web", "192.168.80.205")
-        await site.answers("192.168.80.205", *NODES)
-        await site.silent("192.168.80.204")
-        await site.client.delete(Service, "web", "default")
-        await site.silent("192.168.80.205")
-
-    await at_site(scenario)
+@at_site
+async def test_an_address_that_is_no_longer_a_services_is_answered_by_nobody(site: Site) -> None:
+    await site.balance("web", "192.168.80.204")
+    await site.answers("192.168.80.204", *NODES)
+    await site.readdress("web", "192.168.80.205")
+    await site.answers("192.168.80.205", *NODES)
+    await site.silent("192.168.80.204")
+    await site.client.delete(Service, "web", "default")
+    await site.silent("192.168.80.205")
 
 
-async def test_addresses_outside_of_the_pools_are_left_alone(at_site: AtSite) -> None:
-    async def scenario(site: Site) -> None:
-        await site.balance("other", "192.168.80.100", "192.168.80.206")
-        await site.answers("192.168.80.206", *NODES)
-        assert await site.lab.who_has("192.168.80.100") == []
-        await site.balance("theirs", "192.168.80.207", loadBalancerClass="example.com/theirs")
-        await site.balance("ours", "192.168.80.208", loadBalancerClass="knarr.dev/local")
-        await site.answers("192.168.80.208", *NODES)
-        assert await site.lab.who_has("192.168.80.207") == []
-
-    await at_site(scenario)
+@at_site
+async def test_addresses_outside_of_the_pools_are_left_alone(site: Site) -> None:
+    await site.balance("other", "192.168.80.100", "192.168.80.206")
+    await site.answers("192.168.80.206", *NODES)
+    assert await site.lab.who_has("192.168.80.100") == []
+    await site.balance("theirs", "192.168.80.207", loadBalancerClass="example.com/theirs")
+    await site.balance("ours", "192.168.80.208", loadBalancerClass="knarr.dev/local")
+    await site.answers("192.168.80.208", *NODES)
+    assert await site.lab.who_has("192.168.80.207") == []
 
 
-async def test_an_orderly_end_hands_over_and_leaves_nothing(at_site: AtSite) -> None:
-    async def scenario(site: Site) -> None:
-        address = "192.168.80.209"
-        first = owner_of(address, NODES) or ""
-        await site.balance("web", address)
-        await site.answers(address, first)
-        await site.stop(first)
-        before = site.lab.ip(first, "addr show eth0")
-        assert address in before
-        assert "valid_lft forever" not in next(after for after in before.split(f"{address}/32")[1].splitlines()[1:])
-        await site.announcers[first].close(remove=True)
-        assert address not in site.lab.ip(first, "addr show eth0")
-        assert not site.record(first).exists()
-        assert await site.answers(address, elsewhere(first)) < 2.0
-
-    await at_site(scenario)
+@at_site
+async def test_an_orderly_end_hands_over_and_leaves_nothing(site: Site) -> None:
+    address = "192.168.80.209"
+    first = await site.held(address)
+    await site.stop(first)
+    before = site.lab.ip(first, "addr show eth0")
+    assert address in before
+    assert "valid_lft forever" not in next(after for after in before.split(f"{address}/32")[1].splitlines()[1:])
+    await site.announcers[first].close(remove=True)
+    assert address not in site.lab.ip(first, "addr show eth0")
+    assert not site.record(first).exists()
+    assert await site.answers(address, elsewhere(first)) < 2.0
 
 
-async def test_what_a_killed_run_left_is_found_by_its_record(at_site: AtSite) -> None:
-    async def scenario(site: Site) -> None:
-        address = "192.168.80.210"
-        first = owner_of(address, NODES) or ""
-        await site.balance("web", address)
-        await site.answers(address, first)
-        await site.kill(first)
+@at_site
+async def test_what_a_killed_run_left_is_found_by_its_record(site: Site) -> None:
+    address = "192.168.80.210"
+    first = await site.held(address)
+    await site.kill(first)
 
-        def clean_up() -> list[str]:
-            with kernel.entered(site.lab.path(first)):
-                return remove_all(site.record(first))
+    def clean_up() -> list[str]:
+        with kernel.entered(site.lab.path(first)):
+            return remove_all(site.record(first))
 
-        assert await asyncio.to_thread(clean_up) == []
-        assert address not in site.lab.ip(first, "addr show eth0")
-
-    await at_site(scenario)
+    assert await asyncio.to_thread(clean_up) == []
+    assert address not in site.lab.ip(first, "addr show eth0")
 
 
 @pytest.mark.parametrize("address", ["192.168.80.211", "fd00:80::d3"])
-async def test_a_node_that_sees_nobody_gives_way_to_who_says_that_it_has_the_address(
-    at_site: AtSite, address: str
-) -> None:
-    async def scenario(site: Site) -> None:
-        first = owner_of(address, NODES) or ""
-        await site.balance("web", address)
-        await site.answers(address, first)
-        cut_off = site.announcers[first]
-        cut_off._alive = lambda: frozenset()  # type: ignore[method-assign]
-        await asyncio.sleep(1.5)
-        assert await site.lab.ask(address) == first, "it keeps what it has while nobody says otherwise"
-        await site.client.patch(Node, first, {"metadata": {"labels": {EXCLUDED: ""}}})
-        await site.answers(address, elsewhere(first))
+@at_site
+async def test_a_node_that_sees_nobody_gives_way_to_who_says_that_it_has_the_address(site: Site, address: str) -> None:
+    first = await site.held(address)
+    cut_off = site.announcers[first]
+    cut_off._alive = lambda: frozenset()  # type: ignore[method-assign]
+    await asyncio.sleep(1.5)
+    assert await site.lab.ask(address) == first, "it keeps what it has while nobody says otherwise"
+    await site.client.patch(Node, first, {"metadata": {"labels": {EXCLUDED: ""}}})
+    await site.answers(address, elsewhere(first))
 
-        async def given_up() -> bool:
-            return address not in site.lab.ip(first, "addr show eth0")
+    async def given_up() -> bool:
+        return address not in site.lab.ip(first, "addr show eth0")
 
-        await site.loops.until(given_up, within_s=FAILOVER_MAX_S)
-
-    await at_site(scenario)
+    await site.loops.until(given_up, within_s=FAILOVER_MAX_S)
 
 
-async def test_a_node_that_sees_the_others_again_tells_the_lan_what_is_its(at_site: AtSite) -> None:
+@at_site
+async def test_a_node_that_sees_the_others_again_tells_the_lan_what_is_its(site: Site) -> None:
     """Another may have answered meanwhile, and whoever talks to that one would go on for as long as it is answered."""
 
-    async def scenario(site: Site) -> None:
-        address = "fd00:80::d4"
-        announcer = site.announcers[owner_of(address, NODES) or ""]
-        await site.balance("web", address)
-        await site.answers(address, *NODES)
-        told: list[str] = []
-        announce = announcer.lan.announce
+    address = "fd00:80::d4"
+    announcer = site.announcers[owner_of(address, NODES) or ""]
+    await site.balance("web", address)
+    await site.answers(address, *NODES)
+    told: list[str] = []
+    announce = announcer.lan.announce
 
-        async def note(addresses: Iterable[str]) -> None:
-            told.extend(addresses)
-            await announce(told)
+    async def note(addresses: Iterable[str]) -> None:
+        told.extend(addresses)
+        await announce(told)
 
-        announcer.lan.announce = note  # type: ignore[method-assign]
-        announcer._alive = lambda: frozenset()  # type: ignore[method-assign]
-        await asyncio.sleep(1.5)
-        announcer._tells.clear()
-        told.clear()
-        await asyncio.sleep(1.5)
-        assert told == []
-        del announcer._alive
+    announcer.lan.announce = note  # type: ignore[method-assign]
+    announcer._alive = lambda: frozenset()  # type: ignore[method-assign]
+    await asyncio.sleep(1.5)
+    announcer._tells.clear()
+    told.clear()
+    await asyncio.sleep(1.5)
+    assert told == []
+    del announcer._alive
 
-        async def heard() -> bool:
-            return told.count(address) > 1
+    async def heard() -> bool:
+        return told.count(address) > 1
 
-        await site.loops.until(heard, within_s=FAILOVER_MAX_S)
-
-    await at_site(scenario)
+    await site.loops.until(heard, within_s=FAILOVER_MAX_S)
 
 
 def test_each_node_has_about_its_share_and_only_what_a_lost_node_had_moves() -> None:

@@ -30,8 +30,7 @@ def test_a_node_behind_a_router_is_reached_through_the_tunnel() -> None:
     peer = Peer("c", ("198.51.100.3",), ("10.244.2.0/24",))
     assert plan([peer], {"198.51.100.3": FAR}.get) == Plan(
         (Route("10.244.2.0/24", "10.244.2.1", None),),
-        (Wrapped(hardware_address("c"), "198.51.100.3", ("10.244.2.1",)),),
-        carrier=2,
+        (Wrapped(hardware_address("c"), "198.51.100.3", ("10.244.2.1",), carrier=2),),
     )
 
 
@@ -42,13 +41,34 @@ def test_a_family_in_which_a_node_has_no_address_goes_through_the_tunnel() -> No
         Route("10.244.1.0/24", "192.0.2.2", 2),
         Route("fd00:244:0:1::/64", "fd00:244:0:1::1", None),
     )
-    assert found.wrapped == (Wrapped(hardware_address("b"), "192.0.2.2", ("fd00:244:0:1::1",)),)
+    assert found.wrapped == (Wrapped(hardware_address("b"), "192.0.2.2", ("fd00:244:0:1::1",), carrier=2),)
+
+
+def test_the_tunnel_is_there_for_a_node_that_knows_this_one_by_another_network() -> None:
+    peer = Peer("b", ("192.0.2.2",), ("10.244.1.0/24",))
+    found = {"192.0.2.2": Way(2, is_direct=True, source="192.0.2.1")}
+    assert not plan([peer], found.get, ("192.0.2.1",)).awaited
+    assert plan([peer], found.get, ("198.51.100.1",)).awaited == {4}
+
+
+def test_both_ends_of_a_tunnel_choose_the_family_that_carries_it_alike() -> None:
+    addresses = {"a": ("fd77::1", "192.0.2.1"), "b": ("fd77::2", "198.51.100.2"), "c": ("fd77::3",)}
+    ways = {address: FAR for each in addresses.values() for address in each}
+    for here, there, version in (("a", "b", "."), ("b", "a", "."), ("a", "c", ":"), ("c", "a", ":")):
+        peer = Peer(there, addresses[there], ("10.244.1.0/24",))
+        (wrapped,) = plan([peer], ways.get, addresses[here]).wrapped
+        assert version in wrapped.endpoint
 
 
 def test_a_node_that_cannot_be_reached_or_has_no_range_gets_no_route() -> None:
     assert plan([Peer("b", ("192.0.2.2",), ("10.244.1.0/24",))], {}.get) == Plan()
     assert plan([Peer("b", ("192.0.2.2",), ())], {"192.0.2.2": NEAR}.get) == Plan()
     assert peer_of(Node()) == Peer("", (), ())
+
+
+def test_what_a_node_tells_that_is_no_address_of_a_machine_is_passed_over() -> None:
+    told = ("garbage", "", "10.0.0.1/8", "0.0.0.0", "127.0.0.1", "224.0.0.1", "fe80::1", "192.0.2.2", "FD77::2")
+    assert peer_of(node("b", told)).addresses == ("192.0.2.2", "fd77::2")
 
 
 def test_clusters_with_other_ranges_have_other_tunnels() -> None:
@@ -94,6 +114,25 @@ async def test_much_data_fits_through_the_tunnel(nodes: NodesLab) -> None:
 
 
 @pytest.mark.e2e
+async def test_nodes_that_have_addresses_of_version_6_alone_are_reached_through_a_tunnel_over_it(
+    nodes: NodesLab,
+) -> None:
+    """Beside those that the tunnel over version 4 leads to."""
+    pods = {name: await nodes.add_pod(name, f"pod-{name}") for name in RANGES}
+    for name in pods:
+        await nodes.serve(f"pod-{name}")
+    nodes.feed.put(node("c", (ADDRESSES["c"][1],)))
+    nodes.feed.put(node("b", (ADDRESSES["b"][0],)))  # its other range is behind the tunnel over version 4
+    await nodes.settle()
+    for here, there in ("ac", "ca", "ab", "ba"):
+        for source, target in zip(pods[here], pods[there], strict=True):
+            assert await nodes.ask(f"pod-{here}", target, size=300_000) == (f"pod-{there}", source), (here, target)
+    tunnel = nodes.networks["a"].tunnel_interface
+    assert " mtu 1430 " in nodes.inside("a", f"ip -o link show {tunnel}6")
+    assert " mtu 1450 " in nodes.inside("a", f"ip -o link show {tunnel}")
+
+
+@pytest.mark.e2e
 async def test_nodes_reach_pods_of_other_nodes_and_pods_reach_other_nodes(nodes: NodesLab) -> None:
     addresses = {name: await nodes.add_pod(name, f"pod-{name}") for name in "bc"}
     await nodes.serve("pod-b")
@@ -127,6 +166,23 @@ async def test_routes_follow_nodes_that_move_and_go(nodes: NodesLab) -> None:
     routes = nodes.inside("a", "ip route") + nodes.inside("a", "ip -6 route")
     assert "10.244.1.0/24 via 10.244.1.1 dev kv" in routes
     assert "fd00:244:0:1::/64 via fd00:244:0:1::1 dev kv" in routes
+
+
+@pytest.mark.e2e
+async def test_nodes_of_which_only_one_finds_the_other_in_its_network_reach_each_other(nodes: NodesLab) -> None:
+    """As with a machine in two networks that is known by its address in the other one, or by none of the family."""
+    nodes.feed.delete(node("c"))  # for its sake the tunnel would be there in any case
+    pods = {name: await nodes.add_pod(name, f"pod-{name}") for name in "ab"}
+    for name in pods:
+        await nodes.serve(f"pod-{name}")
+    for known in ((ADDRESSES["b"][0], "fd99::2"), (ADDRESSES["b"][0],)):
+        nodes.feed.put(node("b", known))
+        await nodes.settle()
+        assert "fd00:244:0:1::/64 via fd00:244:0:1::1 dev kv" in nodes.inside("a", "ip -6 route")
+        assert "fd00:244::/64 via fd77::1 dev up0" in nodes.inside("b", "ip -6 route")
+        for here, there in ("ab", "ba"):
+            assert await nodes.ask(f"pod-{here}", pods[there][1]) == (f"pod-{there}", pods[here][1])
+            assert (await nodes.ask(f"pod-{here}", pods[there][1], size=300_000))[0] == f"pod-{there}"
 
 
 @pytest.mark.e2e

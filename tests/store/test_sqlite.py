@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +13,7 @@ import pytest
 from knarr.store import history
 from knarr.store.contract import Compacted, StoreFailure, Write
 from knarr.store.sqlite import SQLiteStore
+from tests.store.writer import CLIENTS, written_until_killed
 
 CRASHES = 100
 
@@ -181,58 +180,18 @@ async def test_a_commit_of_more_rows_than_a_statement_takes_is_one_transaction(t
     assert len(await rows_of(path)) == 2_500
 
 
-WRITER = """
-import asyncio, sys
-from knarr.store.contract import Write
-from knarr.store.sqlite import SQLiteStore
-
-async def client(store, number):
-    count = 0
-    while True:
-        count += 1
-        body = b'{"metadata":{"name":"%d"},"padding":"%b"}' % (count, b"x" * (count * 37 % 3000))
-        pair = (Write(f"pods/{number}/left", body), Write(f"pods/{number}/right", body))
-        revision = await store.commit(*pair)
-        sys.stdout.write(f"{number} {count} {revision}\\n")
-        sys.stdout.flush()
-
-async def main():
-    store = await SQLiteStore.open(sys.argv[1])
-    await asyncio.gather(*(client(store, number) for number in range(8)))
-
-asyncio.run(main())
-"""
-
-
 async def test_kill_minus_9_loses_no_acknowledged_write_and_halves_none(tmp_path: Path) -> None:
     """Each of CRASHES rounds: clients write pairs of keys, the process is killed, the store is opened and checked."""
     path = tmp_path / "store.db"
     for round_number in range(CRASHES):
-        acknowledged = _write_until_killed(path, lines=1 + round_number % 37)
+        acknowledged = await asyncio.to_thread(written_until_killed, path, 1 + round_number % 37)
         store = await SQLiteStore.open(path)
         for client, (_, revision) in acknowledged.items():
             left, right = await store.get(f"pods/{client}/left"), await store.get(f"pods/{client}/right")
             assert left
             assert right
             assert left.revision == right.revision >= revision
-        for client in range(8):
+        for client in range(CLIENTS):
             left, right = await store.get(f"pods/{client}/left"), await store.get(f"pods/{client}/right")
             assert (left and left.value) == (right and right.value)
         await store.close()
-
-
-def _write_until_killed(path: Path, lines: int) -> dict[str, tuple[int, int]]:
-    """Run WRITER, kill it after `lines` acknowledged writes; answers the last acknowledged write of each client."""
-    with subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
-    ) as process:
-        assert process.stdout
-        read = [process.stdout.readline() for _ in range(lines)]
-        os.kill(process.pid, signal.SIGKILL)
-        read += process.stdout.readlines()
-    acknowledged = {}
-    for line in read:
-        if line.endswith("\n"):
-            client, count, revision = line.split()
-            acknowledged[client] = (int(count), int(revision))
-    return acknowledged

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from knarr.api.coordination import data_planes
 from knarr.api.coordination.v1 import Lease
+from knarr.api.core.node_addresses import ip_addresses
 from knarr.api.core.v1 import Node
 from knarr.client.informer import Informer, Informers
 from knarr.clock import Clock
@@ -98,9 +99,8 @@ class ServingNodes:
 def addresses_of(nodes: Iterable[Node]) -> list[str]:
     found: dict[str, None] = {}
     for node in sorted(nodes, key=_age):
-        told = node.status.addresses if node.status else []
         for kind in ("ExternalIP", "InternalIP"):
-            if addresses := [each.address for each in told if each.type == kind]:
+            if addresses := ip_addresses(node, kind):
                 found |= dict.fromkeys(addresses)
                 break
     return list(found)

@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from knarr.api.core.node_addresses import ip_addresses
 from knarr.api.core.node_agents import Place, agents
 from knarr.api.core.v1 import Node, Service
 from knarr.api.discovery.v1 import EndpointSlice
@@ -419,12 +420,10 @@ class ServiceProxy:
 
 def _addresses_of(node: Node) -> tuple[str, ...]:
     """A node's own addresses, its first of each family."""
-    addresses = node.status.addresses if node.status else []
     for wanted in ("InternalIP", "ExternalIP"):
         first: dict[str, str] = {}
-        for each in addresses:
-            if each.type == wanted:
-                first.setdefault(family_of(each.address), each.address)
+        for address in ip_addresses(node, wanted):
+            first.setdefault(family_of(address), address)
         if first:
             return tuple(first.values())
     return ()

@@ -52,10 +52,10 @@ current-context: c
 
 
 @asynccontextmanager
-async def serve(folder: Path, nodes: Any = None) -> AsyncIterator[Served]:
+async def serve(folder: Path, nodes: Any = None, host: str = "127.0.0.1") -> AsyncIterator[Served]:
     made = pki.ensure(folder, SystemClock(), dns_names=["localhost"], addresses=["127.0.0.1"])
     async with open_door(nodes, front_proxy=made.front_proxy_client) as door:
-        listener = Listener(door.server, tls_context(made.apiserver, made.ca), "127.0.0.1", 0)
+        listener = Listener(door.server, tls_context(made.apiserver, made.ca), host, 0)
         door.server.ready = True
         port = await listener.start()
         try:

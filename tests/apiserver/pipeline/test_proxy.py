@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class Site:
 @pytest.fixture
 async def site(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
     found = Site()
-    application = web.Application()
+    application = web.Application(client_max_size=1 << 30)
     application.router.add_route("*", "/{path:.*}", found.answer)
     runner = web.AppRunner(application)
     await runner.setup()
@@ -180,8 +181,15 @@ async def test_a_web_socket_goes_through_as_it_is_and_names_stay(running: Door, 
             assert await socket.receive_str() == "TEXT"
             await socket.send_bytes(b"ab" * 100_000)
             assert await socket.receive_bytes() == b"ba" * 100_000
-        async with session.get(f"{origin}{POD}/x", ssl=context, headers={"host": "cluster.example"}):
-            assert (site.headers["host"], site.headers["x-forwarded-host"]) == ("cluster.example", "cluster.example")
+        for before, forwarded_for in (({}, "127.0.0.1"), ({"x-forwarded-for": "192.0.2.1"}, "192.0.2.1, 127.0.0.1")):
+            asking = {"host": "cluster.example", **before}
+            async with session.get(f"{origin}{POD}/x", ssl=context, headers=asking):
+                assert (site.headers["host"], site.headers["x-forwarded-host"]) == ("cluster.example",) * 2
+                assert site.headers["x-forwarded-for"] == forwarded_for
+        for sent in (io.BytesIO(b"x" * 5_000_000), _pieces()):
+            async with session.put(f"{origin}{POD}/x", ssl=context, data=sent) as answer:
+                assert len((await answer.json())["body"]) == 5_000_000, "there is no bound, and it need not be known"
+            assert ("content-length" in site.headers) == isinstance(sent, io.BytesIO)
         named = {"headers": {"host": "cluster.example"}, "allow_redirects": False}
         async with session.get(f"{origin}{POD}/named", ssl=context, **named) as sent_on:
             assert sent_on.headers["location"] == f"{POD}/there"
@@ -191,6 +199,11 @@ async def test_a_web_socket_goes_through_as_it_is_and_names_stay(running: Door, 
         async with session.get(f"{origin}{PODS}/web:1/proxy/socket", ssl=context, headers=asked) as nobody:
             assert (nobody.status, (await nobody.json())["reason"]) == (503, "ServiceUnavailable")
     await listener.close()
+
+
+async def _pieces() -> AsyncIterator[bytes]:
+    for _ in range(50):
+        yield b"x" * 100_000
 
 
 async def test_a_pod_without_an_address_is_a_bad_request(door: Door) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from knarr.api.core.v1 import Service
+from knarr.api.core.v1 import Node, Service
 from knarr.client.informer import Informers
 from knarr.network.proxy.service_proxy import ServiceProxy
 from tests.network.feed import Feed
@@ -39,11 +39,11 @@ class Rig:
         self.feed = Feed()
         self.client_address = machines.addresses["client"][family]
         self.proxies: list[ServiceProxy] = []
-        self._informers: list[Informers] = []
+        self.informers: list[Informers] = []
         for name in ("node-1", "node-2"):
             self.feed.put(node(name, *machines.addresses[name]))
             informers = Informers(self.feed.client, machines.clock)
-            self._informers.append(informers)
+            self.informers.append(informers)
             self.proxies.append(
                 ServiceProxy(
                     informers,
@@ -66,7 +66,7 @@ class Rig:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for each in (*self._informers, *self.proxies):
+            for each in (*self.informers, *self.proxies):
                 group.create_task(each.run())
 
     def address(self, name: str) -> str:
@@ -333,6 +333,14 @@ async def test_sctp_gets_rules_of_its_own(rig: Rig, mode: str) -> None:
         to = f"[{target}]:9999" if rig.family else f"{target}:9999"
         assert f"-j DNAT --to-destination {to}" in found
         assert "-p sctp" in found
+
+
+async def test_what_a_node_tells_that_is_no_address_keeps_no_node_port_from_being_answered(rig: Rig) -> None:
+    revision = rig.feed.put(node("node-1", "garbage", "0.0.0.0", "fe80::1", *rig.machines.addresses["node-1"]))
+    for informers in rig.informers:
+        await informers.of(Node).reached(revision)
+    await rig.show(rig.service(node_port=NODE_PORT), *rig.slices("a"))
+    assert await rig.answers(2, "client", rig.address("node-1"), NODE_PORT) == {"a": 2}
 
 
 async def test_addresses_of_the_node_itself_and_of_links_get_no_rules(
