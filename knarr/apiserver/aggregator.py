@@ -98,6 +98,7 @@ class Aggregator:
         self._connections = BackendConnections(clock, certificate)
         self._remotes: dict[str, Remote] = {}
         self._by_version: dict[tuple[str, str], Remote] = {}
+        self._before: dict[str, Remote] = {}
         self._follower = Follower(
             objects.store, {"apiservices.apiregistration.k8s.io/": self._changed}, self._forget_all
         )
@@ -110,19 +111,15 @@ class Aggregator:
             await self._follower.catch_up()
         return list(self._remotes.values())
 
-    async def remote(self, group: str, version: str) -> Remote | None:
-        """Who else serves a version of a group."""
+    async def serving(self, request: Request, path: ResourcePath | None) -> Remote | None:
+        """Who else answers a request that is not about the core group; None for what this server answers itself."""
         if not self._follower.fresh():
             await self._follower.catch_up()
-        return self._by_version.get((group, version))
-
-    async def serving(self, request: Request, path: ResourcePath | None) -> Remote | None:
-        """Who else answers a request; None for what this server answers itself. The core group always is."""
         if path is not None:
-            return await self.remote(path.group, path.version) if path.group else None
+            return self._by_version.get((path.group, path.version))
         match request.path.strip("/").split("/"):
             case ["apis", group, version] | ["openapi", "v3", "apis", group, version]:
-                return await self.remote(group, version)
+                return self._by_version.get((group, version))
         return None
 
     async def answer(self, remote: Remote, request: Request, user: User) -> Answer:
@@ -215,7 +212,7 @@ class Aggregator:
     def _changed(self, key: str, value: bytes | None) -> None:
         name = key.rpartition("/")[2]
         self.state += 1
-        before = self._remotes.pop(name, None)
+        before = self._remotes.pop(name, None) or self._before.pop(name, None)
         service = decoder(APIService).decode(value) if value is not None else None
         if service is not None and service.spec and service.spec.service:
             same = before is not None and before.service.spec == service.spec
@@ -223,7 +220,8 @@ class Aggregator:
         self._by_version = {(each.group, each.version): each for each in self._remotes.values()}
 
     def _forget_all(self) -> None:
-        self._remotes, self._by_version = {}, {}
+        """All are told anew; what a backend has said still holds for one that is told as it was."""
+        self._remotes, self._by_version, self._before = {}, {}, self._remotes
 
     def _learn(self, service: APIService, resources: list[APIResource], openapi_url: str) -> None:
         remote = self._remotes.get(service.metadata.name or "")

@@ -193,7 +193,8 @@ def target_of(request: Request) -> str:
     """Path and query, written."""
     pairs = [(name, value) for name, value in request.query.items() if name not in request.repeated]
     pairs += [(name, value) for name, values in request.repeated.items() for value in values]
-    return quote(request.path, safe=PATH) + (f"?{urlencode(pairs)}" if pairs else "")
+    query = f"?{urlencode(pairs, errors='replace')}" if pairs else ""
+    return quote(request.path, safe=PATH, errors="replace") + query
 
 
 def headers_for(place: Place, request: Request, user: User) -> Iterator[tuple[str, str]]:
@@ -201,11 +202,16 @@ def headers_for(place: Place, request: Request, user: User) -> Iterator[tuple[st
     yield "host", place.name
     for name, value in request.headers.items():
         if name not in NOT_PASSED_ON and not name.startswith(OURS):
-            yield name, value
-    yield "x-forwarded-host", request.headers.get("host", "")
+            yield name, _text(value)
+    yield "x-forwarded-host", _text(request.headers.get("host", ""))
     yield "x-forwarded-proto", "https"
-    yield "x-forwarded-uri", quote(request.path, safe=PATH)
+    yield "x-forwarded-uri", quote(request.path, safe=PATH, errors="replace")
     yield from user_headers(user)
+
+
+def _text(value: str) -> str:
+    """What a client sent, as far as it is text: bytes that are none have come as halves of characters."""
+    return value.encode(errors="replace").decode()
 
 
 def user_headers(user: User) -> Iterator[tuple[str, str]]:

@@ -222,7 +222,8 @@ class APIServer:
         return answer
 
     async def _dispatch(self, request: Request, user: User, path: ResourcePath | None) -> Answer:
-        if remote := await self.aggregator.serving(request, path):
+        # What is of the core group is never somebody else's: it need not even be asked.
+        if (path is None or path.group) and (remote := await self.aggregator.serving(request, path)):
             return await self.aggregator.answer(remote, request, user)
         if path is None:
             if request.path == "/metrics":

@@ -34,7 +34,6 @@ PARTLY = ("sig-storage",)
 ASIDE = {
     r"\[sig-api-machinery\] (AdmissionWebhook|CustomResourceConversionWebhook) ": "webhooks are an extension point",
     r"\[sig-api-machinery\] (Validating|Mutating)AdmissionPolicy ": "policies in CEL are an extension point",
-    r"\[sig-api-machinery\] Aggregator ": "aggregated API servers are an extension point",
     r"\[sig-api-machinery\] CustomResource(Definition|FieldSelectors|PublishOpenAPI)": "custom resources come later",
     r"\[sig-api-machinery\] AggregatedDiscovery .* for CRDs$": "custom resources come later",
     r"\[sig-api-machinery\] FieldValidation .* (CR|CRD)\b": "custom resources come later",

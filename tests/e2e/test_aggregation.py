@@ -235,6 +235,30 @@ def test_who_asks_is_known_to_the_adapter_by_the_api_server_alone(cluster: Clust
     assert "only the API server is believed" in cluster.kubectl("get", "--raw", around, code=1, both=True)
 
 
+def test_a_metrics_server_takes_the_place_of_ours_and_ours_is_back_when_it_goes(cluster: Cluster) -> None:
+    name = "v1beta1.metrics.k8s.io"
+    assert cluster.kubectl("get", "apiservice", name, "--no-headers").split()[1:3] == ["Local", "True"]
+    cluster.until(lambda: "CPU(cores)" in cluster.kubectl("top", "nodes"), "our own measurements")
+    # As in its manifest; the rest of that is not there, so that nobody answers.
+    spec = {
+        "group": "metrics.k8s.io",
+        "version": "v1beta1",
+        "groupPriorityMinimum": 100,
+        "versionPriority": 100,
+        "insecureSkipTLSVerify": True,
+        "service": {"name": "metrics-server", "namespace": "kube-system"},
+    }
+    wanted = {"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": name}, "spec": spec}
+    cluster.kubectl("apply", "-f", "-", given=json.dumps(wanted))
+    cluster.until(lambda: "False (ServiceNotFound)" in cluster.kubectl("get", "apiservice", name), "theirs")
+    shown = cluster.kubectl("get", "apiservice", name, "--no-headers").split()
+    assert shown[1] == "kube-system/metrics-server"
+    assert "Metrics API not available" in cluster.kubectl("top", "nodes", code=1, both=True)
+    cluster.kubectl("delete", "apiservice", name)
+    cluster.until(lambda: f"{name} " in cluster.kubectl("get", "apiservices"), "ours")
+    assert "CPU(cores)" in cluster.kubectl("top", "nodes")
+
+
 def test_an_adapter_that_has_gone_breaks_nothing_but_what_it_serves(cluster: Cluster) -> None:
     cluster.kubectl("scale", "-n", "metrics", "deploy/adapter", "--replicas=0")
     cluster.until(

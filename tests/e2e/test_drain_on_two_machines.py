@@ -46,7 +46,8 @@ def test_a_rolling_update_over_two_machines_loses_no_request(web: Application) -
         web.becomes("v2")
         web.settle(REPLICAS)
     assert failures(result) == {}
-    assert {"node port of first, new connections", "node port of second, new connections"} <= result["targets"].keys()
+    ways = {f"{way} of {name}, new connections" for way in ("node port", "ingress") for name in NODES}
+    assert ways <= result["targets"].keys()
 
 
 def test_a_machine_that_says_nothing_holds_up_nobody_for_longer_than_the_bound(web: Application, two: TwoNodes) -> None:
@@ -58,7 +59,7 @@ def test_a_machine_that_says_nothing_holds_up_nobody_for_longer_than_the_bound(w
         web.kubectl("delete", "pod", here[0])
         assert time.monotonic() - began_s > 3.0  # half of the grace period
         told = reasons(web, here[0])
-        assert told["NotDrained"].endswith("not confirmed within 3 s by data-plane.second")
+        assert told["NotDrained"].endswith("not confirmed within 3 s by data-plane.second, edge.second")
         time.sleep(max(0.0, began_s + LEASE_S + 2.0 - time.monotonic()))
         web.kubectl("delete", "pod", here[1])
         assert "Drained" in reasons(web, here[1])

@@ -116,7 +116,10 @@ class Application:
             {"name": "cluster IP", "host": service["spec"]["clusterIP"], "port": PORT},
             *({"name": f"node port of {name}", "host": host, "port": NODE_PORT} for name, host in internal.items()),
             {"name": "load balancer", "host": balanced["ip"], "port": PORT},
-            {"name": "ingress", "host": next(iter(internal.values())), "port": INGRESS_PORT, "header": HOST},
+            *(
+                {"name": f"ingress of {name}", "host": host, "port": INGRESS_PORT, "header": HOST}
+                for name, host in internal.items()
+            ),
         ]
 
     def addresses(self) -> dict[str, str]:

@@ -16,7 +16,12 @@ from knarr.clock import utc
 from knarr.simulate.faults import CALM, Weather
 from tests.simulate.objects import is_going, is_ready
 
-API_PREFIXES = ("/apis/metrics.k8s.io/", "/apis/custom.metrics.k8s.io/", "/apis/external.metrics.k8s.io/")
+API_PREFIXES = ("/apis/metrics.k8s.io/", "/apis/custom.metrics.k8s.io", "/apis/external.metrics.k8s.io/")
+GROUP = {"versions": [{"groupVersion": "custom.metrics.k8s.io/v1beta2", "version": "v1beta2"}]}
+"""What the group of custom metrics says of itself."""
+
+CUSTOM_GROUP = "/apis/custom.metrics.k8s.io"
+"""Asked for the versions that there are."""
 
 
 class Objects(Protocol):
@@ -60,12 +65,16 @@ class MeasuredTransport:
         self._weather = weather
 
     async def send(self, request: Request) -> Answer:
+        if request.path == CUSTOM_GROUP:
+            group = {"versions": [{"groupVersion": "custom.metrics.k8s.io/v1beta2", "version": "v1beta2"}]}
+            return Answer(200, {"content-type": "application/json"}, msgspec.json.encode(group))
         if not request.path.startswith(API_PREFIXES):
             return await self._inner.send(request)
         odds = self._weather.odds
         if odds is not CALM and self._weather.strikes(odds.refused):
             raise ServiceUnavailable("the metrics are away")
-        return Answer(200, {"content-type": "application/json"}, msgspec.json.encode({"items": self._items(request)}))
+        told = GROUP if request.path.count("/") == 2 else {"items": self._items(request)}
+        return Answer(200, {"content-type": "application/json"}, msgspec.json.encode(told))
 
     async def close(self) -> None:
         await self._inner.close()

@@ -251,7 +251,7 @@ class IngressEdge:
     def _wanted(self, default: Certificate) -> Resources:
         """What Envoy is to have; nothing at all where this node is not to serve."""
         if not self._serves():
-            self._reports.served(self._picture.served)
+            self._reports.served(self._picture.served, self._picture.refused)
             self._picture = replace(self._picture, routing=Routing())
             return resources(Routing(), Serving(http_port=0, https_port=0), default)
         self._serving.set()
@@ -430,7 +430,7 @@ class IngressEdge:
             return
         if self._trial.accepted():
             self._mark_all()
-        self._reports.served(self._picture.served)
+        self._reports.served(self._picture.served, self._picture.refused)
 
     def _show(self, revision: int) -> None:
         self._in_force.show({EndpointSlice: revision})

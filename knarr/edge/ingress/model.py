@@ -215,3 +215,5 @@ class Picture(Struct, frozen=True):
     problems: tuple[Problem, ...] = ()
     served: tuple[str, ...] = ()
     """namespace/name of the Ingress objects that are ours."""
+    refused: tuple[str, ...] = ()
+    """Of those that are ours, and are not served at all."""

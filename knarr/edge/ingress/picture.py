@@ -88,7 +88,8 @@ def picture(objects: Objects, refuse: Refuse, *, https: bool = True, now_s: floa
         for name, backend in backends.items()
     }
     routing = Routing(hosts, merging.certificates_in_order(), backends, endpoints)
-    return Picture(routing, tuple(merging.problems), tuple(one.key for one in served))
+    refused = tuple(one.key for one in read_all if one.refused)
+    return Picture(routing, tuple(merging.problems), tuple(one.key for one in served), refused)
 
 
 def _age(ingress: Ingress) -> tuple[datetime, str]:

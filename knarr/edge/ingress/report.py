@@ -40,6 +40,7 @@ class Reports:
         self._addresses = addresses
         self._told: dict[str, set[Problem]] = {}
         self._served: set[str] = set()
+        self._refused: set[str] = set()
         self._wake = asyncio.Event()
 
     @property
@@ -59,9 +60,9 @@ class Reports:
     def warning(self, ingress: Ingress, reason: str, message: str) -> None:
         self._events.warning(ingress, reason, message)
 
-    def served(self, keys: Iterable[str]) -> None:
-        """These are served."""
-        self._served = set(keys)
+    def served(self, keys: Iterable[str], refused: Iterable[str] = ()) -> None:
+        """These are served; those that are refused have no address, or DNS would go on leading to them."""
+        self._served, self._refused = set(keys), set(refused)
         self._wake.set()
 
     def look_again(self) -> None:
@@ -78,9 +79,9 @@ class Reports:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            for key in sorted(self._served):
+            for key in sorted(self._served | self._refused):
                 ingress = self._ingresses.get(key)
-                known = addresses()
+                known = () if key in self._refused else addresses()
                 wanted = [{"ip": each} for each in known or ()]
                 if ingress is None or known is None or self._shown(ingress) == wanted:
                     continue

@@ -46,6 +46,7 @@ class Backend:
 
     def __init__(self, folder: Path) -> None:
         self.pki = pki.ensure(folder, SystemClock(), dns_names=["adapter.metrics.svc"], addresses=[])
+        self.front_proxy_ca = str(self.pki.front_proxy_ca.certificate_path)
         self.port = 0
         self.status = 200
         self.discovery: Any = {"kind": "APIResourceList", "groupVersion": f"{GROUP}/{VERSION}", "resources": RESOURCES}
@@ -116,10 +117,6 @@ class Backend:
         await web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=context).start()
         self.port = runner.addresses[0][1]
         return runner
-
-    @property
-    def front_proxy_ca(self) -> str:
-        return str(self.pki.front_proxy_ca.certificate_path)
 
 
 def api_service(backend: Backend, **spec: Any) -> dict[str, Any]:

@@ -174,6 +174,34 @@ async def test_a_backend_may_not_send_the_client_elsewhere(running: Running) -> 
     assert answer.body == b"the backend attempted to redirect this request, which is not permitted"
 
 
+@pytest.mark.parametrize(
+    ("line", "header"),
+    [
+        (b"GET %b/\xff\xfe", b"x-odd: 1"),
+        (b"GET %b/%%00/%%ff/..%%2f..", b"x-odd: 1"),
+        (b"GET %b//../..", b"x-odd: 1"),
+        (b"GET %b?a=%%ff&b=%%00&%%0d%%0aX:=1", b"x-odd: 1"),
+        (b"GET %b/x", b"x-odd: \xff\xfe"),
+        (b"GET %b/x", b"x-forwarded-host: \xff"),
+        (b"GET %b/x", b"connection: keep-alive, x-odd"),
+        (b"FOO %b/x", b"upgrade: nothing"),
+    ],
+)
+async def test_whatever_a_client_sends_is_its_own_fault(
+    running: Running, tmp_path: Path, line: bytes, header: bytes
+) -> None:
+    door, _ = running
+    listener, port, context = await listening(door, tmp_path)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
+    asked = line % PATH.encode()
+    writer.write(asked + b" HTTP/1.1\r\nhost: x\r\n" + header + b"\r\nconnection: close\r\n\r\n")
+    async with asyncio.timeout(10):
+        status = (await reader.readline()).split(b" ")[1]
+    assert 200 <= int(status) < 500
+    writer.close()
+    await listener.close()
+
+
 async def test_the_backends_own_errors_are_passed_on(running: Running) -> None:
     door, backend = running
     backend.status = 418
@@ -234,6 +262,12 @@ async def test_a_broken_backend_is_stale_in_discovery_and_nothing_else_breaks(ru
     others = [group for group in json.loads(answer.body)["items"] if group["metadata"]["name"] != GROUP]
     assert {version["freshness"] for group in others for version in group["versions"]} == {"Current"}
     await door.done("GET", "/apis/apps/v1/deployments")
+
+
+async def test_what_a_backend_said_holds_when_all_is_read_anew(running: Running) -> None:
+    door, _ = running
+    await door.server.aggregator._follower.close()  # As after more changes than a watch keeps.
+    assert (await found_in_discovery(door))[0] == "Current"
 
 
 async def test_a_group_that_is_deregistered_is_gone(running: Running) -> None:

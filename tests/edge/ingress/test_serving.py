@@ -51,7 +51,7 @@ async def test_a_wildcard_is_one_label_and_what_is_deeper_goes_where_no_host_is_
     assert (await edge.get("shop.example", "/")).status == 404
 
 
-async def test_the_status_tells_the_address_once_envoy_serves(edge: Lab) -> None:
+async def test_the_status_tells_the_address_while_envoy_serves(edge: Lab) -> None:
     await edge.backend("web")
     await edge.create(ingress("shop", [("shop.example", "Prefix", "/", "web")]))
 
@@ -60,6 +60,14 @@ async def test_the_status_tells_the_address_once_envoy_serves(edge: Lab) -> None
         balancer = found.status.load_balancer if found.status else None
         return [each.ip or "" for each in (balancer.ingress if balancer else ())]
 
+    async def untold() -> bool:
+        return not await told()
+
+    assert await edge.until(told) == [ADDRESS]
+    refused = ingress("shop", [("shop.example", "Prefix", "/", "web")], annotations={"server-snippet": "deny all;"})
+    await edge.update(refused)
+    await edge.until(untold)  # Else DNS would go on leading to what is not served.
+    await edge.update(ingress("shop", [("shop.example", "Prefix", "/", "web")]))
     assert await edge.until(told) == [ADDRESS]
 
 
