@@ -155,7 +155,7 @@ class _Look:
             elif uid in known and is_finished(status):
                 self._forget(uid)
                 ended = "Complete" if condition_is_true(status, "Complete") else "Failed"
-                message = f"Saw completed job: {job.metadata.name}, status: {ended}"
+                message = f"Saw completed job: {job.metadata.name}, condition: {ended}"
                 self.events.normal(self.cron_job, "SawCompletedJob", message)
             if condition_is_true(status, "Complete") and status.completion_time:
                 last = self.status.last_successful_time

@@ -363,8 +363,8 @@ class HorizontalPodAutoscalers(Controller):
     ) -> tuple[Proposal, str, MetricStatus]:
         assert spec.object is not None
         metric, described = spec.object.metric, spec.object.described_object
-        plural = self._plural_of(described)
-        value = await self.metrics.of_object(metric, autoscaler.metadata.namespace or "", plural, described)
+        namespace = autoscaler.metadata.namespace or ""
+        value = await self.metrics.of_object(metric, namespace, self._plural_of(described), described)
         proposal, current = _by_one_value(autoscaler, target, spec.object.target, value)
         found = ObjectMetricStatus(metric=metric, described_object=described, current=current)
         shared = spec.object.target.type == "AverageValue"
@@ -382,11 +382,10 @@ class HorizontalPodAutoscalers(Controller):
         return proposal, _external_name(metric), status
 
     def _plural_of(self, described: CrossVersionObjectReference) -> str:
+        """What its resource is called; empty for a kind that is not known."""
         group, _, version = (described.api_version or "v1").rpartition("/")
         resource = self.client.registry.by_kind(group, version, described.kind)
-        if resource is None:
-            raise NoAnswer(f'no matches for kind "{described.kind}" in group "{group}"')
-        return resource.qualified
+        return resource.qualified if resource else ""
 
 
 class Conditions:

@@ -71,10 +71,13 @@ class MetricsAPIs:
     ) -> int:
         """In thousandths: a metric of one object; `plural` names its resource (services, ingresses.networking.k8s.io).
 
-        A namespace is asked about as such, and it is always the autoscaler's own. Raises NoAnswer.
+        It is empty for a kind that is not known. A namespace is asked about as such, and it is always the autoscaler's
+        own. Raises NoAnswer.
         """
         # Upstream's words, in upstream's order.
         what = f"unable to get metric {metric.name}: {target.kind} on {namespace} {target.name}/"
+        if not plural:
+            raise NoAnswer(f"{what}unable to fetch metrics from custom metrics API: {_unmapped(target)}")
         base = f"{await self._custom(what)}/namespaces/{namespace}"
         path = (
             f"{base}/metrics/{metric.name}"
@@ -152,6 +155,12 @@ def _as_told(what: str, path: str) -> Iterator[None]:
 def _api(path: str) -> str:
     kind = path.split("/")[2].partition(".")[0]
     return f"{'resource' if kind == 'metrics' else kind} metrics API"
+
+
+def _unmapped(target: CrossVersionObjectReference) -> str:
+    group = (target.api_version or "").rpartition("/")[0]
+    qualified = f"{target.kind}.{group}" if group else target.kind
+    return f'unable to map kind {qualified} to resource: no matches for kind "{target.kind}" in group "{group}"'
 
 
 def _asked_for(path: str) -> str:

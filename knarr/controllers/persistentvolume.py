@@ -56,6 +56,8 @@ EXTERNAL = (
     "administrator. If volume creation is delayed, please verify that the provisioner is running and correctly "
     "registered."
 )
+TOLD_AGAIN_S = 15.0
+"""What a claim waits for is told so often, as it may be something else by then (--pvclaimbinder-sync-period)."""
 
 
 class VolumeBinder(Controller):
@@ -100,17 +102,19 @@ class VolumeBinder(Controller):
             for claim in self.claims.by_index("waiting for class", name):
                 yield CLAIM + key_of(claim)
 
-    async def reconcile(self, key: str) -> None:
+    async def reconcile(self, key: str) -> float | None:
         if key.startswith(CLAIM):
             claim = self.claims.get(key.removeprefix(CLAIM))
             if claim is not None and BIND_COMPLETED in claim.metadata.annotations:
                 await self._keep(claim)
             elif claim is not None and claim.metadata.deletion_timestamp is None:
                 await self._find(claim)
+                return TOLD_AGAIN_S
         else:
             volume = self.volumes.get(key.removeprefix(VOLUME))
             if volume is not None:
                 await self._settle(volume)
+        return None
 
     # -- claims
 

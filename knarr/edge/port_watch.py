@@ -60,6 +60,8 @@ class PortWatch:
         """By pod of this node; each with its address."""
         self._asking: dict[PortKey, set[str]] = {}
         """Which Services ask for a port."""
+        self._who: dict[int, str] = {}
+        """By socket; only for a new one all processes are looked through."""
         self._news = asyncio.Event()
         self._services.add_handler(self._service_changed)
         self._nodes.add_handler(self._node_changed)
@@ -135,7 +137,9 @@ class PortWatch:
         with netlink:
             ports = set(wanted)
             these = [each for each in listeners(netlink, protocols) if (each.port, each.protocol) in ports]
-        who = programs({each.inode for each in these})
+        inodes = {each.inode for each in these}
+        known = {inode: who for inode, who in self._who.items() if inode in inodes}
+        who = self._who = known | programs(inodes - known.keys())
         found: dict[PortKey, dict[str, str]] = {}
         for each in these:
             by_address = found.setdefault((each.port, each.protocol), {})

@@ -16,13 +16,14 @@ from contextlib import suppress
 from functools import partial
 
 from knarr.api.core.pod_amounts import pod_requests
-from knarr.api.core.v1 import Pod, Service
+from knarr.api.core.v1 import Node, Pod, Service
+from knarr.api.errors import APIError, NotFound
 from knarr.api.quantity import milli, whole
 from knarr.client.client import Client
 from knarr.client.events import EventRecorder
 from knarr.client.informer import Informer, Informers
 from knarr.clock import Clock
-from knarr.node import log_rotation, pod_files
+from knarr.node import admission, log_rotation, pod_files
 from knarr.node.claimed_volumes import ClaimedVolumes
 from knarr.node.config import NodeConfig
 from knarr.node.environment import MASTER_SERVICE
@@ -99,6 +100,8 @@ class NodeAgent:
             memory_bytes=whole(self._object.capacity.get("memory", 1)),
             requested=self._requested,
         )
+        self._rejecting: set[str] = set()
+        """Pods, by uid, of which it is being said that they can't be here."""
         self._owners: dict[str, str] = {}
         """The pod of each container that has been seen."""
         self._group: asyncio.TaskGroup | None = None
@@ -155,11 +158,46 @@ class NodeAgent:
                 worker.vanish()
         if new is None:
             return
-        worker = self._workers.get(new.metadata.uid or "")
+        uid = new.metadata.uid or ""
+        worker = self._workers.get(uid)
         if worker is not None:
             worker.update(new)
-        else:
-            self._begin(PodWorker(new, self._node))
+        elif uid not in self._rejecting:
+            found = self._rejection(new, self._object.node) if admission.is_new(new) else None
+            if found is None:
+                self._begin(PodWorker(new, self._node))
+            else:
+                self._rejecting.add(uid)
+                assert self._group is not None
+                self._group.create_task(self._reject(new, found), name=f"reject pod {uid}")
+
+    def _rejection(self, pod: Pod, node: Node | None) -> admission.Rejection | None:
+        others = [each.pod.spec for each in self._workers.values() if not (each.is_over or each.is_gone)]
+        specs = [spec for spec in others if spec is not None]
+        return admission.rejection(pod, specs, self._object.capacity, node)
+
+    async def _reject(self, pod: Pod, found: admission.Rejection) -> None:
+        """Say that it has failed. What this agent knows of its Node's labels may be old: these are asked for first."""
+        metadata, uid = pod.metadata, pod.metadata.uid or ""
+        now: Pod | None = None
+        while now is None:
+            try:
+                if found.doubtful and self._rejection(pod, await self._client.get(Node, self.config.name)) is None:
+                    now = pod
+                    break
+                now = await self._client.patch(
+                    Pod, metadata.name or "", admission.failed(pod, found), metadata.namespace, subresource="status"
+                )
+                self._events.warning(pod, found.reason, found.message)
+            except NotFound:
+                break
+            except APIError as error:
+                log.warning("rejecting pod %s/%s: %s", metadata.namespace, metadata.name, error)
+                await self._clock.sleep(WORKER_RETRY_S)
+        self._rejecting.discard(uid)
+        there = self._pods.get(f"{metadata.namespace}/{metadata.name}")
+        if now is not None and there is not None and there.metadata.uid == uid:
+            self._begin(PodWorker(now, self._node))
 
     def _begin(self, worker: PodWorker) -> None:
         assert self._group is not None

@@ -50,7 +50,7 @@ class PodReport:
         terminal = this.is_terminal
         if ending.gone:
             return None
-        if terminal and not runs and ending.ended:
+        if terminal and not runs and (ending.ended or this.never_begun):
             return None  # it was over before this agent came; there is nothing to add
         status = self._status(terminal=terminal)
         again_s = self._service.enter(this.pod, self._sandbox.ips, ready=_is_ready(status))

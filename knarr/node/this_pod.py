@@ -22,6 +22,8 @@ class ThisPod:
         """With the amounts that the node grants. Changed by pod_resizing.py only."""
         self.status = known = pod.status or PodStatus()
         """The newest, written already or not. Changed by pod_report.py only."""
+        self.never_begun = self.is_terminal and known.start_time is None
+        """Over before any node began with it: nothing is to be said of its containers."""
         self.before = {
             status.name: status
             for group in (known.init_container_statuses, known.container_statuses, known.ephemeral_container_statuses)

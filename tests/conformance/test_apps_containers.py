@@ -140,6 +140,32 @@ def test_a_stateful_set_scales_in_order_and_halts_at_a_pod_that_is_not_ready(spa
     assert ss.events("SuccessfulDelete") == ["ss-2", "ss-1", "ss-0"]
 
 
+def test_a_pod_that_its_node_rejects_is_made_again_until_it_runs(space: Space) -> None:
+    """[sig-apps] StatefulSet Basic StatefulSet functionality [StatefulSetBasic] Should recreate evicted statefulset
+
+    A pod of somebody else has the port of the node, and the set's pod names that node.
+    """
+    here = {"nodeName": space.get("nodes")["items"][0]["metadata"]["name"], "terminationGracePeriodSeconds": 1}
+    ports = {"ports": [{"containerPort": PORT, "hostPort": 21017, "protocol": "TCP"}]}
+    holder = pods_of({"name": "holder"}, "sleep 3600", container=dict(ports), **here)
+    holder["metadata"]["name"] = "holder"
+    space.apply({"apiVersion": "v1", "kind": "Pod", **holder})
+    space.running("name=holder", 1)
+    template = pods_of({"app": "ss"}, "sleep 3600", container=dict(ports), **here)
+    spec = {"replicas": 1, "serviceName": "test", "selector": {"matchLabels": {"app": "ss"}}, "template": template}
+    space.apply({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "ss"}, "spec": spec})
+
+    def told(reason: str) -> list[str]:
+        events = space.get("events", "--field-selector", f"reason={reason}")["items"]
+        return [event["message"] for event in events]
+
+    why = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
+    space.until(lambda: why in told("NodePorts"), "the node rejects it")
+    space.until(lambda: "delete Pod ss-0 in StatefulSet ss successful" in told("SuccessfulDelete"), "it is deleted")
+    space.run("delete", "pod", "holder", "--grace-period=1")
+    assert space.running("app=ss", 1) == ["ss-0"]
+
+
 def test_a_parallel_stateful_set_scales_though_its_pods_are_not_ready(space: Space) -> None:
     """[sig-apps] StatefulSet Basic StatefulSet functionality [StatefulSetBasic] Burst scaling should run to completion
     even with unhealthy pods [Slow]"""

@@ -8,7 +8,6 @@ from tests.conformance.whole import (
     STRATEGIC,
     Whole,
     one_collection,
-    plain_pod,
     ready,
     scale_subresource,
     status_endpoints,
@@ -64,37 +63,6 @@ async def settled(ask: Whole, wanted: dict[str, tuple[str, str]]) -> None:
             return
         await ask.cluster.clock.sleep(0.1)
     raise AssertionError((await versions(ask), wanted))
-
-
-def test_a_pod_that_a_node_rejects_is_made_again_until_it_runs() -> None:
-    """[sig-apps] StatefulSet Basic StatefulSet functionality [StatefulSetBasic] Should recreate evicted statefulset
-
-    A pod of somebody else has the port of the node; the set's pod is put there all the same, and the test says what
-    the node would: that it has rejected it.
-    """
-
-    async def scenario(ask: Whole) -> None:
-        ports = [{"containerPort": 21017, "hostPort": 21017, "protocol": "TCP"}]
-        containers = [{"name": "c", "image": "one", "ports": ports}]
-        other = plain_pod("test-pod", {"name": "test-pod"})
-        other["spec"] = {"containers": containers, "nodeName": "hollow-0"}
-        await ask.make(PODS, other)
-        await ask.reach(f"{PODS}/test-pod", lambda pod: pod["status"].get("phase") == "Running")
-        async with ask.watch(PODS, labelSelector="app=ss") as events:
-            template = {"containers": containers, "nodeName": "hollow-0"}
-            await ask.make(STATEFUL_SETS, stateful_set(1, template=template))
-            first = await told(events, "ADDED")
-            await told(events, "MODIFIED", lambda pod: pod["status"].get("phase") == "Running")
-            status = {"status": {"phase": "Failed", "reason": "NodePorts"}}
-            await ask.merge(f"{PODS}/ss-0/status", status)
-            deleted = await told(events, "DELETED")
-            assert deleted["metadata"]["uid"] == first["metadata"]["uid"]
-            second = await told(events, "ADDED")
-            assert second["metadata"]["name"] == "ss-0"
-            await ask.done("DELETE", f"{PODS}/test-pod")
-            await told(events, "MODIFIED", lambda pod: pod["status"]["phase"] == "Running")
-
-    whole(scenario)
 
 
 def test_the_scale_of_a_stateful_set_is_read_updated_and_patched() -> None:

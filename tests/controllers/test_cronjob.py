@@ -77,7 +77,7 @@ def test_a_job_is_started_at_each_time() -> None:
         await let_pods_end(cluster)
         await cluster.until(lambda: status(cluster)["active"] == [])
         assert status(cluster)["lastSuccessfulTime"].startswith("2026-01-01T00:10:")
-        assert await cluster.events("SawCompletedJob") == [f"Saw completed job: {named(10)[0]}, status: Complete"]
+        assert await cluster.events("SawCompletedJob") == [f"Saw completed job: {named(10)[0]}, condition: Complete"]
         await minutes(cluster, 20.1)
         assert jobs(cluster) == named(10, 20)
 

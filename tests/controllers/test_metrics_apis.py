@@ -108,6 +108,17 @@ async def test_a_metric_of_one_object() -> None:
     )
 
 
+async def test_a_metric_of_an_object_of_a_kind_that_is_not_known() -> None:
+    found, _ = apis("/elsewhere")
+    target = CrossVersionObjectReference(kind="Rollout", name="web", api_version="example.com/v1")
+    with pytest.raises(NoAnswer) as told:
+        await found.of_object(identifier("requests"), "default", "", target)
+    assert str(told.value) == (
+        "unable to get metric requests: Rollout on default web/unable to fetch metrics from custom metrics API: "
+        'unable to map kind Rollout.example.com to resource: no matches for kind "Rollout" in group "example.com"'
+    )
+
+
 async def test_a_metric_of_a_namespace_is_of_the_autoscalers_own() -> None:
     path = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/metrics/requests"
     found, _ = apis(path, {"describedObject": {"kind": "Namespace", "name": "default"}, "timestamp": AT, "value": "3"})

@@ -237,6 +237,18 @@ def test_a_claim_that_waits_for_its_pod_names_the_pod() -> None:
     played(scenario)
 
 
+def test_a_claim_that_waits_tells_of_a_pod_that_came_later() -> None:
+    async def scenario(loops: Loops) -> None:
+        await loops.client.create(storage_class("late", volumeBindingMode="WaitForFirstConsumer"))
+        await loops.client.create(claim(storageClassName="late"))
+        await until_told(loops, "WaitForFirstConsumer", "waiting for first consumer to be created before binding")
+        await loops.client.create(ServiceAccount(metadata=ObjectMeta(name="default", namespace="default")))
+        await loops.client.create(mounting("web", "data"))
+        await until_told(loops, "WaitForPodScheduled", "waiting for pod web to be scheduled")
+
+    played(scenario)
+
+
 def test_an_ephemeral_volume_gets_a_claim_that_its_pod_owns() -> None:
     async def scenario(loops: Loops) -> None:
         spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}

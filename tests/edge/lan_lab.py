@@ -84,9 +84,10 @@ class LanLab:
             made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
         made.setblocking(False)
         try:
+            # The machine may lose the address between the connection and its answer.
             async with asyncio.timeout(0.5):
                 await asyncio.get_running_loop().sock_connect(made, (address, port))
-            return (await Connection(made).ask())[0]
+                return (await Connection(made).ask())[0]
         except (OSError, TimeoutError):
             return ""
         finally:

@@ -47,11 +47,11 @@ class Space:
     async def addresses(self, name: str) -> list[str]:
         return ingress(await self.client.get(Service, name, "default"))
 
-    async def gets(self, name: str, *addresses: str) -> None:
+    async def gets(self, name: str, *addresses: str, within_s: float = 4) -> None:
         async def look() -> Any:
             return sorted(await self.addresses(name)) == sorted(addresses)
 
-        await self.loops.until(look, within_s=4)
+        await self.loops.until(look, within_s=within_s)
 
     async def create_node(self, made: Node) -> None:
         await self.client.create(made)

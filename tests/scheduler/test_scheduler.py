@@ -115,12 +115,16 @@ def test_what_is_told_late_of_a_pod_that_has_its_node_by_then_changes_nothing(
 
 def test_gates_hold_a_pod_back_until_the_last_is_gone() -> None:
     async def scenario(cluster: Cluster) -> None:
-        await cluster.create(pod("p", schedulingGates=[{"name": "example.com/a"}]))
+        made = await cluster.create(pod("p", schedulingGates=[{"name": "example.com/a"}]))
+        assert [(each.type, each.status, each.reason, each.message) for each in made.status.conditions] == [
+            ("PodScheduled", "False", "SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates")
+        ]
         await cluster.clock.sleep(30)
         assert node_of(cluster, "p") is None
         patch = {"spec": {"schedulingGates": [{"$patch": "delete", "name": "example.com/a"}]}}
         await cluster.patch(Pod, "p", patch)
         await cluster.until(lambda: node_of(cluster, "p"), within_s=1)
+        assert scheduled(cluster, "p")[0] == "True"
 
     simulate(scenario)
 

@@ -20,6 +20,9 @@ API_PREFIXES = ("/apis/metrics.k8s.io/", "/apis/custom.metrics.k8s.io", "/apis/e
 GROUP = {"versions": [{"groupVersion": "custom.metrics.k8s.io/v1beta2", "version": "v1beta2"}]}
 """What the group of custom metrics says of itself."""
 
+CUSTOM_GROUP = "/apis/custom.metrics.k8s.io"
+"""Asked for the versions that there are."""
+
 
 class Objects(Protocol):
     """Those of the cluster, as they are."""
@@ -62,6 +65,9 @@ class MeasuredTransport:
         self._weather = weather
 
     async def send(self, request: Request) -> Answer:
+        if request.path == CUSTOM_GROUP:
+            group = {"versions": [{"groupVersion": "custom.metrics.k8s.io/v1beta2", "version": "v1beta2"}]}
+            return Answer(200, {"content-type": "application/json"}, msgspec.json.encode(group))
         if not request.path.startswith(API_PREFIXES):
             return await self._inner.send(request)
         odds = self._weather.odds

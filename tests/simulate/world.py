@@ -50,6 +50,7 @@ from knarr.client.client import Client
 from knarr.client.controller import Controller
 from knarr.client.informer import Informers
 from knarr.client.transport import User
+from knarr.clock import Clock
 from knarr.controllers.clusterrole_aggregation import ClusterRoleAggregation
 from knarr.controllers.cronjob import CronJobs
 from knarr.controllers.csr_serving import ServingApproval
@@ -66,6 +67,7 @@ from knarr.controllers.horizontalpodautoscaler import HorizontalPodAutoscalers
 from knarr.controllers.job import Jobs
 from knarr.controllers.job_orphans import JobOrphans
 from knarr.controllers.namespace import Namespaces
+from knarr.controllers.nodeipam import NodeRanges, Ranges
 from knarr.controllers.nodelifecycle import NodeLifecycle
 from knarr.controllers.persistentvolume import VolumeBinder
 from knarr.controllers.podgc import PodGarbageCollector
@@ -91,6 +93,14 @@ from knarr.store.contract import Write
 from knarr.store.memory import MemoryStore
 from tests.simulate.outside import Folders, Loads, MeasuredTransport
 
+
+class FewRanges(NodeRanges):
+    """With one range more than there are nodes at most."""
+
+    def __init__(self, client: Client, informers: Informers, clock: Clock) -> None:
+        super().__init__(client, informers, clock, [Ranges("10.64.0.0/22", 24)])
+
+
 ADMINISTRATOR = User("admin", ("system:masters", "system:authenticated"))
 ALWAYS: tuple[type[Controller], ...] = (
     Namespaces,
@@ -115,6 +125,7 @@ LOOPS: dict[type[Any], tuple[type[Controller], ...]] = {
     Service: (EndpointSlices, EndpointsOfServices, EndpointSliceMirroring),
     IPAddress: (ServiceCIDRs, ServiceRepair),
     ClusterRole: (ClusterRoleAggregation,),
+    Node: (FewRanges,),
     Secret: (TokenCleaner,),
     CertificateSigningRequest: (ServingApproval,),
 }

@@ -12,6 +12,7 @@ from knarr.api.core.v1 import (
     ContainerState,
     ContainerStatus,
     Pod,
+    PodCondition,
     PodSpec,
     PodStatus,
     ResourceRequirements,
@@ -52,7 +53,12 @@ class PodStrategy(Strategy[Pod]):
             _default_status(obj.status)
 
     def prepare_for_create(self, obj: Pod) -> None:
-        obj.status = PodStatus(phase="Pending", qos_class=qos_class(obj.spec or PodSpec()))
+        spec = obj.spec or PodSpec()
+        obj.status = PodStatus(phase="Pending", qos_class=qos_class(spec))
+        if spec.scheduling_gates:
+            why = "Scheduling is blocked due to non-empty scheduling gates"
+            gated = PodCondition(type="PodScheduled", status="False", reason="SchedulingGated", message=why)
+            obj.status.conditions = [gated]
 
     def prepare_for_status_update(self, obj: Pod, old: Pod) -> None:
         """The class of service follows from the spec: a node need not know it."""

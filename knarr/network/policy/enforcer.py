@@ -1,7 +1,7 @@
 """NetworkPolicies of this node's pods, in the kernel: kept in step with policies, pods and namespaces.
 
 It reacts to the first change at once; what changes while a transaction runs goes into the next one. The table is
-compared with what was last written every `resync_period_s`, and written whole again if anyone else has touched it. The
+looked at before every write and every `resync_period_s`, and written whole again if anyone else has touched it. The
 rules stay when the process ends, so pods stay as closed as they were.
 """
 
@@ -16,11 +16,12 @@ from knarr.api.core.v1 import Namespace, Pod
 from knarr.api.networking.v1 import NetworkPolicy
 from knarr.client.informer import Informer, Informers
 from knarr.clock import Clock
-from knarr.network.commands import CommandFailed, run_command
+from knarr.network.commands import run_command
 from knarr.network.in_force import InForce, keep_in_step
 from knarr.network.policy.membership import Membership
 from knarr.network.policy.model import EGRESS, INGRESS, PodView, Policy, pod_view, policies_of
 from knarr.network.policy.table import Renderer, Table, changes, selectors_of, whole
+from knarr.network.rule_watch import RuleWatch
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +75,7 @@ class PolicyEnforcer:
         self._renderer = Renderer(dns_addresses)
         self._table: Table | None = None
         """What the kernel has; None when that isn't known."""
-        self._listing = ""
-        """The kernel's own words for it."""
+        self._watch = RuleWatch(network_namespace)
         self._wake = asyncio.Event()
         informed: dict[type[Any], Informer[Any]] = {
             NetworkPolicy: self._policies,
@@ -133,9 +133,12 @@ class PolicyEnforcer:
         """Keep the rules right until cancelled. They stay when it ends."""
         for informer in (self._policies, self._pods, self._namespaces):
             await informer.synced.wait()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep_synced(), name="network policy sync")
-            group.create_task(self._check_periodically(), name="network policy check")
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep_synced(), name="network policy sync")
+                group.create_task(self._check_periodically(), name="network policy check")
+        finally:
+            self._watch.close()
 
     async def remove(self) -> None:
         """After `run` has ended: leave nothing in the kernel. Idempotent."""
@@ -189,12 +192,14 @@ class PolicyEnforcer:
         self._membership.use(selectors_of(policies))
         wanted = self._renderer.table(policies, self._membership)
         async with self._writing:
-            before, self._table = self._table, None  # until the kernel has said yes
+            before = self._table if await self._is_intact() else None
+            self._table = None  # until the kernel has said yes
             text = whole(self._name, wanted) if before is None else changes(self._name, before, wanted)
             if text:
+                await asyncio.to_thread(self._watch.begin, [self._name])
                 await self._nft("-f", "-", stdin=text)
+                await asyncio.to_thread(self._watch.end, [self._name], 1, whole=before is None)
                 self.transactions += 1
-                self._listing = await self._list()
             self._table = wanted
         self._in_force.show(shown)
         self._written.set()
@@ -204,16 +209,12 @@ class PolicyEnforcer:
         while True:
             await self._clock.sleep(self._resync_period_s)
             async with self._writing:
-                if self._table is not None and await self._list() != self._listing:
-                    log.warning("somebody changed the rules of network policies; they are written again")
-                    self._table = None
+                if not await self._is_intact():
+                    log.info("the rules of network policies are written again")
                     self._wake.set()
 
-    async def _list(self) -> str:
-        try:
-            return await self._nft("--stateless", "list", "table", "inet", self._name)
-        except CommandFailed:
-            return ""  # it isn't there
+    async def _is_intact(self) -> bool:
+        return await asyncio.to_thread(self._watch.intact, [self._name])
 
     async def _nft(self, *arguments: str, stdin: str = "") -> str:
         return await run_command(self._clock, "nft", *arguments, stdin=stdin, network_namespace=self._namespace)

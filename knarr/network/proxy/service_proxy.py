@@ -49,9 +49,9 @@ from knarr.network.proxy.model import (
     refused_addresses,
     service_rules,
 )
-from knarr.network.proxy.monitor import RuleMonitor
 from knarr.network.proxy.nftables import Nftables
 from knarr.network.proxy.node_ports import DEFAULTS, PRIMARY, answering_addresses, includes_loopback, route_loopback
+from knarr.network.rule_watch import RuleWatch
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -125,9 +125,6 @@ class ServiceProxy:
         """Addresses that services name and that they must not lead to: each is told of once."""
         self._dirty: set[str] = set()
         self._rewrite = True
-        self._generation: int | None = None
-        """The kernel's count of rule changes after our last one. None when others' changes to our tables may have come
-        between, or where it doesn't count ours (legacy iptables)."""
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()
         self._in_force = InForce({Service: self._services, EndpointSlice: self._slices}, self._wake)
@@ -136,7 +133,7 @@ class ServiceProxy:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="service-proxy")
         self._worker_entered = False
         self._netfilter: kernel.Netlink | None = None
-        self._monitor: RuleMonitor | None = None
+        self._watch = RuleWatch(network_namespace)
         self.transactions = 0
         """How often rules were written."""
         self.figures = ProxyFigures(mode)
@@ -191,10 +188,10 @@ class ServiceProxy:
             await self._mode.remove()
         for mode in (self._mode, *self._other_modes):
             await mode.close()
-        for each in (self._netfilter, self._monitor):
-            if each is not None:
-                await self._in_worker(each.close)
-        self._netfilter = self._monitor = None
+        self._watch.close()
+        if self._netfilter is not None:
+            await self._in_worker(self._netfilter.close)
+            self._netfilter = None
         self._worker.shutdown(wait=False)
 
     async def _remove_other_modes(self) -> None:
@@ -365,12 +362,9 @@ class ServiceProxy:
     async def _write(self, rules: dict[str, tuple[PortRules, ...]], changed: set[str] | None) -> None:
         started_s = self._clock.monotonic_s()
         async with self._writing:
-            before, touched = await self._in_worker(self._look_at_kernel)
+            await self._in_worker(lambda: self._watch.begin(self._mode.tables))
             commits = await self._mode.apply(rules, changed)
-            after, _ = await self._in_worker(self._look_at_kernel)  # what was touched now were we
-            undisturbed = changed is None or (self._generation is not None and not touched)
-            counted = before is not None and after == before + commits
-            self._generation = after if undisturbed and counted else None
+            await self._in_worker(lambda: self._watch.end(self._mode.tables, commits, whole=changed is None))
         self.transactions += 1
         took_s = self._clock.monotonic_s() - started_s
         families = {port.family for name in (rules if changed is None else changed) for port in rules.get(name, ())}
@@ -393,8 +387,7 @@ class ServiceProxy:
             await self._clock.sleep(self._resync_period_s)
             await self._look_at_addresses()
             async with self._writing:
-                _, touched = await self._in_worker(self._look_at_kernel)
-                if self._generation is None or touched:
+                if not await self._in_worker(lambda: self._watch.intact(self._mode.tables)):
                     # Somebody changed rules of ours, or nobody can tell.
                     self._rewrite = True
                     self._wake.set()
@@ -423,17 +416,6 @@ class ServiceProxy:
         if self._netfilter is None:
             self._netfilter = kernel.Netlink(kernel.NETLINK_NETFILTER)
         return self._netfilter
-
-    def _look_at_kernel(self) -> tuple[int | None, bool]:
-        """The rule set's generation (None where it tells nothing: no nftables in the kernel), and whether a table of
-        ours was changed since we looked last."""
-        try:
-            if self._monitor is None:
-                self._monitor = RuleMonitor()
-            generation = kernel.ruleset_generation(self._opened_netfilter()) or None
-            return generation, self._monitor.touched(self._mode.tables)
-        except OSError:
-            return None, True
 
 
 def _addresses_of(node: Node) -> tuple[str, ...]:

@@ -12,7 +12,9 @@ import pytest
 
 from knarr.api.core.v1 import Pod
 from knarr.client.informer import Informers
-from knarr.clock import SystemClock
+from knarr.clock import Clock, SystemClock
+from knarr.network.commands import run_command
+from knarr.network.policy import enforcer
 from knarr.network.policy.enforcer import PolicyEnforcer
 from knarr.network.policy.membership import Membership
 from knarr.network.policy.model import EGRESS, INGRESS, pod_view, policies_of
@@ -145,6 +147,30 @@ async def test_rules_that_somebody_removed_come_back(lab: Lab, harm: str) -> Non
                 return False
 
         await until(healed)
+        assert await lab.is_dropped("a", b, 8080)
+
+
+async def test_a_change_starts_one_program_and_heals_what_somebody_did(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+
+    async def counted(clock: Clock, *command: str, **options: Any) -> str:
+        started.append(" ".join(command))
+        return await run_command(clock, *command, **options)
+
+    async with enforcing(lab) as rig:
+        await rig.add_pod("a")
+        b = await rig.add_pod("b")
+        await rig.put(DENY)
+        right = rig.listing()
+        monkeypatch.setattr(enforcer, "run_command", counted)
+        lab.inside("node", "nft add table ip theirs")
+        await rig.put(pod("c", "10.244.0.77"))
+        assert started == ["nft -f -"]
+        lab.inside("node", "nft flush chain inet knarr-policies ingress")
+        await rig.enforcer.synced(rig.feed.delete(pod("c", "10.244.0.77")), Pod)
+        assert rig.listing() == right
         assert await lab.is_dropped("a", b, 8080)
 
 

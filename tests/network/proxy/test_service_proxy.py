@@ -453,8 +453,7 @@ async def test_removal_leaves_no_rule(lab: Lab) -> None:
     lab.inside("node", "iptables -t nat -A PREROUTING -p tcp --dport 9 -j RETURN")
     lab.inside("node", "iptables -t filter -A INPUT -p tcp --dport 9 -j RETURN")
     lab.inside("node", "iptables -t filter -A FORWARD -p tcp --dport 9 -j RETURN")
-    for mode, found in (("nftables", "0"), ("iptables", "0"), ("nftables", "1")):
-        lab.inside("node", f"sysctl -qw net.ipv4.conf.all.route_localnet={found}")
+    for mode in ("nftables", "iptables"):
         rig = Rig(lab, mode)
         rig.pods = {"a": await lab.add_pod(f"pod-{mode}")}
         before = rig.tables()

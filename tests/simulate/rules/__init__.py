@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from tests.simulate.rules.jobs import Counting
 from tests.simulate.rules.limits import Budgets, Disruptions, Placement, Preemption, Quotas, Verdict
-from tests.simulate.rules.nodes import Taints
+from tests.simulate.rules.nodes import NodeRanges, Taints
 from tests.simulate.rules.owners import Adoption, Collection, Metadata
 from tests.simulate.rules.rule import Broken, Past, Rule
 from tests.simulate.rules.scaling import Rollbacks, Scaling
@@ -42,6 +42,7 @@ RULES: tuple[type[Rule], ...] = (
     Budgets,
     Endpoints,
     Addresses,
+    NodeRanges,
     Taints,
     Volumes,
     Retention,

@@ -14,6 +14,20 @@ STAY_MAX_S = 30.0
 """A pod is away from a node that sends all away no later, beside what the weather takes."""
 
 
+class NodeRanges(Rule):
+    """No two nodes have one range of addresses."""
+
+    kinds = (Node,)
+
+    def check(self, change: Change) -> None:
+        node = change.new
+        if node is None or not node.spec.pod_cidr:
+            return
+        for other in self.state.all(Node):
+            if other.metadata.uid != node.metadata.uid and other.spec.pod_cidr == node.spec.pod_cidr:
+                raise Broken(f"it has {node.spec.pod_cidr}, as {other.metadata.name} has")
+
+
 class Taints(Rule):
     kinds = (Pod, Node)
 

@@ -18,7 +18,7 @@ TAINT = "example.com/away"
 class NodeStory(DeploymentStory):
     """A Deployment on nodes that come and go."""
 
-    kinds = (Deployment, DaemonSet)
+    kinds = (Deployment, DaemonSet, Node)
 
     async def play(self) -> None:
         chance = self.chance
@@ -101,6 +101,8 @@ class NodeStory(DeploymentStory):
             node = self.world.state.get(Node, name)
             if node is None or node.spec.taints or node.spec.unschedulable:
                 yield f"node {name} is not as it should be: {node.spec.taints if node is not None else 'gone'}"
+            elif not node.spec.pod_cidr:
+                yield f"node {name} has no range"
         on = sorted(node_name(pod) for pod in self._daemons() if is_ready(pod))
         if on != sorted(self.world.nodes.names):
             yield f"the daemons of {self.name} are on {on}"

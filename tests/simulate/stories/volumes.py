@@ -243,6 +243,10 @@ def _claim_spec(storage_class: str, size: str) -> dict[str, Any]:
     }
 
 
+ROLLING_S = 60.0
+"""For so long an update may have taken pods away that are to come again."""
+
+
 class KeeperStory(StatefulSetStory):
     """A StatefulSet whose pods have claims of their own: kept, or deleted with what they were made for."""
 
@@ -252,13 +256,26 @@ class KeeperStory(StatefulSetStory):
         self.retention = {key: self.chance.choice(("Retain", "Delete")) for key in ("whenScaled", "whenDeleted")}
         self.by_hand: set[int] = set()
         """Ordinals whose pods a user has deleted: if the set shrinks then, nobody notes that its claim goes too."""
+        self.left: set[int] = set()
+        """Ordinals whose claims may be without a pod just when they become too many: then nobody tells them to go."""
+        self.rolled_s = -ROLLING_S
         await super().play()
+
+    async def _roll(self) -> None:
+        self.rolled_s = self.world.clock.monotonic_s()
+        await super()._roll()
+
+    async def _scale(self) -> None:
+        if self.world.clock.monotonic_s() - self.rolled_s < ROLLING_S:
+            self.left |= {ordinal_of(each) for each in self._claims()}
+        await super()._scale()
 
     async def create(self, kind: type[Any], written: dict[str, Any]) -> None:
         if kind is StatefulSet:
             claim = {"metadata": {"name": "data"}, "spec": _claim_spec("local", "1Gi")}
             more = {"volumeClaimTemplates": [claim], "persistentVolumeClaimRetentionPolicy": self.retention}
             written = written | {"spec": written["spec"] | more}
+            self.left |= {ordinal_of(each) for each in self._claims()}
         await super().create(kind, written)
 
     async def delete(self, kind: type[Any], policy: str = "Background", name: str = "") -> None:
@@ -275,7 +292,7 @@ class KeeperStory(StatefulSetStory):
         gone = "whenScaled" if self.there else "whenDeleted"
         # A claim that came, and its pod did not before the set was made smaller, stays, as upstream.
         sure = not (self.world.odds.uncertain or self.world.odds.refused)
-        if sure and self.retention[gone] == "Delete" and claims.keys() - self.by_hand - wanted:
+        if sure and self.retention[gone] == "Delete" and claims.keys() - self.by_hand - self.left - wanted:
             yield f"{self.name} keeps the claims of {sorted(claims.keys() - wanted)}, and {gone} is Delete"
         volumes = {each.spec.claim_ref.uid for each in self.world.state.all(PersistentVolume) if each.spec.claim_ref}
         for ordinal, claim in claims.items():

@@ -1,0 +1,121 @@
+"""Pods that a node can't have, whoever gave them to it: they have failed, with upstream's reasons and messages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from knarr.api.core.v1 import Node, Pod, PodSpec
+from knarr.client.client import MERGE_PATCH
+from knarr.node.admission import Rejection, rejection
+from tests.node.cluster import NODE, NodeCluster, pod
+from tests.node.test_pod_life import simulate
+
+
+def asking(**amounts: str) -> Pod:
+    return pod("p", {"resources": {"requests": amounts}})
+
+
+def port(number: int, address: str = "", name: str = "p") -> Pod:
+    return pod(name, {"ports": [{"containerPort": 80, "hostPort": number, "hostIP": address}]})
+
+
+CAPACITY = {"cpu": "2", "memory": "1Gi", "pods": "3"}
+HERE = msgspec.convert({"metadata": {"name": NODE, "labels": {"zone": "a"}}}, Node)
+PORTS = Rejection("NodePorts", "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "others", "expected"),
+    [
+        (pod("p"), [pod("q")] * 2, None),
+        (
+            pod("p"),
+            [pod("q")] * 3,
+            Rejection("OutOfpods", "Node didn't have enough resource: pods, requested: 1, used: 3, capacity: 3"),
+        ),
+        (
+            asking(cpu="1500m"),
+            [asking(cpu="600m")],
+            Rejection("OutOfcpu", "Node didn't have enough resource: cpu, requested: 1500, used: 600, capacity: 2000"),
+        ),
+        (asking(cpu="1400m"), [asking(cpu="600m")], None),
+        (
+            asking(memory="2Gi"),
+            [],
+            Rejection(
+                "OutOfmemory",
+                "Node didn't have enough resource: memory, requested: 2147483648, used: 0, capacity: 1073741824",
+            ),
+        ),
+        (asking(**{"example.com/unknown": "1"}), [], None),
+        (pod("p", nodeSelector={"zone": "a"}), [], None),
+        (
+            pod("p", nodeSelector={"zone": "b"}),
+            [],
+            Rejection(
+                "NodeAffinity",
+                "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
+                doubtful=True,
+            ),
+        ),
+        (port(80), [port(81)], None),
+        (port(80), [port(80)], PORTS),
+        (port(80, "192.0.2.1"), [port(80)], PORTS),
+        (port(80, "192.0.2.1"), [port(80, "192.0.2.2")], None),
+    ],
+)
+def test_what_a_node_can_not_have(wanted: Pod, others: list[Pod], expected: Rejection | None) -> None:
+    assert rejection(wanted, [each.spec or PodSpec() for each in others], CAPACITY, HERE) == expected
+
+
+def test_a_pod_that_does_not_fit_fails_and_can_be_deleted(tmp_path: Path) -> None:
+    async def scenario(cluster: NodeCluster) -> None:
+        await cluster.create(port(8080, name="first"))
+        await cluster.until(lambda: cluster.phase("first") == "Running")
+        await cluster.create(port(8080, name="second"))
+        await cluster.until(lambda: cluster.phase("second") == "Failed")
+        await cluster.clock.sleep(5)
+        found = cluster.get("second")
+        assert found is not None
+        assert found.status is not None
+        assert (found.status.reason, found.status.message) == ("NodePorts", f"Pod was rejected: {PORTS.message}")
+        # Nothing is said of containers: kubectl shows the reason.
+        assert not found.status.container_statuses
+        assert await cluster.events("second") == [("NodePorts", PORTS.message)]
+        assert cluster.phase("first") == "Running"
+        await cluster.delete("second")
+        await cluster.until(lambda: cluster.get("second") is None)
+        await cluster.delete("first", grace_s=1)
+        await cluster.until(lambda: cluster.get("first") is None)
+        await cluster.create(port(8080, name="third"))
+        await cluster.until(lambda: cluster.phase("third") == "Running")
+
+    simulate(scenario, tmp_path)
+
+
+def test_labels_that_the_node_got_later_count(tmp_path: Path) -> None:
+    async def scenario(cluster: NodeCluster) -> None:
+        patch = {"metadata": {"labels": {"zone": "late"}}}
+        await cluster.client.patch(Node, NODE, patch, content_type=MERGE_PATCH)
+        await cluster.pod("p", nodeSelector={"zone": "late"})
+        await cluster.until(lambda: cluster.phase("p") == "Running")
+        await cluster.pod("q", nodeSelector={"zone": "never"})
+        await cluster.until(lambda: cluster.phase("q") == "Failed")
+
+    simulate(scenario, tmp_path)
+
+
+def test_a_rejection_that_can_not_be_written_is_written_later(tmp_path: Path) -> None:
+    async def scenario(cluster: NodeCluster) -> None:
+        cluster.door.refused = "/status"
+        await cluster.pod("p", {"resources": {"requests": {"cpu": "100"}}})
+        await cluster.clock.sleep(12)
+        assert cluster.phase("p") == "Pending"
+        cluster.door.refused = ""
+        await cluster.until(lambda: cluster.phase("p") == "Failed")
+        assert await cluster.runtime.containers() == []
+
+    simulate(scenario, tmp_path)
