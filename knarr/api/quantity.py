@@ -7,7 +7,7 @@ exponent.
 from __future__ import annotations
 
 import re
-from decimal import ROUND_CEILING, ROUND_UP, Decimal
+from decimal import ROUND_CEILING, ROUND_UP, Context, Decimal
 from functools import lru_cache
 
 _SCALE = {
@@ -32,6 +32,8 @@ REMEMBERED_MAX = 4096
 """Amounts whose value is kept: pods of one template say the same ones, and each is read at several places."""
 AMOUNT_MAX = Decimal(2**63 - 1)
 """Larger amounts are taken for this one, as upstream does."""
+_EXACT = Context(prec=200)
+"""What can be written has 80 digits; Decimal keeps 28 unless told."""
 _WRITTEN = re.compile(
     r"([+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40}))(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?[0-9]{1,3}))?"
 )
@@ -50,7 +52,7 @@ def parse_quantity(written: str | int | float) -> Decimal:
         raise ValueError(quantity_fault(written))
     number, suffix, exponent = found.groups()
     scale = Decimal(10) ** int(exponent) if exponent else _SCALE[suffix or ""]
-    value = Decimal(number) * scale
+    value = _EXACT.multiply(Decimal(number), scale)
     return value if -AMOUNT_MAX <= value <= AMOUNT_MAX else AMOUNT_MAX.copy_sign(value)
 
 
@@ -66,7 +68,7 @@ def quantity_fault(written: object) -> str:
 
 def milli(written: str | int | float) -> int:
     """Its value in thousandths, rounded up (CPU as the scheduler and cgroups count it)."""
-    return int((parse_quantity(written) * 1000).to_integral_value(ROUND_CEILING))
+    return int(_EXACT.multiply(parse_quantity(written), Decimal(1000)).to_integral_value(ROUND_CEILING))
 
 
 def whole(written: str | int | float) -> int:
@@ -77,7 +79,7 @@ def whole(written: str | int | float) -> int:
 def canonical(written: str | int | float) -> str:
     """Upstream's canonical form: the largest suffix of its family with which it stays a whole number."""
     # Finer than a billionth is rounded away from zero, as upstream does when it reads.
-    value = (parse_quantity(written) / _SCALE["n"]).to_integral_value(ROUND_UP) * _SCALE["n"]
+    value = _EXACT.divide(parse_quantity(written), _SCALE["n"]).to_integral_value(ROUND_UP) * _SCALE["n"]
     text = written if isinstance(written, str) else repr(written)
     if value == 0:
         return "0"
