@@ -102,3 +102,10 @@ def label_value_faults(value: str) -> list[str]:
 
 def _length_faults(value: str, limit: int) -> list[str]:
     return [f"must be no more than {limit} bytes"] if len(value.encode("utf-8", "surrogatepass")) > limit else []
+
+
+def is_extended_resource(name: str) -> bool:
+    """Whether a name is that of a resource which Kubernetes itself doesn't know (example.com/gpu)."""
+    domain, slash, _ = name.partition("/")
+    own = domain == "kubernetes.io" or domain.endswith(".kubernetes.io")
+    return bool(slash) and not own and not name.startswith("requests.") and not label_key_faults(f"requests.{name}")

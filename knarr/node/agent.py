@@ -74,9 +74,9 @@ class NodeAgent:
         self._pods: Informer[Pod] = Informer(client, Pod, clock, field_selector=f"spec.nodeName={config.name}")
         self._services = self._informers.of(Service)
         self._workers: dict[str, PodWorker] = {}
-        self._object = NodeObject(client, clock, runtime, config)
         self.measurements = Measurements(runtime, clock, hollow=config.hollow)
         self._events = EventRecorder(client, clock, "kubelet", config.name)
+        self._object = NodeObject(client, clock, runtime, config, self._informers.of(Node), self._events)
         self._references = References(client, clock, self._references_changed)
         tokens = Tokens(client, clock)
         volumes: Volumes = HollowVolumes() if config.hollow else _host_volumes(client, clock, config, tokens)

@@ -1,6 +1,8 @@
 """The Node object: what this machine is and has, whether it is well, and the heartbeat that says it lives.
 
-The Lease in kube-node-lease is renewed every 10 s (KEP-589); the status is written when it changes, and each 5 minutes.
+The Lease in kube-node-lease is renewed every 10 s (KEP-589); the status is written when the Node shows something else,
+and each 5 minutes. Others write there too: the node lifecycle loop says Unknown of a node that was silent, people
+declare amounts of what only they can count (extended resources), and monitors have conditions of their own.
 """
 
 from __future__ import annotations
@@ -32,8 +34,12 @@ from knarr.api.core.v1 import (
 )
 from knarr.api.errors import AlreadyExists, APIError, NotFound
 from knarr.api.meta.v1 import ObjectMeta, OwnerReference
+from knarr.api.names import is_extended_resource
+from knarr.api.quantity import canonical
 from knarr.api.types import Quantity
 from knarr.client.client import Client
+from knarr.client.events import EventRecorder
+from knarr.client.informer import Informer, version_of
 from knarr.clock import Clock, micro_time, utc
 from knarr.node.config import KUBELET_VERSION, NodeConfig
 from knarr.node.runtime.contract import Image, Runtime
@@ -55,22 +61,45 @@ MEMORY_LOW_BYTES = 100 << 20
 DISK_LOW = 0.10
 """Free share of the disk under which it is short: upstream's nodefs.available."""
 PIDS_LOW = 0.10
+TOLD = {
+    ("MemoryPressure", "False"): "NodeHasSufficientMemory",
+    ("MemoryPressure", "True"): "NodeHasInsufficientMemory",
+    ("DiskPressure", "False"): "NodeHasNoDiskPressure",
+    ("DiskPressure", "True"): "NodeHasDiskPressure",
+    ("PIDPressure", "False"): "NodeHasSufficientPID",
+    ("PIDPressure", "True"): "NodeHasInsufficientPID",
+    ("Ready", "True"): "NodeReady",
+}
+"""The reason of the event that tells of a condition."""
 
 
 class NodeObject:
     """Registers the node, then keeps its status and its lease."""
 
-    def __init__(self, client: Client, clock: Clock, runtime: Runtime, config: NodeConfig) -> None:
+    def __init__(
+        self,
+        client: Client,
+        clock: Clock,
+        runtime: Runtime,
+        config: NodeConfig,
+        nodes: Informer[Node],
+        events: EventRecorder,
+    ) -> None:
         self._client = client
         self._clock = clock
         self._runtime = runtime
         self._config = config
+        self._nodes = nodes
+        self._events = events
+        # As upstream's kubelet names the node in its events; kubectl describe looks for both.
+        self._named = Node(metadata=ObjectMeta(name=config.name, uid=config.name))
+        self._unschedulable = False
         self.capacity: dict[str, Quantity] = {**config.capacity} or {**machine_capacity(config)}
         self.node: Node | None = None
         """As the server answered last."""
-        self._conditions: list[NodeCondition] = []
 
     async def run(self) -> None:
+        self._events.normal(self._named, "Starting", "Starting kubelet.")
         await self.register()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._renew(), name="node lease")
@@ -89,16 +118,16 @@ class NodeObject:
             delay_s = min(delay_s * 2, RETRY_MAX_S)
 
     async def _ensure(self) -> None:
-        status = await self._status()
-        wanted = self._object(status)
+        wanted = self._object(await self._status(None))
         try:
             self.node = await self._client.create(wanted)
             if self.node.status is not None and self.node.status.conditions:
+                self._tell(None, self.node)
                 return
         except AlreadyExists:
             self.node = await self._client.get(Node, self._config.name)
             await self._bring_labels(wanted)
-        await self._write(status)
+        await self._write(self.node, await self._status(self.node))
 
     async def _bring_labels(self, wanted: Node) -> None:
         assert self.node is not None
@@ -142,39 +171,65 @@ class NodeObject:
         written_s = self._clock.monotonic_s()
         while True:
             await self._clock.sleep(STATUS_S)
-            status = await self._status()
+            shown = self._shown()
+            status = await self._status(shown)
             due = self._clock.monotonic_s() - written_s >= REPORT_S
-            if not due and not self._changed(status):
+            if not due and not _differs(shown, status):
                 continue
             try:
-                await self._write(status)
+                await self._write(shown, status)
                 written_s = self._clock.monotonic_s()
             except NotFound:
                 await self.register()
             except APIError as error:
                 log.warning("status of node %s: %s", self._config.name, error)
 
-    def _changed(self, status: NodeStatus) -> bool:
-        """Whether more than the heartbeat differs from what the server has."""
-        shown = self.node.status if self.node is not None else None
-        return shown is None or _essence(shown) != _essence(status)
+    def _shown(self) -> Node | None:
+        """The Node as it is shown to everybody, be it by somebody else's write; or as we know it, if that is newer."""
+        cached, own = self._nodes.get(self._config.name), self.node
+        shown = cached if cached is not None and (own is None or version_of(cached) > version_of(own)) else own
+        unschedulable = bool(shown and shown.spec and shown.spec.unschedulable)
+        if unschedulable != self._unschedulable:
+            self._unschedulable = unschedulable
+            self._say("NodeNotSchedulable" if unschedulable else "NodeSchedulable")
+        return shown
 
-    async def _write(self, status: NodeStatus) -> None:
+    def _say(self, reason: str) -> None:
+        self._events.normal(self._named, reason, f"Node {self._config.name} status is now: {reason}")
+
+    def _tell(self, before: Node | None, after: Node) -> None:
+        """Events about conditions that are others now. Thousands of hollow nodes would only be in each other's way."""
+        if self._config.hollow:
+            return
+        told = _states(before)
+        for state in _states(after) - told:
+            if state in TOLD:
+                self._say(TOLD[state])
+        known = before.status.node_info if before and before.status else None
+        now = after.status.node_info if after.status else None
+        if known and now and known.boot_id and known.boot_id != now.boot_id:
+            about = f"Node {self._config.name} has been rebooted, boot id: {now.boot_id}"
+            self._events.warning(self._named, "Rebooted", about)
+
+    async def _write(self, before: Node | None, status: NodeStatus) -> None:
         plain = msgspec.json.decode(msgspec.json.encode(status))
         # Merged by their type, which both addresses of a node with two families share: so they are written as a whole.
         plain["addresses"] = [{"$patch": "replace"}, *plain["addresses"]]
         self.node = await self._client.patch(Node, self._config.name, {"status": plain}, subresource="status")
+        self._tell(before, self.node)
 
-    async def _status(self) -> NodeStatus:
-        config = self._config
+    async def _status(self, shown: Node | None) -> NodeStatus:
+        """As the machine is, where the Node says this of it."""
+        config, before = self._config, shown.status if shown else None
         images = listed(await self._runtime.images())
         now = utc(self._clock.time_s())
         pressure = (False, False, False) if config.hollow else await asyncio.to_thread(pressures, config.root)
-        conditions = self._conditions = conditions_of(pressure, self._conditions, now)
+        conditions = conditions_of(pressure, before.conditions if before else (), now)
+        declared = declared_amounts(before.capacity if before else {})
         info = system_info(f"{self._runtime.name}://{self._runtime.version}")
         return NodeStatus(
-            capacity=self.capacity,
-            allocatable=self.capacity,
+            capacity={**declared, **self.capacity},
+            allocatable={**declared, **self.capacity},
             addresses=[
                 *(NodeAddress(type="InternalIP", address=each) for each in config.internal_ips),
                 NodeAddress(type="Hostname", address=config.name),
@@ -257,13 +312,28 @@ def conditions_of(
     return answer
 
 
-def _essence(status: NodeStatus) -> Any:
-    conditions = [types.replace(each, last_heartbeat_time=None) for each in status.conditions]
-    conditions.sort(key=lambda each: each.type)
+def declared_amounts(capacity: Mapping[str, Quantity]) -> dict[str, Quantity]:
+    """What somebody has declared that this machine has, of what nobody can count here (example.com/dongle)."""
+    return {name: amount for name, amount in capacity.items() if is_extended_resource(name)}
+
+
+def _states(node: Node | None) -> set[tuple[str, str]]:
+    return {(each.type, each.status) for each in node.status.conditions} if node and node.status else set()
+
+
+def _differs(shown: Node | None, status: NodeStatus) -> bool:
+    """Whether a Node shows something else, but for the heartbeat and what others say there."""
+    return shown is None or shown.status is None or bool(_essence(shown.status, status) != _essence(status, status))
+
+
+def _essence(status: NodeStatus, ours: NodeStatus) -> Any:
+    """What a status says of that of which we say something."""
+    kinds = {each.type for each in ours.conditions}
+    conditions = [types.replace(each, last_heartbeat_time=None) for each in status.conditions if each.type in kinds]
     return (
-        conditions,
-        status.capacity,
-        status.allocatable,
+        sorted(conditions, key=lambda each: each.type),
+        {name: canonical(status.capacity.get(name, "0")) for name in ours.capacity},
+        {name: canonical(status.allocatable.get(name, "0")) for name in ours.allocatable},
         status.addresses,
         status.images,
         status.node_info,

@@ -55,21 +55,12 @@ class DeviceClassRules(Strategy[DeviceClass]):
         yield from validate_selectors(obj.spec.selectors, "spec.selectors")
         yield from validate_list(obj.spec.config, CONFIG_MAX, _validate_class_config, "spec.config")
         name = obj.spec.extended_resource_name
-        if name is not None and not _is_extended(name):
+        if name is not None and not names.is_extended_resource(name):
             yield invalid("spec.extendedResourceName", name, "must be a valid extended resource name")
 
 
 def _validate_class_config(config: DeviceClassConfiguration, path: str) -> Iterable[Cause]:
     return validate_opaque(config.opaque, f"{path}.opaque")
-
-
-def _is_extended(name: str) -> bool:
-    """Whether a name is that of a resource which Kubernetes itself doesn't know (example.com/gpu)."""
-    domain, slash, _ = name.partition("/")
-    own = domain == "kubernetes.io" or domain.endswith(".kubernetes.io")
-    return (
-        bool(slash) and not own and not name.startswith("requests.") and not names.label_key_faults(f"requests.{name}")
-    )
 
 
 CLASS_COLUMNS = TEMPLATE_COLUMNS = (AGE,)
