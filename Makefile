@@ -18,8 +18,8 @@ demo: machine $(VENV)/.installed
 # Tests that touch nothing but themselves share all cores, file by file; then those that use the machine, one by one.
 # 5 is pytest's code for "nothing to do", when ARGS chooses tests of one kind only.
 test: machine $(VENV)/.installed-dev
-	$(RUN)/python -m pytest -m "not machine" --numprocesses=auto --maxprocesses=8 --dist=loadfile $(ARGS) || [ $$? = 5 ]
-	$(RUN)/python -m pytest -m machine $(ARGS) || [ $$? = 5 ]
+	$(RUN)/python -m pytest --durations=10 -m "not machine" --numprocesses=auto --maxprocesses=8 --dist=loadfile $(ARGS) || [ $$? = 5 ]
+	$(RUN)/python -m pytest --durations=20 -m machine $(ARGS) || [ $$? = 5 ]
 
 fuzz: $(VENV)/.installed-dev
 	$(RUN)/python -m pytest --hypothesis-profile=long --timeout=7200 tests/apiserver/hostile $(ARGS)
