@@ -13,7 +13,7 @@ from typing import Any, cast
 from aiohttp import web
 
 from knarr.client.transport import Answer, Tunnel
-from knarr.clock import Clock
+from knarr.clock import Clock, until_one_ends
 
 CHUNK_BYTES = 64 << 10
 HEAD_MAX_BYTES = 64 << 10
@@ -77,13 +77,9 @@ async def carry(incoming: web.BaseRequest, tunnel: Tunnel) -> None:
     transport.write(tunnel.head)
     protocol = incoming.protocol
     protocol.set_parser(cast(Any, _Raw(said)))
-    tasks = [asyncio.ensure_future(_inward(said, tunnel)), asyncio.ensure_future(_outward(tunnel, incoming))]
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await until_one_ends(_inward(said, tunnel), _outward(tunnel, incoming))
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         tunnel.writer.close()
 
 

@@ -109,6 +109,13 @@ class Rig(NodeCluster):
     async def serving(self, name: str = "web", *, reason: str = "Acknowledged") -> None:
         await self.until(lambda: self.in_service(name) == ("True", reason))
 
+    async def slice_by_hand(self, pod: Pod) -> None:
+        """An endpoint that no loop takes away."""
+        endpoint = Endpoint(addresses=["10.244.0.9"], target_ref=ObjectReference(kind="Pod", uid=pod.metadata.uid))
+        metadata = ObjectMeta(name="by-hand", namespace="default")
+        await self.client.create(EndpointSlice(metadata=metadata, address_type="IPv4", endpoints=[endpoint]))
+        await self.clock.sleep(0.1)
+
     async def ends_after_s(self, name: str = "web", grace_s: int | None = None) -> float:
         """Delete a pod; answers after how long its container was told to end."""
         began_s = self.clock.monotonic_s()
@@ -267,10 +274,7 @@ async def test_a_lease_that_is_taken_away_is_not_waited_for(rig: Rig) -> None:
 async def test_slices_that_nobody_changes_hold_up_a_pod_for_the_bound_and_no_longer(rig: Rig) -> None:
     pod = await rig.web()
     await rig.until(lambda: rig.ready("web"))
-    endpoint = Endpoint(addresses=["10.244.0.9"], target_ref=ObjectReference(kind="Pod", uid=pod.metadata.uid))
-    metadata = ObjectMeta(name="by-hand", namespace="default")
-    await rig.client.create(EndpointSlice(metadata=metadata, address_type="IPv4", endpoints=[endpoint]))
-    await rig.clock.sleep(0.1)
+    await rig.slice_by_hand(pod)
     assert 10.0 <= await rig.ends_after_s() < 10.3
     assert "by the EndpointSlices" in dict(await rig.events("web"))["NotDrained"]
 
@@ -279,10 +283,7 @@ async def test_slices_that_nobody_changes_hold_up_a_pod_for_the_bound_and_no_lon
 async def test_a_slice_that_is_deleted_counts_as_left_from_its_deletion_on(rig: Rig) -> None:
     pod = await rig.web()
     await rig.until(lambda: rig.ready("web"))
-    endpoint = Endpoint(addresses=["10.244.0.9"], target_ref=ObjectReference(kind="Pod", uid=pod.metadata.uid))
-    metadata = ObjectMeta(name="by-hand", namespace="default")
-    await rig.client.create(EndpointSlice(metadata=metadata, address_type="IPv4", endpoints=[endpoint]))
-    await rig.clock.sleep(0.1)
+    await rig.slice_by_hand(pod)
     ends = asyncio.ensure_future(rig.ends_after_s())
     await rig.clock.sleep(1.0)
     rig.silent.add("data-plane.one")
