@@ -8,7 +8,6 @@ layer"). What the client itself says under these names, and what it showed to th
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
@@ -16,10 +15,9 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlencode
 
-from msgspec import Struct
-
 from knarr.api.apiregistration.v1 import APIService, ServiceReference
 from knarr.apiserver import tunnel
+from knarr.apiserver.forwarding import CONNECT_S, HOP_BY_HOP, OURS, PATH_SAFE, Address
 from knarr.client.transport import Answer, Request, User
 from knarr.clock import Clock
 from knarr.pki import KeyPair
@@ -27,34 +25,25 @@ from knarr.pki import KeyPair
 if TYPE_CHECKING:
     import aiohttp
 
-CONNECT_S = 5.0
 SILENCE_MAX_S = 60.0
 """How long a backend may say nothing; one that is watched may as long as it likes."""
 CONTEXTS_MAX = 64
 """Trusts that are kept made up: one for each backend."""
 READ_WHOLE_MAX_BYTES = 1 << 20
 """An answer up to this size is taken whole; longer ones are passed on as they come."""
-NOT_PASSED_ON = frozenset(
-    {
-        *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer"),
-        *("transfer-encoding", "upgrade", "authorization", "host", "content-length"),
-    }
-)
+NOT_PASSED_ON = HOP_BY_HOP | OURS
 """Of one connection only (RFC 9110, section 7.6.1), or shown to the API server only."""
-OURS = ("impersonate-", "x-remote-")
+API_SERVERS = ("impersonate-", "x-remote-")
 """Beginnings of names of headers that only the API server may set, or that are for it alone."""
 TOKEN = "!#$&'*+-.^_`|~"
 """What a header's name may have besides letters and digits, but the percent sign that escapes."""
-PATH = "/:@!$&'()*+,;=~-._"
 TEXT = {"content-type": "text/plain; charset=utf-8", "x-content-type-options": "nosniff"}
 REDIRECTED = "the backend attempted to redirect this request, which is not permitted"
 
 
-class Place(Struct, frozen=True):
+class Place(Address, frozen=True):
     """Where a backend is, and as whom it must show itself."""
 
-    host: str
-    port: int
     service: APIService
 
     @property
@@ -62,11 +51,6 @@ class Place(Struct, frozen=True):
         assert self.service.spec
         assert self.service.spec.service
         return self.service.spec.service
-
-    @property
-    def authority(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
 
     @property
     def name(self) -> str:
@@ -128,15 +112,8 @@ class BackendConnections:
         """As `ask`, for a request that wants to speak something else from then on (exec, port-forward). Raises
         Unreachable."""
         try:
-            context, asked = self._trust(place), _asked(place, request, user)
-            async with self._clock.timeout(CONNECT_S):
-                reader, writer = await asyncio.open_connection(
-                    place.host, place.port, ssl=context, server_hostname=place.name, limit=tunnel.HEAD_MAX_BYTES
-                )
-        except (TimeoutError, OSError, ValueError) as error:
-            raise Unreachable(str(error) or type(error).__name__) from None
-        try:
-            return await tunnel.agreed(self._clock, reader, writer, asked)
+            asked = _asked(place, request, user)
+            return await tunnel.opened(self._clock, place, asked, self._trust(place), place.name)
         except tunnel.FAULTS as error:
             raise Unreachable(str(error) or type(error).__name__) from None
 
@@ -194,18 +171,18 @@ def target_of(request: Request) -> str:
     pairs = [(name, value) for name, value in request.query.items() if name not in request.repeated]
     pairs += [(name, value) for name, values in request.repeated.items() for value in values]
     query = f"?{urlencode(pairs, errors='replace')}" if pairs else ""
-    return quote(request.path, safe=PATH, errors="replace") + query
+    return quote(request.path, safe=PATH_SAFE, errors="replace") + query
 
 
 def headers_for(place: Place, request: Request, user: User) -> Iterator[tuple[str, str]]:
     """The client's, but those that are not for a backend, and who the user is."""
     yield "host", place.name
     for name, value in request.headers.items():
-        if name not in NOT_PASSED_ON and not name.startswith(OURS):
+        if name not in NOT_PASSED_ON and not name.startswith(API_SERVERS):
             yield name, _text(value)
     yield "x-forwarded-host", _text(request.headers.get("host", ""))
     yield "x-forwarded-proto", "https"
-    yield "x-forwarded-uri", quote(request.path, safe=PATH, errors="replace")
+    yield "x-forwarded-uri", quote(request.path, safe=PATH_SAFE, errors="replace")
     yield from user_headers(user)
 
 

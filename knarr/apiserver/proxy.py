@@ -10,7 +10,6 @@ a connection is upgraded to, go through as they are.
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import os
 import re
@@ -20,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from aiohttp.payload import AsyncIterablePayload
-from msgspec import Struct
 
 from knarr.api.core.node_agents import KUBELET_PORT, agents, canonical
 from knarr.api.core.v1 import Node, Pod, Service
@@ -28,6 +26,7 @@ from knarr.api.errors import BadRequest, ServiceUnavailable
 from knarr.apiserver import tunnel
 from knarr.apiserver.admission.index import Index
 from knarr.apiserver.calls import Call
+from knarr.apiserver.forwarding import CONNECT_S, HOP_BY_HOP, OURS, PATH_SAFE, Address
 from knarr.apiserver.objects import Objects
 from knarr.apiserver.service_endpoints import ServiceEndpoints
 from knarr.client.nodes import NodeBackend
@@ -37,41 +36,18 @@ from knarr.clock import Clock
 if TYPE_CHECKING:
     import aiohttp
 
-CONNECT_S = 5.0
-"""How long a target may take to accept a connection (upstream's dial timeout is 30 s; a person waits here)."""
 PAGE_MAX_BYTES = 4 << 20
 """Pages up to this size have their links rewritten; longer ones pass as they are."""
 CHUNK_BYTES = 64 << 10
 NAME = re.compile(r"(?:(https?):)?([^:]+)(?::([^:]*))?")
 """scheme:name:port, of which scheme and port may be left out."""
-HOP_BY_HOP = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-"""RFC 9110, section 7.6.1: of one connection only."""
-OURS = frozenset({"authorization", "host", "content-length"})
-"""Not for the target: who the client is to us is not its business."""
 LINK = re.compile(rb"""((?:href|src|action|background|cite|data|poster)\s*=\s*["'])(/[^"']*)""", re.IGNORECASE)
 
 
-class Target(Struct, frozen=True):
-    """Where a request goes."""
+class Target(Address, frozen=True):
+    """Where a request goes, and how."""
 
     scheme: str
-    host: str
-    port: int
-
-    @property
-    def authority(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def origin(self) -> str:
@@ -109,7 +85,7 @@ class Proxy:
         if not port.isdecimal():
             port = str(_container_port(pod, port)) if port else ""
         host = (pod.status.pod_ip if pod.status else None) or ""
-        target = Target(scheme or "http", host, int(port or (443 if scheme == "https" else 80)))
+        target = Target(host, int(port or (443 if scheme == "https" else 80)), scheme or "http")
         await self._refuse_agents(target)
         return await self._carry(call, target)
 
@@ -117,7 +93,7 @@ class Proxy:
         scheme, name, port = _named(call.path.name)
         service: Service = await self._objects.get(call.kept, call.path.namespace, name)
         host, number = await self._endpoints.one(service, port)
-        target = Target(scheme or "http", host, number)
+        target = Target(host, number, scheme or "http")
         await self._refuse_agents(target)
         return await self._carry(call, target)
 
@@ -132,7 +108,7 @@ class Proxy:
         addresses = node.status.addresses if node.status else []
         host = next((each.address for each in addresses if each.type == "InternalIP"), "")
         number = int(port) if port.isdecimal() else KUBELET_PORT
-        return await self._carry(call, Target(scheme or ("http" if port else "https"), host, number))
+        return await self._carry(call, Target(host, number, scheme or ("http" if port else "https")))
 
     async def _refuse_agents(self, target: Target) -> None:
         """Raises BadRequest. A pod on the node's network or an endpoint written by hand would lead there too, and so
@@ -149,7 +125,7 @@ class Proxy:
         base += "/proxy"
         if not rest and request.method in ("GET", "HEAD"):
             return Answer(301, {"location": f"{quote(base)}/{_query(request.repeated or request.query)}"})
-        path = f"{quote(rest or '/', safe=SAFE)}{_query(request.repeated or request.query)}"
+        path = f"{quote(rest or '/', safe=PATH_SAFE)}{_query(request.repeated or request.query)}"
         headers = {
             name: value
             for name, value in request.headers.items()
@@ -190,14 +166,7 @@ class Proxy:
         try:
             line = f"{request.method} {path} HTTP/1.1"
             asked = tunnel.written(line, headers.items(), request.body, request.headers["upgrade"])
-            async with self._clock.timeout(CONNECT_S):
-                reader, writer = await asyncio.open_connection(
-                    target.host,
-                    target.port,
-                    ssl=_unchecked() if target.scheme == "https" else None,
-                    limit=tunnel.HEAD_MAX_BYTES,
-                )
-            return await tunnel.agreed(self._clock, reader, writer, asked)
+            return await tunnel.opened(self._clock, target, asked, _unchecked() if target.scheme == "https" else None)
         except tunnel.FAULTS as error:
             raise _unreachable(target, error) from None
 
@@ -226,9 +195,6 @@ class _Once(AsyncIterablePayload):
     @property
     def consumed(self) -> bool:
         return True
-
-
-SAFE = "/:@!$&'()*+,;=~-._"
 
 
 async def _passed_on(answer: aiohttp.ClientResponse, ours: Container[str], base: str, method: str) -> Answer:

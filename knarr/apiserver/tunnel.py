@@ -7,11 +7,13 @@ the proxy, whatever they speak.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from aiohttp import web
 
+from knarr.apiserver.forwarding import CONNECT_S, Address
 from knarr.client.transport import Answer, Tunnel
 from knarr.clock import Clock, until_one_ends
 
@@ -40,8 +42,15 @@ def written(line: str, headers: Iterable[tuple[str, str]], body: bytes, protocol
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
 
 
-async def agreed(clock: Clock, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: bytes) -> Answer:
-    """What a backend answers to such a request: a tunnel, or its refusal. Raises FAULTS."""
+async def opened(
+    clock: Clock, place: Address, asked: bytes, context: ssl.SSLContext | None, name: str | None = None
+) -> Answer:
+    """What a backend answers to such a request: a tunnel, or its refusal. With `context` it is asked over TLS, and
+    must be known by `name`, where there is one. Raises FAULTS."""
+    async with clock.timeout(CONNECT_S):
+        reader, writer = await asyncio.open_connection(
+            place.host, place.port, ssl=context, server_hostname=name, limit=HEAD_MAX_BYTES
+        )
     try:
         writer.write(asked)
         async with clock.timeout(ANSWER_MAX_S):
