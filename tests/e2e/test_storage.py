@@ -71,7 +71,7 @@ def test_a_folder_of_the_host_is_had_through_a_claim(cluster: Cluster, tools: st
         {"name": "v", "mountPath": "/whole"},
         {"name": "v", "mountPath": "/part", "subPath": "part", "readOnly": True},
     ]
-    script = "cat /part/greeting; touch /whole/written; touch /part/refused; echo $?"
+    script = "cat /part/greeting; touch /whole/written; touch /part/refused 2>&1; echo $?"
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
