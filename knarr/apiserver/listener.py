@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator, Coroutine
@@ -32,8 +31,6 @@ from knarr.apiserver.requests import resource_path
 from knarr.apiserver.server import BODY_MAX_BYTES, APIServer
 from knarr.client.transport import Answer, Request, Upgrade, User
 from knarr.pki import KeyPair
-
-log = logging.getLogger(__name__)
 
 BACKLOG = 1024
 """Connections that may wait to be accepted."""
