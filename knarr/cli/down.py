@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from knarr.cli import kubeconfig as kubeconfigs
@@ -59,13 +60,13 @@ def stop(folder: Path, *, keep: bool) -> bool:
         call(folder, "POST", "/stop", {"keep": keep})
     except (NotRunning, ControlError):
         if holder is not None:
-            os.kill(holder.pid, signal.SIGTERM)
+            _kill(holder.pid, signal.SIGTERM)
     if _let_go(folder, ORDERLY_END_S_MAX):
         return True
     _, holder = is_held(folder)
     if holder is not None:
         print(f"knarr: process {holder.pid} did not end in {ORDERLY_END_S_MAX:.0f} s and is killed", file=sys.stderr)
-        os.kill(holder.pid, signal.SIGKILL)
+        _kill(holder.pid, signal.SIGKILL)
     return _let_go(folder, KILLED_END_S_MAX)
 
 
@@ -98,6 +99,11 @@ def purge(folder: Path) -> None:
         if entry.name != "lock":
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     shutil.rmtree(folder)
+
+
+def _kill(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # it has just ended by itself
+        os.kill(pid, number)
 
 
 def _let_go(folder: Path, wait_s: float) -> bool:
