@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -105,6 +105,8 @@ class NodeAgent:
         )
         self._rejecting: set[str] = set()
         """Pods, by uid, of which it is being said that they can't be here."""
+        self._awaiting_room: dict[str, Pod] = {}
+        """Critical pods, by uid, for which others are ending."""
         self._owners: dict[str, str] = {}
         """The pod of each container that has been seen."""
         self._group: asyncio.TaskGroup | None = None
@@ -165,42 +167,56 @@ class NodeAgent:
         worker = self._workers.get(uid)
         if worker is not None:
             worker.update(new)
-        elif uid not in self._rejecting:
-            found = self._rejection(new, self._object.node) if admission.is_new(new) else None
-            lacking = admission.lacking(new, self._specs(), self._object.capacity) if admission.is_new(new) else {}
-            if found is None and not lacking:
-                self._begin(PodWorker(new, self._node))
-            elif found is None:
-                self._rejecting.add(uid)
-                assert self._group is not None
-                self._group.create_task(self._make_room(new, lacking), name=f"room for pod {uid}")
-            else:
-                self._rejecting.add(uid)
-                assert self._group is not None
-                self._group.create_task(self._reject(new, found), name=f"reject pod {uid}")
+        elif uid not in self._rejecting and uid not in self._awaiting_room:
+            self._admit(new)
+
+    def _admit(self, pod: Pod) -> None:
+        """Begin with it, make room for it first, or reject it."""
+        assert self._group is not None
+        uid = pod.metadata.uid or ""
+        if not admission.is_new(pod):
+            self._begin(PodWorker(pod, self._node))
+            return
+        found, chosen = self._rejection(pod, self._object.node), list[PodWorker]()
+        if found is None:
+            try:
+                chosen = self._who_gives_way(pod)
+            except room.NoRoom as error:
+                found = admission.no_room(error)
+        if found is not None:
+            self._rejecting.add(uid)
+            self._group.create_task(self._reject(pod, found), name=f"reject pod {uid}")
+        elif chosen:
+            self._awaiting_room[uid] = pod
+            self._group.create_task(self._make_room(pod, chosen), name=f"room for pod {uid}")
+        else:
+            self._begin(PodWorker(pod, self._node))
 
     def _rejection(self, pod: Pod, node: Node | None) -> admission.Rejection | None:
         return admission.rejection(pod, self._specs(), self._object.capacity, node)
 
     def _specs(self) -> list[PodSpec]:
-        """Of the pods that hold something of the node."""
-        return [worker.pod.spec for worker in self._holding() if worker.pod.spec is not None]
+        """Of the pods that hold something of the node, or will as soon as others have ended for them."""
+        pods = [*(worker.pod for worker in self._holding()), *self._awaiting_room.values()]
+        return [pod.spec for pod in pods if pod.spec is not None]
 
     def _holding(self) -> list[PodWorker]:
         return [each for each in self._workers.values() if not (each.is_over or each.is_gone)]
 
-    async def _make_room(self, pod: Pod, lacking: Mapping[str, int]) -> None:
-        """A critical pod begins once others have ended for it."""
+    def _who_gives_way(self, pod: Pod) -> list[PodWorker]:
+        """Nobody, but to a critical pod that lacks room. Raises NoRoom."""
+        lacking = admission.lacking(pod, self._specs(), self._object.capacity)
         holding = {worker.uid: worker for worker in self._holding()}
-        try:
-            chosen = room.who_gives_way(pod, [worker.pod for worker in holding.values()], lacking)
-        except room.NoRoom as error:
-            await self._reject(pod, admission.no_room(error))
-            return
+        chosen = room.who_gives_way(pod, [worker.pod for worker in holding.values()], lacking) if lacking else ()
+        return [holding[each.metadata.uid or ""] for each in chosen]
+
+    async def _make_room(self, pod: Pod, chosen: Sequence[PodWorker]) -> None:
+        """A critical pod begins once others have ended for it."""
         for each in chosen:
-            await self._say_disrupted(each)
-            await holding[each.metadata.uid or ""].give_way(PREEMPTED)
-        self._begin_now(pod)
+            await self._say_disrupted(each.pod)
+            await each.give_way(PREEMPTED)
+        del self._awaiting_room[pod.metadata.uid or ""]
+        self._begin_now(self._pods.get(f"{pod.metadata.namespace}/{pod.metadata.name}") or pod)
 
     async def _say_disrupted(self, pod: Pod) -> None:
         """KEP-3329: controllers tell this end from a failure of the pod's own."""

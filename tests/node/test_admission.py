@@ -128,8 +128,9 @@ def test_others_end_for_a_critical_pod(tmp_path: Path) -> None:
         await cluster.create(bulky("kept", "10m", str(half // 8), limited=True))
         await cluster.create(bulky("large", memory=str(half)))
         await cluster.until(lambda: cluster.phase("large") == cluster.phase("kept") == "Running")
-        amounts = {"resources": {"requests": {"memory": str(half)}}}
-        await cluster.create(pod("critical", amounts, priorityClassName="system-node-critical"))
+        amounts = {"resources": {"requests": {"memory": str(half + half // 8)}}}
+        for name in ("critical", "too-late"):  # at once: what the first one waits for isn't the second one's
+            await cluster.create(pod(name, amounts, priorityClassName="system-node-critical"))
         await cluster.until(lambda: cluster.phase("critical") == "Running")
         await cluster.until(lambda: cluster.phase("large") == "Failed")
         ended = cluster.get("large")
@@ -149,6 +150,7 @@ def test_others_end_for_a_critical_pod(tmp_path: Path) -> None:
         assert refused is not None
         assert refused.status is not None
         assert refused.status.reason == "UnexpectedAdmissionError"
+        assert cluster.phase("too-late") == "Failed"
         assert cluster.phase("kept") == "Running"  # nobody ends for what would not come of it
 
     simulate(scenario, tmp_path)
