@@ -104,6 +104,10 @@ class OciRuntime:
         await asyncio.gather(*(self.remove_sandbox(sandbox_id) for sandbox_id in list(self._inventory.sandboxes)))
         await asyncio.to_thread(self._ground.cgroups.remove_root)
 
+    def remove_unrecorded(self) -> bool:
+        """Kill processes that nothing on disk tells of; True once they are gone. After `clear`, in a thread."""
+        return self._ground.cgroups.remove("")
+
     async def purge(self) -> None:
         """Stop and remove everything of this runtime, images too."""
         await self.clear()
