@@ -62,13 +62,11 @@ class OciRuntime:
         clock: Clock,
         network: PodNetwork,
         runtime_binary: str | None = None,
-        *,
-        cgroup_root: str | None = None,
     ) -> None:
         self.version = ""
         self._clock = clock
         self._wanted_binary = runtime_binary
-        self._ground = Ground(root, clock, cgroup_root)
+        self._ground = Ground(root, clock)
         self._images = images.ImageStore(self._ground.path("images"), clock)
         self._inventory = Inventory(self._ground)
         self._exits = Exits(self._ground, self._inventory)
