@@ -90,7 +90,9 @@ def test_a_subset_of_more_than_a_thousand_addresses_is_mirrored_in_part_and_says
         await cluster.until(lambda: len(slices(cluster)) == 2)
         assert sorted(len(each.endpoints) for each in slices(cluster)) == [1, 1000]
         await cluster.clock.sleep(5)
-        text = "A max of 1000 addresses can be mirrored to EndpointSlices per Endpoints subset. 2 addresses were skipped"
+        text = (
+            "A max of 1000 addresses can be mirrored to EndpointSlices per Endpoints subset. 2 addresses were skipped"
+        )
         assert await cluster.events("TooManyAddressesToMirror") == [text]
 
     simulate(scenario, nodes=0)
