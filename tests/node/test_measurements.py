@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -187,7 +188,6 @@ def test_a_machine_uses_something() -> None:
 async def test_a_busy_container_uses_more_than_an_idle_one(real: NodeCluster) -> None:
     busy, idle = script("while :; do :; done"), script("sleep 1000", name="idle")
     await started(real, "web", busy, idle, terminationGracePeriodSeconds=1)
-
 
     async def is_told() -> bool:
         [pod] = (await real.backend.usage("node-1")).pods

@@ -97,10 +97,12 @@ class ControlGroups:
         for tree in self._trees():
             _look_until(self._is_empty, tree + self.path(group))
 
-    def remove(self, pod: str) -> None:
-        """Remove a pod's group and all below it, killing what may still run there. Idempotent."""
+    def remove(self, pod: str) -> bool:
+        """Remove a pod's group and all below it, killing what may still run there; True once it is gone. Idempotent."""
+        path = self.path(pod).rstrip("/")
         for tree in self._trees():
-            _look_until(self._is_removed, tree + self.path(pod))
+            _look_until(self._is_removed, tree + path)
+        return not any(os.path.isdir(tree + path) for tree in self._trees())
 
     def _is_removed(self, top: str) -> bool:
         self._is_empty(top)
