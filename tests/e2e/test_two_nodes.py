@@ -256,7 +256,6 @@ def test_a_node_goes_on_while_the_api_server_is_away(two: TwoNodes) -> None:
     two.kubectl("delete", "pod", "later")
 
 
-@pytest.mark.timeout(300)
 def test_pods_of_a_machine_that_is_lost_are_replaced_on_another(two: TwoNodes) -> None:
     if two.proxy_mode != "nftables":
         pytest.skip("takes a minute, and says nothing about service rules: once is enough")

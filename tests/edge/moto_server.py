@@ -17,7 +17,7 @@ from tests.edge.fake import Faults
 from tests.ports import free_ports
 
 REGION = "eu-west-1"
-START_MAX_S = 60.0
+START_MAX_S = 300.0
 
 
 @contextmanager
