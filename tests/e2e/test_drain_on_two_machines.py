@@ -61,7 +61,7 @@ def test_a_machine_that_says_nothing_holds_up_nobody_for_longer_than_the_bound(w
     os.kill(two.pids["second"], signal.SIGSTOP)
     try:
         began_s = time.monotonic()
-        web.kubectl("delete", "pod", here[0])
+        web.kubectl("delete", "pod", here[0], "--grace-period=6")
         assert time.monotonic() - began_s > 3.0  # half of the grace period
         reason, message = told(web, here[0])
         assert reason == "NotDrained"

@@ -249,7 +249,7 @@ def test_a_pods_end_waits_for_the_envoy_of_the_second_machine_and_not_for_longer
     envoy = envoy_of(two.pids["second"])
     os.kill(envoy, signal.SIGSTOP)
     try:
-        two.kubectl("delete", "pod", pod)
+        two.kubectl("delete", "pod", pod, "--grace-period=6")
     finally:
         os.kill(envoy, signal.SIGCONT)
 

@@ -96,7 +96,7 @@ def test_exec_carries_streams_exit_codes_and_terminals(shop: Cluster) -> None:
 
 def test_logs_by_tail_previous_since_and_follow(shop: Cluster) -> None:
     # The second run goes on, so that there is none that has said nothing yet.
-    script = f"echo one; echo two; echo three; mkdir /kept/been && exit 7; {FOREVER}"
+    script = f"echo one; echo two; echo three; mkdir /kept/been 2>/dev/null && exit 7; {FOREVER}"
     kept = {"container": {"volumeMounts": [{"name": "kept", "mountPath": "/kept"}]}}
     volumes = [{"name": "kept", "emptyDir": {}}]
     shop.kubectl("apply", "-f", "-", given=pod("logs", script, volumes=volumes, **kept))

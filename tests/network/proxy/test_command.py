@@ -18,7 +18,7 @@ from knarr.cli.main import main
 from knarr.cli.proxy import TABLE, ProxyFlags, clean_up, serve
 from knarr.client.client import Client
 from tests.apiserver.pipeline.served import serve as served_api
-from tests.network.lab import Lab, until
+from tests.network.lab import REPLY_TIMEOUT_S, Lab, until
 from tests.network.proxy.objects import NODE, endpoint, endpoint_slice, node, service
 
 FOLLOWED = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name"
@@ -108,7 +108,7 @@ async def test_what_kube_proxy_asks_for_is_served(tmp_path: Path) -> None:
         changed = await client.get(Service, "other", "default")
         changed.metadata.labels.pop("service.kubernetes.io/service-proxy-name")
         await client.update(changed)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(REPLY_TIMEOUT_S):
             while "ADDED other" not in seen:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         watching.cancel()
