@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import suppress
 from ipaddress import ip_address
 from itertools import pairwise
 from pathlib import Path
@@ -52,7 +53,8 @@ class Lan(Apart):
             except OSError:
                 continue  # it ended meanwhile
         for pid in mine:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # of one that ended meanwhile
+                os.kill(pid, signal.SIGKILL)
 
     def addresses_of_second(self, place: int) -> list[str]:
         """An IPv4 and an IPv6 address that `second` is elected for, where both machines can answer; others by place."""
