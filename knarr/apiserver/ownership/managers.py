@@ -194,9 +194,7 @@ def encoded(manager: Manager, resource: Resource, obj: Any) -> bytes:
 _parts = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def _told(
-    shape: Fields, name: str, part: bytes, has_status: bool, subresource: str
-) -> dict[str, msgspec.Raw]:
+def _told(shape: Fields, name: str, part: bytes, has_status: bool, subresource: str) -> dict[str, msgspec.Raw]:
     """The fields that a part of a new object adds to it and that can be owned, as they are written."""
     added = compared(shape, {}, {name: msgspec.json.decode(part)})[0]
     owned = _ownable(added, has_status, subresource).items()
