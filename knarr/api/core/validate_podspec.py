@@ -23,6 +23,7 @@ from knarr.api.core.v1 import (
 )
 from knarr.api.core.validate_addresses import validate_ip
 from knarr.api.core.validate_containers import (
+    AnyContainer,
     validate_containers,
     validate_ephemeral_containers,
     validate_init_containers,
@@ -84,11 +85,12 @@ def _without_volumes(spec: PodSpec) -> PodSpec:
 def _validate_only_volumes(spec: PodSpec, path: str) -> Iterable[Cause]:
     volumes: set[str] = set()
     yield from validate_volumes(spec.volumes, f"{path}.volumes", volumes)
-    for field, containers in (
+    groups: tuple[tuple[str, Sequence[AnyContainer]], ...] = (
         ("containers", spec.containers),
         ("initContainers", spec.init_containers),
         ("ephemeralContainers", spec.ephemeral_containers),
-    ):
+    )
+    for field, containers in groups:
         for index, container in enumerate(containers):
             yield from validate_volumes_used(container, f"{path}.{field}[{index}]", volumes)
 

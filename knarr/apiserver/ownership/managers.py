@@ -172,14 +172,15 @@ def created(manager: Manager, resource: Resource, value: bytes, now_s: float) ->
     has_status, subresource = resource.strategy.has_status, manager.subresource
     nobodys = ("apiVersion", "kind", "status") if has_status and not subresource else ("apiVersion", "kind")
     fields: dict[str, msgspec.Raw] = {}
-    for name, part in _parts.decode(value).items():
+    for name, written in _parts.decode(value).items():
         if name in nobodys:
             continue
+        part = bytes(written)
         if name == "metadata":
             metadata = msgspec.json.decode(part)
             part = msgspec.json.encode({key: metadata[key] for key in metadata if key not in NOT_OWNED})
         tell = _told_once if name in REMEMBERED and len(part) <= fieldsets.CACHED_MAX_BYTES else _told
-        fields |= tell(shape, name, bytes(part), has_status, subresource)
+        fields |= tell(shape, name, part, has_status, subresource)
     if not fields:
         return []
     return [Entry(manager, utc(now_s), msgspec.json.encode(fields, order="sorted")).written()]
