@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import ipaddress
 import signal
-import ssl
 import sys
 from pathlib import Path
 from typing import Literal
@@ -60,7 +59,7 @@ def proxy(parsed: argparse.Namespace) -> int:
             return OK
         path = Path(parsed.kubeconfig) if parsed.kubeconfig else kubeconfig.default_path()
         asyncio.run(_until_told(flags, kubeconfig.read(path)))
-    except (kubeconfig.KubeconfigError, OSError, ssl.SSLError, CommandFailed) as error:
+    except (kubeconfig.KubeconfigError, CommandFailed) as error:
         print(f"knarr: {error}", file=sys.stderr)
         return FAILED
     return OK

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -19,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import REPOSITORY, Cluster, started
+from tests.e2e.conftest import Cluster, started
+from tests.e2e.constant_load import constant_load
 
 SERVER = (Path(__file__).parent / "polite_server.py").read_text()
 RATE = 1000
@@ -134,21 +134,15 @@ class Application:
     @contextmanager
     def under_load(self) -> Iterator[dict[str, Any]]:
         """What is done inside meets constant load; afterwards the result is in the dictionary."""
-        wanted = json.dumps({"rate": RATE, "targets": self.ways()})
-        command = [sys.executable, "-m", "tests.e2e.constant_load", wanted]
-        result: dict[str, Any] = {}
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
-        ) as load:
-            try:
-                time.sleep(1.0)
-                yield result
-                time.sleep(1.0)
-            finally:
-                printed, _ = load.communicate(timeout=30)
-        result.update(json.loads(printed))
+        with constant_load(RATE, self.ways()) as result:
+            yield result
         shown = {name: {**told, "failures": told["failures"][:3]} for name, told in result["targets"].items()}
         print(json.dumps({**result, "targets": shown}, indent=1))
+        print(
+            self.kubectl(
+                "get", "events", "-o", "custom-columns=:.firstTimestamp,:.involvedObject.name,:.reason,:.message"
+            )
+        )
 
 
 @pytest.fixture(scope="module")
@@ -162,8 +156,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, archives: list[str]) -> It
 def web(cluster: Cluster, tools: str, request: pytest.FixtureRequest) -> Iterator[Application]:
     application = Application(cluster, tools, f"truth-{abs(hash(request.node.name)) % 10**6}")
     yield application
-    application.cluster.kubectl("delete", "namespace", application.namespace, "--wait=false")
-    application.settle(0)
+    cluster.kubectl("delete", "namespace", application.namespace)  # until it is gone: the next has the same node port
 
 
 def failures(result: dict[str, Any]) -> dict[str, Any]:

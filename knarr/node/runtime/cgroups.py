@@ -93,9 +93,9 @@ class ControlGroups:
         for tree in self._trees():
             self._kill_below(tree + self.path(group))
 
-    def remove(self, pod: str) -> None:
-        """Remove a pod's group and all below it, killing what may still run there. Idempotent."""
-        path = self.path(pod)
+    def remove(self, pod: str) -> bool:
+        """Remove a pod's group and all below it, killing what may still run there; True once it is gone. Idempotent."""
+        path = self.path(pod).rstrip("/")
         for tree in self._trees():
             top = tree + path
             for _ in range(_REMOVE_ROUNDS_MAX):
@@ -105,6 +105,7 @@ class ControlGroups:
                         os.rmdir(folder)
                 if not os.path.isdir(top):
                     break
+        return not any(os.path.isdir(tree + path) for tree in self._trees())
 
     def adopt_monitor(self, pid: int) -> None:
         """Take a monitor out of the agent's group: a service manager that stops the agent kills that group."""

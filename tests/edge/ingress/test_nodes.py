@@ -120,6 +120,40 @@ async def test_an_edge_may_be_told_to_serve_on_other_ports() -> None:
         await edge.until(is_gone)
 
 
+async def test_ports_are_let_go_once_there_has_been_no_ingress_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge_module, "PORT_RETRY_S", 0.1)
+    monkeypatch.setattr(edge_module, "UNUSED_S", 3600.0)
+    async with lab() as edge:
+        await edge.backend("web")
+        both = (edge.http_port, edge.https_port)
+        await edge.create(ingress("shop", PATHS))
+        await edge.applied()
+        assert (await answers(edge), edge.edge.served_ports) == (200, both)
+        await edge.client.delete(Ingress, "shop", "default")
+        await edge.applied()
+        assert (await answers(edge), edge.edge.served_ports) == (404, both)
+        await edge.create(ingress("other", PATHS))
+        await edge.applied()
+        monkeypatch.setattr(edge_module, "UNUSED_S", 0.0)  # that one is used
+        edge.edge.look_again()
+        await edge.applied()
+        assert (await answers(edge), edge.edge.served_ports) == (200, both)
+        await edge.client.delete(Ingress, "other", "default")
+
+        async def is_closed() -> bool:
+            return await answers(edge) == 0
+
+        await edge.until(is_closed)
+        assert edge.edge.served_ports == ()
+        await edge.create(ingress("shop", PATHS))
+
+        async def is_back() -> bool:
+            return await answers(edge) == 200
+
+        await edge.until(is_back)
+        assert (edge.edge.served_ports, edge.edge._envoy.starts) == (both, 1)
+
+
 async def test_an_endpoint_that_becomes_a_nodes_agent_is_none_any_more() -> None:
     agents: set[int] = set()
 

@@ -626,6 +626,25 @@ async def test_attach_to_a_terminal_can_be_resized(oci: Node) -> None:
     await streams.close()
 
 
+async def test_of_two_sizes_in_a_row_the_second_counts_however_late_conmon_reads_them(oci: Node) -> None:
+    """kubectl attach tells two, so that the screen is drawn anew."""
+    sandbox = await oci.runtime.run_sandbox(oci.sandbox())
+    container = await start(oci.runtime, sandbox.id, runs(command=["sh"], tty=True, stdin=True))
+    streams = await oci.runtime.attach(container)
+    assert isinstance(oci.runtime, OciRuntime)
+    monitor = oci.runtime._inventory.containers[container].record.monitor
+    assert monitor is not None
+    monitor.kill(signal.SIGSTOP)
+    await streams.resize(78, 34)
+    second = asyncio.create_task(streams.resize(77, 33))
+    await asyncio.wait({second}, timeout=0.2)
+    monitor.kill(signal.SIGCONT)
+    await second
+    await streams.write(b"until stty size | grep -q '33 77'; do :; done; echo re''sized\n")
+    assert await read_until(streams, b"resized")
+    await streams.close()
+
+
 async def test_stdin_once_ends_with_the_first_who_attached(oci: Node) -> None:
     sandbox = await oci.runtime.run_sandbox(oci.sandbox())
     container = await start(oci.runtime, sandbox.id, script("cat; exit 3", stdin=True, stdin_once=True))
