@@ -13,6 +13,7 @@ import pytest
 from knarr.api.core.v1 import Node, Service
 from knarr.api.networking.v1 import ServiceCIDR
 from knarr.cli import kubeconfig
+from knarr.cli.exit_codes import USAGE
 from knarr.cli.main import main
 from knarr.cli.proxy import TABLE, ProxyFlags, clean_up, serve
 from knarr.client.client import Client
@@ -71,6 +72,13 @@ def test_ranges_that_are_none_are_refused(capsys: pytest.CaptureFixture[str]) ->
     for option in ("--cluster-cidr", "--service-cidr", "--nodeport-addresses"):
         assert main(["proxy", option, "10.0.0.0/8,nonsense"]) == 2
         assert capsys.readouterr().err.startswith(f"knarr: {option}: must be ranges")
+
+
+@pytest.mark.parametrize("option", ["--healthz-port", "--metrics-port"])
+def test_ports_that_are_none_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for port in ("0", "-1", "65536"):
+        assert main(["proxy", option, port]) == USAGE
+        assert capsys.readouterr().err == f"knarr: {option}: must be 1 to 65535, not {port}\n"
 
 
 async def test_what_kube_proxy_asks_for_is_served(tmp_path: Path) -> None:
