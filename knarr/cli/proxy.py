@@ -148,6 +148,9 @@ def _problem_of(flags: ProxyFlags) -> str | None:
                 ipaddress.ip_network(text)
             except ValueError as error:
                 return f"{option}: must be ranges such as 10.244.0.0/16, separated by commas: {error}"
+    for option, port in (("--healthz-port", flags.healthz_port), ("--metrics-port", flags.metrics_port)):
+        if not 1 <= port <= 65535:
+            return f"{option}: must be 1 to 65535, not {port}"
     return None
 
 
