@@ -44,6 +44,7 @@ clean:
 	find knarr tests bench examples -name __pycache__ -type d -exec rm -rf {} +
 
 $(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("knarr needs Python 3.11 or newer, and $(PYTHON) is %d.%d; another one: make PYTHON=python3.12" % sys.version_info[:2])'
 	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
 	$(RUN)/pip install --quiet --disable-pip-version-check --editable '.[demo]'
 	$(RUN)/python -m compileall -q knarr

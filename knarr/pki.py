@@ -68,7 +68,6 @@ class Pki(Struct, frozen=True):
     front_proxy_client: KeyPair
     service_account_key_pem: bytes
     """Private key (PKCS #8) that signs service-account tokens."""
-    service_account_public_pem: bytes
 
 
 def ensure(folder: Path, clock: Clock, *, dns_names: Sequence[str], addresses: Sequence[str]) -> Pki:
@@ -97,7 +96,6 @@ def ensure(folder: Path, clock: Clock, *, dns_names: Sequence[str], addresses: S
         front_proxy_ca=front_proxy.files,
         front_proxy_client=front_proxy_client,
         service_account_key_pem=_key_pem(signing_key),
-        service_account_public_pem=public_pem,
     )
 
 

@@ -7,6 +7,8 @@ import re
 import subprocess
 from pathlib import Path
 
+from knarr.node.runtime.oci_ground import group_of
+
 BUILT_IN = re.compile(
     r"\*|COMMIT|#|\}|type |:(INPUT|OUTPUT|FORWARD|PREROUTING|POSTROUTING) "
     r"|table ip6? (filter|nat|mangle|raw|security) \{|chain (INPUT|OUTPUT|FORWARD|PREROUTING|POSTROUTING) \{"
@@ -21,7 +23,7 @@ def snapshot(data_folder: Path, bridge: str) -> dict[str, set[str]]:
         "mount": _mounts(data_folder),
         "network namespace": _namespaces(data_folder),
         "interface": _interfaces(bridge),
-        "cgroup": _cgroups(),
+        "cgroup": _cgroups(data_folder),
         "nftables rule": _rules(["nft", "-s", "list", "ruleset"]),
         "iptables rule": _rules(["iptables-save"]) | _rules(["ip6tables-save"]),
     }
@@ -72,12 +74,10 @@ def _interfaces(bridge: str) -> set[str]:
     return {name for name in names if name == bridge or name.startswith(("veth", "knarr", "kn"))}
 
 
-def _cgroups() -> set[str]:
-    root = Path("/sys/fs/cgroup")
-    found = set()
-    for depth in ("*", "*/*", "*/*/*", "*/*/*/*", "*/*/*/*/*"):
-        found |= {str(each) for each in root.glob(depth) if re.search(r"knarr|pod[0-9a-f]{8}-", each.name)}
-    return found
+def _cgroups(data_folder: Path) -> set[str]:
+    """Groups at the top, or of a controller, as the cluster's are (those of other clusters come and go)."""
+    name = group_of(str(data_folder / "runtime")).lstrip("/")
+    return {str(each) for pattern in (name, f"*/{name}") for each in Path("/sys/fs/cgroup").glob(pattern)}
 
 
 def _rules(command: list[str]) -> set[str]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy as _copy
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -125,11 +125,3 @@ def json_name(kind: type[Struct], field: str) -> str:
 def copy(struct: T) -> T:
     """A deep copy, free to be changed."""
     return _copy.deepcopy(struct)
-
-
-class HasMetadata(Protocol):
-    """Any object with metadata."""
-
-    api_version: str
-    kind: str
-    metadata: Any

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator, Coroutine
@@ -32,8 +31,6 @@ from knarr.apiserver.requests import resource_path
 from knarr.apiserver.server import BODY_MAX_BYTES, APIServer
 from knarr.client.transport import Answer, Request, Upgrade, User
 from knarr.pki import KeyPair
-
-log = logging.getLogger(__name__)
 
 BACKLOG = 1024
 """Connections that may wait to be accepted."""
@@ -234,7 +231,7 @@ class Listener:
         await response.prepare(incoming)
         try:
             await self._until_closed(_served(upgrade, _WebSocket(response, text=upgrade.text)))
-        except ConnectionError:
+        except* ConnectionError:
             pass  # The client has gone.
         finally:
             await response.close()
@@ -248,10 +245,11 @@ async def _served(upgrade: Upgrade, stream: _WebSocket) -> None:
 class _Connection(RequestHandler):
     """A connection that knows whom its certificate names."""
 
-    __slots__ = ("_head_bytes", "_head_deadline", "user")
+    __slots__ = ("_has_begun", "_head_bytes", "_head_deadline", "user")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._has_begun = False
         self._head_bytes = 0
         self._head_deadline: asyncio.TimerHandle | None = None
         self._await_head()
@@ -264,8 +262,9 @@ class _Connection(RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bound the size and the time of a request's head. While a request is worked on, what comes is its body."""
-        if self._current_request is not None or self._messages or self._upgraded:
+        """Bound the size and the time of a request's head. Until the next one is awaited, what comes is the body of the
+        last, also of one that is answered already (413) and whose client sends the rest."""
+        if self._messages or self._upgraded or (self._has_begun and self._waiter is None):
             super().data_received(data)
             return
         self._head_bytes += len(data)
@@ -274,6 +273,7 @@ class _Connection(RequestHandler):
             return
         super().data_received(data)
         if self._messages:
+            self._has_begun = True
             self._head_came()
         elif self._head_deadline is None:
             self._await_head()

@@ -125,7 +125,7 @@ class RBAC:
         shown = f'{binding.kind} "{name}/{namespace}"' if namespace else f'{binding.kind} "{name}"'
         role = f'{reference.kind} "{reference.name}"'
         rules = self.rules_of(reference, namespace)
-        whom = _whom(binding, subject, user)
+        whom = _whom(binding, subject)
         if rules is None:
             kind = reference.kind.lower()
             return Grant((), shown, role, whom, f'{kind}.rbac.authorization.k8s.io "{reference.name}" not found')
@@ -194,7 +194,7 @@ def _places(binding: RoleBinding | ClusterRoleBinding | None) -> Iterator[tuple[
             yield namespace, f"{subject.kind}:{subject.name}"
 
 
-def _whom(binding: RoleBinding | ClusterRoleBinding, found: tuple[str, str], user: User) -> str:
+def _whom(binding: RoleBinding | ClusterRoleBinding, found: tuple[str, str]) -> str:
     """The subject by which a binding applies, as upstream describes it."""
     kind, name = found
     if kind == "User" and not any(subject.kind == "User" and subject.name == name for subject in binding.subjects):

@@ -32,12 +32,8 @@ CLOCK_SKEW_S = 60
 VERIFIED_KEPT_MAX = 4096
 """Tokens whose signature was checked and need not be again; when there are more, all are checked anew."""
 LEGACY_ISSUER = "kubernetes/serviceaccount"
-LEGACY_TYPE = "kubernetes.io/service-account-token"
 _LEGACY = "kubernetes.io/serviceaccount/"
 _EXTRA = "authentication.kubernetes.io/"
-
-BOUND_KINDS = {"Pod": ("pod", "pods"), "Secret": ("secret", "secrets"), "Node": ("node", "nodes")}
-"""Kind of what a token may be bound to → its name among the claims, and its resource."""
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -90,7 +86,7 @@ class Tokens:
         audiences: Sequence[str],
         lifetime_s: int,
     ) -> tuple[str, float]:
-        """A token, and when it expires (seconds since the epoch). `bound` has the names of BOUND_KINDS' claims."""
+        """A token, and when it expires (seconds since the epoch). `bound` by claim: pod, secret or node."""
         now_s = int(self._clock.time_s())
         metadata = account.metadata
         private: dict[str, Any] = {

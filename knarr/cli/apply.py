@@ -13,9 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import Struct
+
 from knarr.cli import kubeconfig as kubeconfigs
 from knarr.cli.connection import ApiFailure, Connection
 from knarr.cli.exit_codes import FAILED, OK, USAGE
+from knarr.cli.failures import described
 from knarr.cli.kubeconfig import KubeconfigError
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -44,21 +48,39 @@ class ManifestError(Exception):
     """A file that holds something else than Kubernetes objects."""
 
 
+class _Metadata(Struct):
+    name: str | None = None
+    namespace: str | None = None
+    annotations: dict[str, Any] | None = None
+
+
+class _Manifest(Struct, rename="camel"):
+    """What every object must have to be brought to a server; the rest is for that one to judge."""
+
+    api_version: str
+    kind: str
+    metadata: _Metadata
+
+
 def apply(files: Sequence[str], *, namespace: str, kubeconfig: str) -> int:
     """Apply every object in order, namespaces first; answers the exit code."""
     try:
         objects = sorted(read(files), key=lambda obj: obj["kind"] != "Namespace")
         access = kubeconfigs.read(Path(kubeconfig) if kubeconfig else kubeconfigs.default_path())
-    except (ManifestError, KubeconfigError, OSError) as error:
+        connection = Connection(access)
+    except (ManifestError, KubeconfigError) as error:
         print(f"knarr: {error}", file=sys.stderr)
         return USAGE
-    connection = Connection(access)
+    except OSError as error:
+        print(f"knarr: {described(error)}", file=sys.stderr)
+        return USAGE
     code = OK
     for obj in objects:
         try:
             print(apply_object(connection, obj, namespace or access.namespace), flush=True)
         except (ApiFailure, OSError) as error:
-            print(f"knarr: {obj['kind']} {obj['metadata']['name']}: {error}", file=sys.stderr)
+            why = described(error) if isinstance(error, OSError) else error
+            print(f"knarr: {obj['kind']} {obj['metadata']['name']}: {why}", file=sys.stderr)
             code = FAILED
     connection.close()
     return code
@@ -106,9 +128,9 @@ def read(files: Sequence[str]) -> Iterator[dict[str, Any]]:
         elif path.is_dir():
             for each in sorted(path.iterdir()):
                 if each.suffix in SUFFIXES:
-                    yield from _objects(str(each), each.read_text())
+                    yield from _objects(str(each), each.read_bytes())
         else:
-            yield from _objects(name, path.read_text())
+            yield from _objects(name, path.read_bytes())
 
 
 def annotated(obj: dict[str, Any]) -> dict[str, Any]:
@@ -167,7 +189,7 @@ def difference(before: Any, after: Any) -> dict[str, Any]:
     return patch
 
 
-def _objects(source: str, text: str) -> Iterator[dict[str, Any]]:
+def _objects(source: str, text: str | bytes) -> Iterator[dict[str, Any]]:
     import yaml
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -179,14 +201,18 @@ def _objects(source: str, text: str) -> Iterator[dict[str, Any]]:
         }
 
     try:
-        documents = list(yaml.load_all(text, Loader))
-    except yaml.YAMLError as error:
+        # As JSON has it: keys are text, and there is nothing else than what JSON can say.
+        documents = [json.loads(json.dumps(each, allow_nan=False)) for each in yaml.load_all(text, Loader)]
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise ManifestError(f"{source}: {error}") from None
     for document in documents:
         if document is None:
             continue
         if isinstance(document, dict) and document.get("kind") == "List":
-            for item in document.get("items") or []:
+            items = document.get("items") or []
+            if not isinstance(items, list):
+                raise ManifestError(f"{source}: a List whose items are no list")
+            for item in items:
                 yield _checked(source, item)
         else:
             yield _checked(source, document)
@@ -198,6 +224,10 @@ def _checked(source: str, obj: Any) -> dict[str, Any]:
     for field in ("apiVersion", "kind", "metadata"):
         if not obj.get(field):
             raise ManifestError(f"{source}: an object without {field}")
-    if not obj["metadata"].get("name"):
-        raise ManifestError(f"{source}: {obj['kind']} without metadata.name")
+    try:
+        found = msgspec.convert(obj, _Manifest)
+    except msgspec.ValidationError as error:
+        raise ManifestError(f"{source}: {error}") from None
+    if not found.metadata.name:
+        raise ManifestError(f"{source}: {found.kind} without metadata.name")
     return obj

@@ -13,11 +13,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from msgspec import Struct
 
-from knarr.cli.kubeconfig import Access
+from knarr.cli.kubeconfig import Access, KubeconfigError
 
 ANSWER_TIMEOUT_S = 60.0
 
@@ -40,8 +40,8 @@ class Kind(Struct, frozen=True):
     namespaced: bool
 
     def path(self, namespace: str, name: str = "") -> str:
-        scope = f"/namespaces/{namespace}" if self.namespaced else ""
-        return f"{self.prefix}{scope}/{self.plural}" + (f"/{name}" if name else "")
+        scope = f"/namespaces/{quote(namespace, safe='')}" if self.namespaced else ""
+        return f"{self.prefix}{scope}/{self.plural}" + (f"/{quote(name, safe='')}" if name else "")
 
 
 class Connection:
@@ -67,7 +67,7 @@ class Connection:
         content_type: str = "application/json",
         query: dict[str, str] | None = None,
     ) -> Any:
-        """Answers decoded JSON. Raises ApiFailure."""
+        """Answers decoded JSON. Raises ApiFailure, OSError."""
         target = path + (f"?{urlencode(query)}" if query else "")
         encoded = json.dumps(body).encode() if body is not None else None
         headers = {"accept": "application/json"} | ({"content-type": content_type} if encoded else {})
@@ -120,7 +120,13 @@ class Connection:
         return answer.status, answer.read()
 
     def _connect(self) -> http.client.HTTPSConnection:
-        return http.client.HTTPSConnection(self._host, self._port, context=self._context, timeout=ANSWER_TIMEOUT_S)
+        """Raises OSError, with the server as its file."""
+        made = http.client.HTTPSConnection(self._host, self._port, context=self._context, timeout=ANSWER_TIMEOUT_S)
+        try:
+            made.connect()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), self.access.server) from None
+        return made
 
 
 def _failure(status: int, answer: bytes) -> ApiFailure:
@@ -132,12 +138,14 @@ def _failure(status: int, answer: bytes) -> ApiFailure:
 
 
 def tls(access: Access) -> ssl.SSLContext:
-    """Trust the cluster's authority alone, and show the certificate if there is one."""
-    context = ssl.create_default_context(cadata=access.ca_pem.decode())
-    if not access.certificate_pem:
-        return context
-    with _file(access.certificate_pem + b"\n" + access.key_pem) as path:
-        context.load_cert_chain(path)
+    """Trust the cluster's authority alone, and show the certificate if there is one. Raises KubeconfigError."""
+    try:
+        context = ssl.create_default_context(cadata=access.ca_pem.decode())
+        if access.certificate_pem:
+            with _file(access.certificate_pem + b"\n" + access.key_pem) as path:
+                context.load_cert_chain(path)
+    except (ssl.SSLError, UnicodeDecodeError) as error:
+        raise KubeconfigError(f"the kubeconfig's certificates can't be used: {error}") from None
     return context
 
 

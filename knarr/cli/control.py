@@ -63,6 +63,8 @@ def call(folder: Path, method: str, path: str, body: dict[str, Any] | None = Non
         raise NotRunning(f"knarr does not run on {folder}") from error
     except (http.client.HTTPException, ConnectionError, TimeoutError, ValueError) as error:
         raise ControlError(f"the process on {folder} ended, or did not answer: {error}") from error
+    except OSError as error:
+        raise ControlError(f"{folder}: {error.strerror}") from error
     finally:
         connection.close()
     if answer.status != 200:

@@ -14,12 +14,15 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from knarr.cli import kubeconfig as kubeconfigs
 from knarr.cli.control import ControlError, NotRunning, call
 from knarr.cli.exit_codes import FAILED, OK
 from knarr.cli.lock import DataFolderHeld, DataFolderLock, is_held
+from knarr.cli.lost import holds, process_of, record_of
 from knarr.config import default_data_dir
 
 ORDERLY_END_S_MAX = 60.0
@@ -31,7 +34,10 @@ POLL_S = 0.02
 def down(parsed: argparse.Namespace) -> int:
     """Answers the exit code: 0 when nothing is left that was to go."""
     folder = Path(parsed.data_dir or default_data_dir())
-    if not folder.is_dir():
+    purged = parsed.purge or not folder.is_dir()  # who deleted it by hand has purged it
+    if not stop_lost(folder):
+        return FAILED
+    if not folder.is_dir() and not record_of(folder).exists():
         print(f"knarr: nothing to stop: {folder} does not exist", file=sys.stderr)
         return OK
     if not stop(folder, keep=parsed.keep):
@@ -44,10 +50,28 @@ def down(parsed: argparse.Namespace) -> int:
     left = [] if parsed.keep else clean(folder)
     for each in left:
         print(f"knarr: still there: {each}", file=sys.stderr)
-    if parsed.purge and not left:
-        purge(folder)
+    if purged and not left:
+        try:
+            purge(folder)
+        except OSError as error:
+            print(f"knarr: {folder} could not be deleted: {error}", file=sys.stderr)
+            left = [str(error)]
     lock.release()
     return FAILED if left else OK
+
+
+def stop_lost(folder: Path) -> bool:
+    """End the process whose folder was deleted under it; True when there is none any more."""
+    pid = process_of(folder)
+    if pid is None:
+        return True
+    print(f"knarr: {folder} was deleted while process {pid} runs on it; the process is told to end", file=sys.stderr)
+    for number, wait_s in ((signal.SIGTERM, ORDERLY_END_S_MAX), (signal.SIGKILL, KILLED_END_S_MAX)):
+        _kill(pid, number)
+        if _until(lambda: not holds(folder, pid), wait_s):
+            return True
+    print(f"knarr: process {pid} does not end", file=sys.stderr)
+    return False
 
 
 def stop(folder: Path, *, keep: bool) -> bool:
@@ -59,13 +83,13 @@ def stop(folder: Path, *, keep: bool) -> bool:
         call(folder, "POST", "/stop", {"keep": keep})
     except (NotRunning, ControlError):
         if holder is not None:
-            os.kill(holder.pid, signal.SIGTERM)
+            _kill(holder.pid, signal.SIGTERM)
     if _let_go(folder, ORDERLY_END_S_MAX):
         return True
     _, holder = is_held(folder)
     if holder is not None:
         print(f"knarr: process {holder.pid} did not end in {ORDERLY_END_S_MAX:.0f} s and is killed", file=sys.stderr)
-        os.kill(holder.pid, signal.SIGKILL)
+        _kill(holder.pid, signal.SIGKILL)
     return _let_go(folder, KILLED_END_S_MAX)
 
 
@@ -93,6 +117,7 @@ def purge(folder: Path) -> None:
     running = teardown.read_record(folder)
     if running is not None and running.kubeconfig:
         kubeconfigs.remove(Path(running.kubeconfig), running.server)
+    record_of(folder).unlink(missing_ok=True)
     # The lock goes last: nobody starts on a folder that is half gone.
     for entry in folder.iterdir():
         if entry.name != "lock":
@@ -100,9 +125,18 @@ def purge(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
+def _kill(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # it has just ended by itself
+        os.kill(pid, number)
+
+
 def _let_go(folder: Path, wait_s: float) -> bool:
+    return _until(lambda: not is_held(folder)[0], wait_s)
+
+
+def _until(so: Callable[[], bool], wait_s: float) -> bool:
     until_s = time.monotonic() + wait_s
-    while is_held(folder)[0]:
+    while not so():
         if time.monotonic() > until_s:
             return False
         time.sleep(POLL_S)

@@ -32,7 +32,7 @@ def image(parsed: argparse.Namespace) -> int:
     except NotRunning as error:
         print(f"knarr: {error}", file=sys.stderr)
         return NOT_RUNNING
-    except (ControlError, OSError) as error:
+    except ControlError as error:
         print(f"knarr: {error}", file=sys.stderr)
         return FAILED
     return OK

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
+import msgspec
+from msgspec import Struct, field
 
 NAME = "knarr"
 _PARTS = (("clusters", "cluster"), ("users", "user"), ("contexts", "context"))
@@ -21,6 +22,22 @@ _PARTS = (("clusters", "cluster"), ("users", "user"), ("contexts", "context"))
 
 class KubeconfigError(Exception):
     """A kubeconfig that can't be read or lacks what is needed."""
+
+
+class _Entry(Struct):
+    name: str | None = None
+    cluster: dict[str, Any] | None = None
+    user: dict[str, Any] | None = None
+    context: dict[str, Any] | None = None
+
+
+class _File(Struct):
+    """The form that a kubeconfig must have: what else is in it is its owner's."""
+
+    current_context: str | None = field(default=None, name="current-context")
+    clusters: list[_Entry] | None = None
+    users: list[_Entry] | None = None
+    contexts: list[_Entry] | None = None
 
 
 class Access(Struct, frozen=True):
@@ -54,7 +71,7 @@ def add(path: Path, access: Access) -> bool:
 def remove(path: Path, server: str | None = None) -> bool:
     """Take the cluster out of the file, unless the entry there is of another server; False when nothing changed."""
     before = _read(path)
-    held = _named(before, "clusters", NAME).get("cluster", {}).get("server")
+    held = _named(before, "clusters", NAME, "cluster").get("server")
     if held is None or (server is not None and held != server):
         return False
     after = without_entry(before)
@@ -65,9 +82,9 @@ def remove(path: Path, server: str | None = None) -> bool:
 def read(path: Path) -> Access:
     """The access that the file's current context stands for."""
     config = _read(path)
-    context = _named(config, "contexts", config.get("current-context") or NAME).get("context", {})
-    cluster = _named(config, "clusters", context.get("cluster", "")).get("cluster", {})
-    user = _named(config, "users", context.get("user", "")).get("user", {})
+    context = _named(config, "contexts", config.get("current-context") or NAME, "context")
+    cluster = _named(config, "clusters", context.get("cluster", ""), "cluster")
+    user = _named(config, "users", context.get("user", ""), "user")
     if not cluster.get("server"):
         raise KubeconfigError(f"{path} names no cluster; is `knarr up` running, or --kubeconfig missing?")
     token = str(user.get("token") or "")
@@ -121,15 +138,18 @@ def without_entry(config: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _named(config: Mapping[str, Any], part: str, name: str) -> Mapping[str, Any]:
-    return next((entry for entry in config.get(part) or [] if entry.get("name") == name), {})
+def _named(config: Mapping[str, Any], part: str, name: str, what: str) -> Mapping[str, Any]:
+    return next((entry.get(what) or {} for entry in config.get(part) or [] if entry.get("name") == name), {})
 
 
 def _data(path: Path, entry: Mapping[str, Any], name: str) -> bytes:
     """A PEM that is embedded, or in a file beside the kubeconfig."""
     text = entry.get(f"{name}-data")
     if text:
-        return base64.b64decode(str(text))
+        try:
+            return base64.b64decode(str(text))
+        except ValueError as error:
+            raise KubeconfigError(f"{path}: {name}-data: {error}") from None
     if file := entry.get(name):
         return (path.parent / str(file)).read_bytes()
     raise KubeconfigError(f"{path}: the current context has no {name}")
@@ -149,13 +169,16 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise KubeconfigError(f"{path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise KubeconfigError(f"{path}: not YAML: {error}") from None
     if config is None:
         return {}
-    if not isinstance(config, dict):
-        raise KubeconfigError(f"{path}: not a kubeconfig")
-    return config
+    try:
+        msgspec.convert(config, _File)
+    except msgspec.ValidationError as error:
+        raise KubeconfigError(f"{path}: not a kubeconfig: {error}") from None
+    found: dict[str, Any] = config
+    return found
 
 
 def _write(path: Path, config: Mapping[str, Any]) -> None:

@@ -14,7 +14,6 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +23,8 @@ from knarr import __version__
 from knarr.api.core.v1 import Node
 from knarr.cli.control import ControlServer
 from knarr.cli.exit_codes import FAILED, OK
-from knarr.cli.lock import DataFolderLock, Holder
+from knarr.cli.failures import described
+from knarr.cli.lock import DataFolderLock
 from knarr.cli.progress import Progress, since_ms
 from knarr.client.informer import Informer
 from knarr.clock import Clock, SystemClock
@@ -55,7 +55,6 @@ class Life:
         self._lock = lock
         self._progress = progress
         self._start_s = start_s
-        self._since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.clock.time_s()))
         self._state = "starting"
         self._waiting_for: list[str] = []
         self.address = ""
@@ -83,7 +82,6 @@ class Life:
         """From the first part's start to the last part's end; answers the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, lambda: self.stop(keep=False))
-        self._lock.tell(Holder(os.getpid(), self._since, address=""))
         code = OK
         life = asyncio.create_task(self._live(), name="life")
         stop = asyncio.create_task(self._stop_asked.wait(), name="stop")
@@ -96,7 +94,7 @@ class Life:
             life.cancel()
         for failure in _failures(await asyncio.gather(life, return_exceptions=True)):
             code = FAILED
-            self._progress.say(f"knarr: {_described(failure)}")
+            self._progress.say(f"knarr: {described(failure)}")
             log.debug("it failed", exc_info=failure)
         code = max(code, await self._close())
         self._progress.settle(code)
@@ -127,7 +125,7 @@ class Life:
     def _found(self, address: str) -> None:
         """Note, and tell who looks, at which address the API server is."""
         self.address = address
-        self._lock.tell(Holder(os.getpid(), self._since, address=address))
+        self._lock.tell(address)
 
     async def _close(self) -> int:
         """Close the parts in reverse order, each whatever became of the others; answers the exit code."""
@@ -140,7 +138,7 @@ class Life:
             try:
                 left = await close()
             except Exception as failure:
-                left = [f"{name}: {_described(failure)}"]
+                left = [f"{name}: {described(failure)}"]
                 log.exception("closing %s", name)
             for each in left or ():
                 code = FAILED
@@ -168,7 +166,7 @@ class Life:
             "server": self.address or None,
             "dataDir": str(self.folder),
             "pid": os.getpid(),
-            "since": self._since,
+            "since": self._lock.since,
             "runtime": f"{runtime.name.removeprefix('knarr-')} ({runtime.version})" if runtime else "oci",
             "memoryBytes": await asyncio.to_thread(_memory_bytes),
         }
@@ -210,7 +208,3 @@ def _failures(results: Iterable[object]) -> Iterator[BaseException]:
             yield from _failures(result.exceptions)
         elif isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
             yield result
-
-
-def _described(failure: BaseException) -> str:
-    return f"{type(failure).__name__}: {failure}" if str(failure) else type(failure).__name__

@@ -9,6 +9,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -39,9 +41,10 @@ class DataFolderHeld(Exception):
 class DataFolderLock:
     """The lock, held from `acquire` until `release` or the end of the process."""
 
-    def __init__(self, folder: Path, descriptor: int) -> None:
-        self._folder = folder
+    def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self.since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.tell("")
 
     @classmethod
     def acquire(cls, folder: Path) -> DataFolderLock:
@@ -54,13 +57,14 @@ class DataFolderLock:
             held = DataFolderHeld(folder, _read(descriptor))
             os.close(descriptor)
             raise held from None
-        return cls(folder, descriptor)
+        return cls(descriptor)
 
-    def tell(self, holder: Holder) -> None:
-        """Write down who holds it."""
-        text = json.dumps(asdict(holder)).encode()
-        os.pwrite(self._descriptor, text, 0)
-        os.ftruncate(self._descriptor, len(text))
+    def tell(self, address: str) -> None:
+        """Write down who holds it, and the address of its API server once it is known."""
+        text = json.dumps(asdict(Holder(os.getpid(), self.since, address))).encode()
+        with suppress(OSError):  # a full disk: it is held all the same
+            os.pwrite(self._descriptor, text, 0)
+            os.ftruncate(self._descriptor, len(text))
 
     def release(self) -> None:
         os.ftruncate(self._descriptor, 0)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from knarr import __version__
-from knarr.cli.exit_codes import OK
+from knarr.cli.exit_codes import FAILED, OK
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
         return 141
+    except OSError as error:
+        from knarr.cli.failures import described
+
+        print(f"knarr: {described(error)}", file=sys.stderr)
+        return FAILED
 
 
 def _run(parsed: argparse.Namespace) -> int:

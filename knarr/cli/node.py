@@ -48,8 +48,11 @@ def node(parsed: argparse.Namespace) -> int:
     data = Path(parsed.data_dir or default_data_dir())
     try:
         flags, invitation = _flags(parsed, data, invitation)
-    except (KubeconfigError, OSError, msgspec.ValidationError) as error:
+    except KubeconfigError as error:
         print(f"knarr: {error}", file=sys.stderr)
+        return USAGE
+    except msgspec.DecodeError as error:
+        print(f"knarr: {data / MEMORY}: {error}", file=sys.stderr)
         return USAGE
     joined = (data / "pki" / "kubelet-client.crt").exists() and (data / "pki" / "ca.crt").exists()
     problem = next((each for each in (*_problems(flags), None if joined else problem_of(invitation)) if each), None)

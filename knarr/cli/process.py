@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_network
@@ -119,7 +120,10 @@ class Process(Life):
         context = tls_context(self.pki.apiserver, self.pki.ca)
         listener = Listener(self.server, context, config.listen_host, config.listen_port)
         with self._waiting("API server"):
-            port = await listener.start()
+            try:
+                port = await listener.start()
+            except OSError as error:
+                raise OSError(error.errno, os.strerror(error.errno or 0), f"listen: {config.listen}") from None
         self._closing.append(("API server", listener.close))
         host = "127.0.0.1" if config.listen_host in ("0.0.0.0", "::") else config.listen_host
         self._found(f"https://{joined_address(host, port)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from time import CLOCK_BOOTTIME, clock_gettime
 from typing import Protocol
 
@@ -39,8 +40,9 @@ class PipeProgress:
         self._descriptor: int | None = descriptor
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
         self._send({"say": text})
+        with suppress(OSError):  # the disk of the log is full
+            print(text, file=sys.stderr, flush=True)
 
     def settle(self, exit_code: int) -> None:
         self._send({"exit": exit_code})

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import ipaddress
 import signal
-import ssl
 import sys
 from pathlib import Path
 from typing import Literal
@@ -60,7 +59,7 @@ def proxy(parsed: argparse.Namespace) -> int:
             return OK
         path = Path(parsed.kubeconfig) if parsed.kubeconfig else kubeconfig.default_path()
         asyncio.run(_until_told(flags, kubeconfig.read(path)))
-    except (kubeconfig.KubeconfigError, OSError, ssl.SSLError, CommandFailed) as error:
+    except (kubeconfig.KubeconfigError, CommandFailed) as error:
         print(f"knarr: {error}", file=sys.stderr)
         return FAILED
     return OK
@@ -149,6 +148,9 @@ def _problem_of(flags: ProxyFlags) -> str | None:
                 ipaddress.ip_network(text)
             except ValueError as error:
                 return f"{option}: must be ranges such as 10.244.0.0/16, separated by commas: {error}"
+    for option, port in (("--healthz-port", flags.healthz_port), ("--metrics-port", flags.metrics_port)):
+        if not 1 <= port <= 65535:
+            return f"{option}: must be 1 to 65535, not {port}"
     return None
 
 

@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from knarr.cli import machine
+from knarr.cli import lost, machine
 from knarr.cli.machine import NodeSettings
 from knarr.clock import Clock, SystemClock
 from knarr.edge import lan
 from knarr.network.commands import CommandFailed
 from knarr.network.podnet import PodNetwork
 from knarr.node.runtime.contract import ContainerState, RuntimeFailure
+from knarr.node.runtime.kernel import unmount
 from knarr.node.runtime.oci import OciRuntime
 
 RECORD_NAME = "running.json"
 STOP_GRACE_S = 2.0
 """From SIGTERM to SIGKILL when the whole cluster ends: nobody drains it, and its user waits."""
+
+KILLED_ROUNDS_MAX, KILLED_ROUND_S = 40, 0.05
+"""Until killed processes are gone."""
 
 
 class Running(msgspec.Struct, frozen=True, rename="camel"):
@@ -40,19 +45,31 @@ class Running(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def write_record(running: Running) -> None:
+    """In the data folder, and beside the kernel's own (see `lost`)."""
     folder = Path(running.data_dir)
-    temporary = folder / f".{RECORD_NAME}.new"
-    temporary.write_bytes(msgspec.json.encode(running))
-    os.chmod(temporary, 0o600)
-    temporary.replace(folder / RECORD_NAME)
+    with suppress(PermissionError):  # who is not root puts nothing into the kernel
+        copy = lost.record_of(folder)
+        copy.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _write(copy, running)
+    if folder.is_dir():  # it may have been deleted by hand
+        _write(folder / RECORD_NAME, running)
 
 
 def read_record(folder: Path) -> Running | None:
     """None where no cluster ever came to run."""
-    try:
-        return msgspec.json.decode((folder / RECORD_NAME).read_bytes(), type=Running)
-    except FileNotFoundError:
-        return None
+    for path in (folder / RECORD_NAME, lost.record_of(folder)):
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Running)
+        except FileNotFoundError:
+            continue
+    return None
+
+
+def _write(path: Path, running: Running) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_bytes(msgspec.json.encode(running))
+    os.chmod(temporary, 0o600)
+    temporary.replace(path)
 
 
 async def teardown(node: NodeSettings) -> list[str]:
@@ -66,6 +83,7 @@ async def teardown(node: NodeSettings) -> list[str]:
     except (OSError, CommandFailed, RuntimeFailure) as error:
         return [f"the node's parts could not be taken up: {error}"]
     left = await remove_all(node, runtime, clock)
+    left += await remove_lost(node, runtime, clock)
     left += await asyncio.to_thread(lan.remove_all, node.balancer_record)
     await runtime.close()
     return left + await remove_network(network)
@@ -101,6 +119,21 @@ async def remove_volumes(node: NodeSettings) -> list[str]:
     except OSError as error:
         return [f"volumes: {error}"]
     return []
+
+
+async def remove_lost(node: NodeSettings, runtime: OciRuntime, clock: Clock) -> list[str]:
+    """What no record tells of, because somebody deleted them: processes of containers, and what is mounted."""
+    for _ in range(KILLED_ROUNDS_MAX):
+        if await asyncio.to_thread(runtime.remove_unrecorded):
+            break
+        await clock.sleep(KILLED_ROUND_S)
+    left = []
+    for place in lost.mounts_below(node.data_path):
+        try:
+            await asyncio.to_thread(unmount, place)
+        except OSError as error:
+            left.append(f"mount: {error}")
+    return left
 
 
 async def remove_rules(node: NodeSettings, clock: Clock) -> list[str]:

@@ -30,10 +30,10 @@ def token(parsed: argparse.Namespace) -> int:
     """create, list or delete; answers the exit code."""
     try:
         access = kubeconfig.read(Path(parsed.kubeconfig) if parsed.kubeconfig else kubeconfig.default_path())
-    except (kubeconfig.KubeconfigError, OSError) as error:
+        connection = Connection(access)
+    except kubeconfig.KubeconfigError as error:
         print(f"knarr: {error}", file=sys.stderr)
         return FAILED
-    connection = Connection(access)
     try:
         match parsed.action:
             case "create":
@@ -44,7 +44,7 @@ def token(parsed: argparse.Namespace) -> int:
                 for each in parsed.token:
                     connection.send("DELETE", f"{PATH}/bootstrap-token-{each.partition('.')[0]}")
                     print(f"deleted {each.partition('.')[0]}")
-    except (ApiFailure, OSError) as error:
+    except ApiFailure as error:
         print(f"knarr: {error}", file=sys.stderr)
         return FAILED
     finally:

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
@@ -97,16 +97,13 @@ def _check_balancing(config: Config) -> None:
 def hold(folder: Path, progress: Progress, live: Live) -> int:
     """Hold the data folder and run what lives on it until that is told to end."""
     try:
-        lock = DataFolderLock.acquire(folder)
+        return live(DataFolderLock.acquire(folder), progress)
     except DataFolderHeld as error:
         progress.say(f"knarr: {error}")
-        progress.settle(FAILED)
-        return FAILED
     except OSError as error:
-        progress.say(f"knarr: {folder}: {error.strerror}")
-        progress.settle(FAILED)
-        return FAILED
-    return live(lock, progress)
+        progress.say(f"knarr: {error.filename or folder}: {error.strerror}")
+    progress.settle(FAILED)
+    return FAILED
 
 
 @contextmanager
@@ -142,36 +139,39 @@ def machine_problem(runtime: str) -> str | None:
 def detach(folder: Path, live: Live) -> int:
     """Run it in a session of its own; print what it says until it is ready or has failed.
 
-    The process is forked, not executed anew: what is imported by now need not be imported again.
+    The process is forked, not executed anew: what is imported by now need not be imported again. Raises OSError when
+    the folder can't be had.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     log_path = folder / "knarr.log"
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        os.close(reading)
-        _background(log_path)
         code = FAILED
         try:
+            os.close(reading)
+            _background(log)
             code = hold(folder, PipeProgress(writing), live)
         except BaseException:
             import traceback
 
             traceback.print_exc()
         finally:
-            sys.stderr.flush()
+            with suppress(OSError):  # the disk of the log is full
+                sys.stderr.flush()
             os._exit(code)
     os.close(writing)
+    os.close(log)
     return _wait_until_settled(pid, reading, log_path)
 
 
-def _background(log_path: Path) -> None:
+def _background(log: int) -> None:
     """Leave the terminal: a session of its own, no input, output to the log."""
     os.setsid()
     if named := os.environ.get("KUBECONFIG"):
         os.environ["KUBECONFIG"] = os.pathsep.join(os.path.abspath(each) for each in named.split(os.pathsep) if each)
     os.chdir("/")
-    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(log, 1)

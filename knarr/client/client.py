@@ -79,7 +79,7 @@ class Client(msgspec.Struct):
         found = msgspec.json.decode(body, type=_RawList)
         return ListResult([_decode(kind, item) for item in found.items], found.metadata.resourceVersion)
 
-    async def create(self, obj: T, *, namespace: str | None = None, subresource_of: str | None = None) -> T:
+    async def create(self, obj: T, *, namespace: str | None = None) -> T:
         """Raises AlreadyExists, Invalid, Forbidden. `obj` is not changed."""
         metadata = cast(Any, obj).metadata
         resource = self.registry.of(type(obj))

@@ -36,8 +36,6 @@ UNMANAGED = (
     'pods please set ".spec.minAvailable" field of the PDB to an integer value.'
 )
 
-SCALABLE: tuple[type[Any], ...] = (Deployment, ReplicaSet, StatefulSet, ReplicationController)
-
 ScaleOf = Callable[[OwnerReference, str], tuple[str, int]]
 """scale(controller, namespace): the uid of what decides how many pods there are, and how many it wants."""
 

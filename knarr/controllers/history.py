@@ -19,7 +19,6 @@ from knarr.api.errors import AlreadyExists, Conflict, NotFound
 from knarr.api.meta.owners import controller_of, owner_reference
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.selectors import Selector
-from knarr.api.types import replace
 from knarr.client.client import MERGE_PATCH, Client
 from knarr.client.informer import Informer
 from knarr.controllers.ownership import claim, is_going, orphans, owner_index
@@ -127,11 +126,6 @@ def template_of(revision: ControllerRevision) -> PodTemplateSpec:
     written = dict(data.get("spec", {}).get("template", {}))
     written.pop("$patch", None)
     return msgspec.convert(written, PodTemplateSpec)
-
-
-def renewed(owner: Any, template: PodTemplateSpec) -> Any:
-    """The workload as it was with `template`."""
-    return replace(owner, spec=replace(owner.spec, template=template))
 
 
 def hash_of(data: Mapping[str, Any], collisions: int) -> str:

@@ -89,7 +89,7 @@ class LoadBalancers(Controller):
         self.nodes = self.informer(Node)
         self.on_change(self.services, self._service_changed)
         self.on_change(self.nodes, self._node_changed)
-        self.provider.begin(self._touch)
+        self.provider.begin(self._touch, self._note)
 
     async def reconcile(self, key: str) -> float | None:
         service = self.services.get(key)
@@ -238,6 +238,11 @@ class LoadBalancers(Controller):
             # Where it came from, without values: an exception's text may hold what nobody should read.
             self.log.info("%s: %s at\n%s", key, type(failed.error).__name__, _frames(failed.error))
         return delay_s
+
+    def _note(self, key: str, reason: str, message: str) -> None:
+        service = self.services.get(key)
+        if service is not None:
+            self.events.warning(service, reason, message)
 
     def _tell_that_no_node_is_there(self, service: Service) -> None:
         message = "There are no available nodes for LoadBalancer"

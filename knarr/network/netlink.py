@@ -399,7 +399,6 @@ class TrackedConnection(Struct, frozen=True):
     """A connection as the kernel tracks it: where it was sent, and who answers it."""
 
     protocol: int
-    original_source: str
     original_destination: str
     original_destination_port: int
     reply_source: str
@@ -434,9 +433,9 @@ def _tracked(data: bytes) -> TrackedConnection | None:
     found = dict(attributes(data))
     if _TUPLE_ORIGINAL not in found or _TUPLE_REPLY not in found:
         return None
-    source, destination, protocol, _, port = _tuple(found[_TUPLE_ORIGINAL])
+    _, destination, protocol, _, port = _tuple(found[_TUPLE_ORIGINAL])
     reply_source, _, _, reply_port, _ = _tuple(found[_TUPLE_REPLY])
-    return TrackedConnection(protocol, source, destination, port, reply_source, reply_port, found[_TUPLE_ORIGINAL])
+    return TrackedConnection(protocol, destination, port, reply_source, reply_port, found[_TUPLE_ORIGINAL])
 
 
 def _tuple(data: bytes) -> tuple[str, str, int, int, int]:

@@ -18,7 +18,6 @@ import errno
 import hashlib
 import ipaddress
 import json
-import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,8 +32,6 @@ from knarr.network.addresses import AddressPool
 from knarr.network.commands import CommandFailed, run_command
 from knarr.network.pod_rules import Family
 from knarr.node.runtime.contract import PortMapping
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -148,11 +145,7 @@ class PodNetwork:
 
     async def add_node_address(self, address: str) -> None:
         """Have the node answer to one more address, e.g. that of the cluster DNS. Never chosen as a source."""
-        await self._in_worker(lambda: self._change_node_address(address, present=True))
-
-    async def remove_node_address(self, address: str) -> None:
-        """Undo `add_node_address`. Idempotent."""
-        await self._in_worker(lambda: self._change_node_address(address, present=False))
+        await self._in_worker(lambda: self._add_node_address(address))
 
     async def close(self, *, remove: bool) -> None:
         """Stop. With `remove` no interface, address, route or rule of this network stays, nor its records."""
@@ -304,12 +297,9 @@ class PodNetwork:
         digest = hashlib.sha256(f"{self._interface}/{sandbox_id}".encode()).hexdigest()
         return f"{POD_LINK_PREFIX}{digest[:12]}"
 
-    def _change_node_address(self, address: str, *, present: bool) -> None:
+    def _add_node_address(self, address: str) -> None:
         with_length = f"{address}/{_host_prefix(address)}"
-        if present:
-            kernel.add_address(self._opened(), self._anchor_index, with_length, scope=kernel.SCOPE_HOST)
-        else:
-            kernel.delete_address(self._opened(), self._anchor_index, with_length)
+        kernel.add_address(self._opened(), self._anchor_index, with_length, scope=kernel.SCOPE_HOST)
 
     def _remove_interfaces(self) -> None:
         netlink, pool = self._opened(), self._opened_pool()

@@ -2,8 +2,8 @@
 
 The scheduler has looked already; but a pod may name its node itself, and another may have come meanwhile. As upstream's
 kubelet: amounts, then nodeSelector and affinity, then hostPorts. A pod that is rejected has failed, and its controller
-makes another one. That critical pods make others give way here, and taints, are not looked at: NoExecute taints are
-minded by the cluster's loop.
+makes another one. A critical pod that lacks amounts only is not rejected: others give way to it (`room`). Taints are
+not looked at: NoExecute taints are minded by the cluster's loop.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from knarr.api.core.pod_amounts import pod_requests
 from knarr.api.core.v1 import Node, Pod, PodSpec
 from knarr.api.quantity import milli, whole
 from knarr.api.types import Quantity
+from knarr.node.room import NoRoom, is_critical
 
 EVERY_ADDRESS = "0.0.0.0"
 Port = tuple[str, str, int]
@@ -44,7 +45,7 @@ def rejection(
 ) -> Rejection | None:
     """Why a pod can't be on a node that has these others; None when it can."""
     spec = pod.spec or PodSpec()
-    for name, requested, used, most in _amounts(spec, others, capacity):
+    for name, requested, used, most in () if is_critical(pod) else _amounts(spec, others, capacity):
         if requested and used + requested > most:
             about = f"Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {most}"
             return Rejection(f"OutOf{name}", about)
@@ -54,6 +55,23 @@ def rejection(
     if any(_conflict(wanted, port) for wanted in _ports(spec) for port in taken):
         return _failed("NodePorts", "node(s) didn't have free ports for the requested pod ports")
     return None
+
+
+def lacking(pod: Pod, others: Sequence[PodSpec], capacity: Mapping[str, Quantity]) -> dict[str, int]:
+    """How much of what is too little for a pod beside these others."""
+    amounts = _amounts(pod.spec or PodSpec(), others, capacity)
+    return {
+        name: used + requested - most
+        for name, requested, used, most in amounts
+        if requested and used + requested > most
+    }
+
+
+def no_room(why: NoRoom) -> Rejection:
+    text = (
+        "Unexpected error while attempting to recover from admission failure: preemption: error finding a set of pods"
+    )
+    return Rejection("UnexpectedAdmissionError", f"{text} to preempt: {why}")
 
 
 def failed(pod: Pod, found: Rejection) -> dict[str, Any]:

@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
 from knarr.api.core.pod_amounts import pod_requests
-from knarr.api.core.v1 import Node, Pod, Service
+from knarr.api.core.v1 import Node, Pod, PodCondition, PodSpec, Service
 from knarr.api.errors import APIError, NotFound
 from knarr.api.quantity import milli, whole
 from knarr.client.client import Client
 from knarr.client.events import EventRecorder
 from knarr.client.informer import Informer, Informers
-from knarr.clock import Clock
-from knarr.node import admission, log_rotation, pod_files
+from knarr.clock import Clock, utc
+from knarr.node import admission, log_rotation, pod_files, room
 from knarr.node.claimed_volumes import ClaimedVolumes
 from knarr.node.config import NodeConfig
 from knarr.node.environment import MASTER_SERVICE
@@ -35,6 +36,7 @@ from knarr.node.pod_worker import PodWorker
 from knarr.node.pulls import Pulls
 from knarr.node.references import References
 from knarr.node.runtime.contract import Runtime, RuntimeFailure
+from knarr.node.status import Ending
 from knarr.node.tokens import Tokens
 from knarr.node.traffic import Traffic
 from knarr.node.volumes import HollowVolumes, HostVolumes, Volumes
@@ -43,6 +45,7 @@ log = logging.getLogger(__name__)
 
 RELIST_S = 60.0
 """All pods look again so often: a net under the exits that the runtime tells."""
+PREEMPTED = Ending("Preempting", "Preempted in order to admit critical pod")
 WORKER_RETRY_S = 5.0
 """A worker that failed begins anew after so long."""
 
@@ -102,6 +105,8 @@ class NodeAgent:
         )
         self._rejecting: set[str] = set()
         """Pods, by uid, of which it is being said that they can't be here."""
+        self._awaiting_room: dict[str, Pod] = {}
+        """Critical pods, by uid, for which others are ending."""
         self._owners: dict[str, str] = {}
         """The pod of each container that has been seen."""
         self._group: asyncio.TaskGroup | None = None
@@ -162,19 +167,72 @@ class NodeAgent:
         worker = self._workers.get(uid)
         if worker is not None:
             worker.update(new)
-        elif uid not in self._rejecting:
-            found = self._rejection(new, self._object.node) if admission.is_new(new) else None
-            if found is None:
-                self._begin(PodWorker(new, self._node))
-            else:
-                self._rejecting.add(uid)
-                assert self._group is not None
-                self._group.create_task(self._reject(new, found), name=f"reject pod {uid}")
+        elif uid not in self._rejecting and uid not in self._awaiting_room:
+            self._admit(new)
+
+    def _admit(self, pod: Pod) -> None:
+        """Begin with it, make room for it first, or reject it."""
+        assert self._group is not None
+        uid = pod.metadata.uid or ""
+        if not admission.is_new(pod):
+            self._begin(PodWorker(pod, self._node))
+            return
+        found, chosen = self._rejection(pod, self._object.node), list[PodWorker]()
+        if found is None:
+            try:
+                chosen = self._who_gives_way(pod)
+            except room.NoRoom as error:
+                found = admission.no_room(error)
+        if found is not None:
+            self._rejecting.add(uid)
+            self._group.create_task(self._reject(pod, found), name=f"reject pod {uid}")
+        elif chosen:
+            self._awaiting_room[uid] = pod
+            self._group.create_task(self._make_room(pod, chosen), name=f"room for pod {uid}")
+        else:
+            self._begin(PodWorker(pod, self._node))
 
     def _rejection(self, pod: Pod, node: Node | None) -> admission.Rejection | None:
-        others = [each.pod.spec for each in self._workers.values() if not (each.is_over or each.is_gone)]
-        specs = [spec for spec in others if spec is not None]
-        return admission.rejection(pod, specs, self._object.capacity, node)
+        return admission.rejection(pod, self._specs(), self._object.capacity, node)
+
+    def _specs(self) -> list[PodSpec]:
+        """Of the pods that hold something of the node, or will as soon as others have ended for them."""
+        pods = [*(worker.pod for worker in self._holding()), *self._awaiting_room.values()]
+        return [pod.spec for pod in pods if pod.spec is not None]
+
+    def _holding(self) -> list[PodWorker]:
+        return [each for each in self._workers.values() if not (each.is_over or each.is_gone)]
+
+    def _who_gives_way(self, pod: Pod) -> list[PodWorker]:
+        """Nobody, but to a critical pod that lacks room. Raises NoRoom."""
+        lacking = admission.lacking(pod, self._specs(), self._object.capacity)
+        holding = {worker.uid: worker for worker in self._holding()}
+        chosen = room.who_gives_way(pod, [worker.pod for worker in holding.values()], lacking) if lacking else ()
+        return [holding[each.metadata.uid or ""] for each in chosen]
+
+    async def _make_room(self, pod: Pod, chosen: Sequence[PodWorker]) -> None:
+        """A critical pod begins once others have ended for it."""
+        for each in chosen:
+            await self._say_disrupted(each.pod)
+            await each.give_way(PREEMPTED)
+        del self._awaiting_room[pod.metadata.uid or ""]
+        self._begin_now(self._pods.get(f"{pod.metadata.namespace}/{pod.metadata.name}") or pod)
+
+    async def _say_disrupted(self, pod: Pod) -> None:
+        """KEP-3329: controllers tell this end from a failure of the pod's own."""
+        condition = PodCondition(
+            type="DisruptionTarget",
+            status="True",
+            reason="TerminationByKubelet",
+            message="Pod was preempted by Kubelet to accommodate a critical pod.",
+            last_transition_time=utc(self._clock.time_s()),
+            observed_generation=pod.metadata.generation,
+        )
+        patch = {"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}}
+        try:
+            await self._client.patch(Pod, pod.metadata.name or "", patch, pod.metadata.namespace, subresource="status")
+        except APIError as error:  # the critical pod doesn't wait for it
+            log.warning("pod %s/%s: %s", pod.metadata.namespace, pod.metadata.name, error)
 
     async def _reject(self, pod: Pod, found: admission.Rejection) -> None:
         """Say that it has failed. What this agent knows of its Node's labels may be old: these are asked for first."""
@@ -194,10 +252,17 @@ class NodeAgent:
             except APIError as error:
                 log.warning("rejecting pod %s/%s: %s", metadata.namespace, metadata.name, error)
                 await self._clock.sleep(WORKER_RETRY_S)
+        if now is not None:
+            self._begin_now(now)
+        self._rejecting.discard(uid)
+
+    def _begin_now(self, pod: Pod) -> None:
+        """With what took its time, unless it is gone by now."""
+        metadata, uid = pod.metadata, pod.metadata.uid or ""
         self._rejecting.discard(uid)
         there = self._pods.get(f"{metadata.namespace}/{metadata.name}")
-        if now is not None and there is not None and there.metadata.uid == uid:
-            self._begin(PodWorker(now, self._node))
+        if there is not None and there.metadata.uid == uid:
+            self._begin(PodWorker(pod, self._node))
 
     def _begin(self, worker: PodWorker) -> None:
         assert self._group is not None

@@ -43,7 +43,7 @@ def environment(pod: Pod, container: Container, around: Surroundings) -> dict[st
     links = service_variables(pod, around.services)
     given: dict[str, str] = {}
     for source in container.env_from:
-        given.update(_from_source(pod, source, around))
+        given.update(_from_source(source, around))
     for variable in container.env:
         value = _value(pod, container, variable, around, {**links, **given})
         if value is not None:
@@ -112,7 +112,7 @@ def _link(service: Service) -> dict[str, str]:
     return variables
 
 
-def _from_source(pod: Pod, source: Any, around: Surroundings) -> dict[str, str]:
+def _from_source(source: Any, around: Surroundings) -> dict[str, str]:
     prefix = source.prefix or ""
     if source.config_map_ref is not None:
         reference = source.config_map_ref

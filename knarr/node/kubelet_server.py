@@ -14,7 +14,6 @@ node (kubernetes.io/kubelet-serving), and asks the API server who may come (`kub
 
 from __future__ import annotations
 
-import logging
 import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -44,7 +43,6 @@ from knarr.node.local_volumes import Folders
 if TYPE_CHECKING:
     from aiohttp import web
 
-log = logging.getLogger(__name__)
 
 VOLUME_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 """A name of an object: no path."""
@@ -245,7 +243,7 @@ async def _upgraded(
     await socket.prepare(request)
     try:
         await serve(_WebSocket(socket))
-    except ConnectionError:
+    except* ConnectionError:
         pass  # The other end is gone.
     await socket.close()
     return socket

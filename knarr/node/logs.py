@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
+from io import BytesIO
 
 from msgspec import Struct
 
@@ -78,7 +79,7 @@ class Selection:
 async def read(
     path: str, options: LogOptions, inotify: Inotify, ended: Callable[[], bool], wake: asyncio.Event
 ) -> AsyncIterator[bytes]:
-    """The chosen part of the log; with `follow` until the container has ended and all of it is sent.
+    """The chosen part of the log as it is when asked for; with `follow`, then what comes until the container has ended.
 
     `ended` says whether nobody writes any more; `wake` is set when that may have changed.
     """
@@ -89,15 +90,20 @@ async def read(
         return
     watch = inotify.watch(path, wake) if options.follow else None
     try:
+        # What is written meanwhile is not among the last lines, and who writes faster than is read holds up nobody.
+        left = os.fstat(file.fileno()).st_size
         if options.tail_lines is not None:
-            await asyncio.to_thread(lambda: file.seek(tail_offset(path, options.tail_lines or 0)))
+            start = await asyncio.to_thread(tail_offset, path, options.tail_lines, left)
+            left -= file.seek(start)
         pending, replaced = b"", False
         while not selection.full:
             wake.clear()
             # Asked before reading: what was written until then is read.
             over = ended()
-            block = await asyncio.to_thread(file.read, BLOCK_BYTES)
+            wanted = BLOCK_BYTES if options.follow else min(BLOCK_BYTES, left)
+            block = await asyncio.to_thread(file.read, wanted)
             if block:
+                left -= len(block)
                 *lines, pending = (pending + block).split(b"\n")
                 data = b"".join(selection.take(line) for line in lines)
                 if data:
@@ -132,9 +138,8 @@ def _is_another(path: str, descriptor: int) -> bool:
         return False
 
 
-def tail_offset(path: str, count: int) -> int:
-    """Where the last `count` lines begin (parts of one line are one). Reads from the end."""
-    size = os.path.getsize(path)
+def tail_offset(path: str, count: int, size: int) -> int:
+    """Where the last `count` lines of the first `size` bytes begin (parts of one line are one). Reads from the end."""
     if count <= 0:
         return size
     with open(path, "rb") as file:
@@ -144,11 +149,11 @@ def tail_offset(path: str, count: int) -> int:
             at -= step
             file.seek(at)
             block = file.read(step) + kept
-            lines = block.splitlines(keepends=True)
+            lines = BytesIO(block).readlines()  # not by splitlines: a carriage return ends no line
             # The first line may be cut; it is looked at together with the block before.
             kept, whole = (lines[0], lines[1:]) if at > 0 and lines else (b"", lines)
             for line in reversed(whole):
-                entry = parse(line)
+                entry = parse(line) if line.endswith(b"\n") else None  # else it is being written
                 if entry is not None and not entry.partial:
                     if seen == count:
                         return end
@@ -161,8 +166,8 @@ def last_lines(path: str, lines_max: int, bytes_max: int) -> bytes:
     """The end of a log as text, for termination messages."""
     try:
         with open(path, "rb") as file:
-            file.seek(tail_offset(path, lines_max))
-            entries = [parse(line) for line in file.read(16 * bytes_max + BLOCK_BYTES).splitlines()]
+            file.seek(tail_offset(path, lines_max, os.path.getsize(path)))
+            entries = [parse(line) for line in file.read(16 * bytes_max + BLOCK_BYTES).split(b"\n")]
     except OSError:
         return b""
     return b"".join(entry.text for entry in entries if entry is not None)[-bytes_max:]

@@ -116,13 +116,6 @@ def restarts(spec: PodSpec, container: Container, one: Seen) -> bool:
     return policy == "Always" or (policy == "OnFailure" and code != 0)
 
 
-def initialized(spec: PodSpec, seen: Mapping[str, Seen]) -> bool:
-    """Whether the containers may run: all init containers are through, or it is seen that they were."""
-    if _containers_begun(spec, seen):
-        return True
-    return all(_through(container, seen[container.name]) for container in spec.init_containers)
-
-
 def running(one: Seen) -> bool:
     return one.here and one.newest is not None and one.newest.state is ContainerState.RUNNING
 

@@ -92,6 +92,12 @@ class PodEnding:
         this.tell("Normal", "DeadlineExceeded", text)
         return None
 
+    def give_way(self, why: Ending) -> None:
+        """To a pod that is more important."""
+        if self.why is None and not self.ended and not self._this.is_terminal:
+            self.why = why
+            self._this.tell("Warning", why.reason, why.message)
+
     def step(self) -> float | None:
         """End all containers and the sandbox; when the pod is deleted, remove everything.
 

@@ -37,7 +37,7 @@ from knarr.node.pod_runs import PodRuns
 from knarr.node.pod_sandbox import PodSandbox
 from knarr.node.pod_volumes import PodVolumes
 from knarr.node.runtime import contract
-from knarr.node.status import OWN_CONDITIONS
+from knarr.node.status import OWN_CONDITIONS, Ending
 from knarr.node.status_writer import StatusWriter
 from knarr.node.this_pod import ThisPod
 
@@ -111,6 +111,16 @@ class PodWorker:
         self._retry.at_s = 0.0
         self._containers.configuration_changed()
         self.wake()
+
+    async def give_way(self, why: Ending) -> None:
+        """End for a pod that is more important; back when nothing runs any more."""
+        self._ending.give_way(why)
+        seen = asyncio.Event()
+        with self.told(seen):
+            self.wake()
+            while not (self.is_over or self.is_gone):
+                await seen.wait()
+                seen.clear()
 
     def room(self) -> None:
         """Another pod has left the node."""

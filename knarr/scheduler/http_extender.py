@@ -14,7 +14,6 @@ Its bodies have Go's field names (Pod, NodeNames, …); answers are read whateve
 
 from __future__ import annotations
 
-import base64
 import os
 import ssl
 import tempfile
@@ -50,9 +49,9 @@ class _TLS(_Strict, frozen=True):
     cert_file: str = ""
     key_file: str = ""
     ca_file: str = ""
-    cert_data: str = ""
-    key_data: str = ""
-    ca_data: str = ""
+    cert_data: bytes = b""
+    key_data: bytes = b""
+    ca_data: bytes = b""
 
 
 class ExtenderConfig(_Strict, frozen=True):
@@ -92,6 +91,11 @@ def extender_problems(extenders: Sequence[ExtenderConfig]) -> Iterator[str]:
         tls = each.tls_config or _TLS()
         if tls.insecure and (tls.ca_file or tls.ca_data):
             yield f"{place}.tlsConfig: a CA can't be specified with insecure"
+        elif each.url_prefix.startswith("https:"):
+            try:
+                tls_context(each)
+            except (OSError, UnicodeDecodeError) as error:
+                yield f"{place}.tlsConfig: {error}"
         for managed, resource in enumerate(each.managed_resources):
             about = f'{place}.managedResources[{managed}].name: Invalid value: "{resource.name}"'
             group, _, name = resource.name.partition("/")
@@ -225,7 +229,8 @@ class HTTPExtender(Extender):
                 connector = aiohttp.TCPConnector(ssl=context or True)
                 self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=total_s))
             headers = {"content-type": "application/json"}
-            async with self._session.post(url, data=msgspec.json.encode(body), headers=headers) as answer:
+            encoded, name = msgspec.json.encode(body), (self._config.tls_config or _TLS()).server_name or None
+            async with self._session.post(url, data=encoded, headers=headers, server_hostname=name) as answer:
                 if answer.status != 200:
                     raise ExtenderFailed(f"failed {verb} with extender at URL {url}, code {answer.status}")
                 said = bytearray()
@@ -248,16 +253,20 @@ def _words(error: Exception) -> str:
         return "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
     if isinstance(error, aiohttp.ClientConnectorDNSError) or not isinstance(error, aiohttp.ClientConnectorError):
         return str(error) or type(error).__name__
+    if isinstance(error.os_error, ssl.SSLCertVerificationError):
+        return f"tls: failed to verify certificate: {error.os_error.verify_message}"
+    if isinstance(error.os_error, ssl.SSLError):
+        return f"tls: {error.os_error}"
     number = error.os_error.errno
     why = os.strerror(number).lower() if number else str(error.os_error)
     return f"dial tcp {error.host}:{error.port}: connect: {why}"
 
 
 def tls_context(config: ExtenderConfig) -> ssl.SSLContext:
-    """As upstream has it: with enableHTTPS and without a CA, whoever answers is believed."""
+    """As upstream has it: with enableHTTPS and without a CA, whoever answers is believed. Raises OSError and
+    UnicodeDecodeError when what is named can't be used."""
     tls = config.tls_config or _TLS()
-    authority = base64.b64decode(tls.ca_data).decode() if tls.ca_data else None
-    context = ssl.create_default_context(cafile=tls.ca_file or None, cadata=authority)
+    context = ssl.create_default_context(cafile=tls.ca_file or None, cadata=tls.ca_data.decode() or None)
     if tls.insecure or (config.enable_https and not (tls.ca_file or tls.ca_data)):
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -265,7 +274,7 @@ def tls_context(config: ExtenderConfig) -> ssl.SSLContext:
         context.load_cert_chain(tls.cert_file, tls.key_file or None)
     elif tls.cert_data:
         with tempfile.NamedTemporaryFile() as file:  # Python loads it only from a file
-            file.write(base64.b64decode(tls.cert_data) + b"\n" + base64.b64decode(tls.key_data))
+            file.write(tls.cert_data + b"\n" + tls.key_data)
             file.flush()
             context.load_cert_chain(file.name)
     return context

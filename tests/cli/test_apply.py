@@ -117,9 +117,18 @@ def test_folder_is_read_by_name_with_lists_taken_apart_and_dates_as_text(tmp_pat
         ("kind: A\nmetadata: {name: a}\n", "without apiVersion"),
         ("apiVersion: v1\nkind: A\nmetadata: {generateName: a}\n", "A without metadata.name"),
         ("a: [\n", "bad.yaml"),
+        ("{apiVersion: [v1], kind: A, metadata: {name: a}}", "got `array` - at `\\$.apiVersion`"),
+        ("{apiVersion: v1, kind: 5, metadata: {name: a}}", "got `int` - at `\\$.kind`"),
+        ("{apiVersion: v1, kind: A, metadata: a}", "got `str` - at `\\$.metadata`"),
+        ("{apiVersion: v1, kind: A, metadata: {name: a, annotations: [b]}}", "at `\\$.metadata.annotations`"),
+        ("{apiVersion: v1, kind: List, items: 7}", "a List whose items are no list"),
+        ("{apiVersion: v1, kind: A, metadata: {name: a}, data: !!set {b}}", "set is not JSON"),
+        ("{apiVersion: v1, kind: A, metadata: {name: a}, data: .nan}", "not JSON"),
+        ("&a [*a]", "bad.yaml"),
+        ("\xff\xfe\x00", "bad.yaml"),
     ],
 )
 def test_file_that_holds_something_else_is_refused(tmp_path: Path, text: str, problem: str) -> None:
-    (tmp_path / "bad.yaml").write_text(text)
+    (tmp_path / "bad.yaml").write_text(text, encoding="latin-1")
     with pytest.raises(ManifestError, match=problem):
         list(read([str(tmp_path / "bad.yaml")]))

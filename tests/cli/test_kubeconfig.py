@@ -80,11 +80,28 @@ def test_symbolic_link_stays_one(tmp_path: Path) -> None:
 
 def test_file_that_is_no_kubeconfig_is_refused_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "config"
-    for text in ("- a\n", "a: [\n"):
-        path.write_text(text)
+    for text in ("- a\n", "a: [\n", "clusters: 5\n", "clusters: [5]\n", "users: [{user: 5}]\n", "a\xff"):
+        path.write_text(text, encoding="latin-1")
         with pytest.raises(KubeconfigError, match=str(path)):
             kubeconfig.add(path, ACCESS)
-        assert path.read_text() == text
+        assert path.read_text(encoding="latin-1") == text
+
+
+def test_entries_that_say_nothing_are_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    path.write_text("{clusters: null, users: [{name: me, user: null}], contexts: [{name: none, context: null}]}")
+    with pytest.raises(KubeconfigError, match="names no cluster"):
+        kubeconfig.read(path)
+    assert kubeconfig.add(path, ACCESS)
+    assert kubeconfig.read(path) == ACCESS
+
+
+def test_data_that_is_not_base64_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    kubeconfig.add(path, ACCESS)
+    path.write_text(path.read_text().replace("certificate-authority-data: ", "certificate-authority-data: xx"))
+    with pytest.raises(KubeconfigError, match="certificate-authority-data: Invalid base64"):
+        kubeconfig.read(path)
 
 
 def test_missing_cluster_is_said(tmp_path: Path) -> None:

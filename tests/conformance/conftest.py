@@ -49,7 +49,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         two = next(run)
         try:
             two.load(*archives)
-            two.kubectl("wait", "--for=condition=Ready", *(f"node/{name}" for name in two_nodes.NODES), "--timeout=20s")
+            two.kubectl("wait", "--for=condition=Ready", *(f"node/{name}" for name in two_nodes.NODES), "--timeout=60s")
             yield two
         finally:
             assert next(run, None) is None

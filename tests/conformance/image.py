@@ -15,7 +15,7 @@ PORT = 6379
 GUESTBOOK = f"""#!/bin/sh
 # cmd=set&value=…, cmd=get, cmd=register&host=…; ROLE says who this is: primary, replica or frontend.
 value() {{ echo "$QUERY_STRING" | tr '&' '\\n' | sed -n "s/^$1=//p"; }}
-ask() {{ timeout 5 wget -q -O - "http://$1:{PORT}/cgi-bin/guestbook?$2"; }}
+ask() {{ timeout 30 wget -q -O - "http://$1:{PORT}/cgi-bin/guestbook?$2"; }}
 printf 'Content-Type: text/plain\\r\\n\\r\\n'
 case "$ROLE/$(value cmd)" in
   frontend/set) ask primary "$QUERY_STRING" ;;
@@ -29,7 +29,7 @@ esac
 SERVE = f"""#!/bin/sh
 # Serves /www; a replica makes itself known to the primary first.
 if [ "$ROLE" = replica ]; then
-  until timeout 2 wget -q -O - "http://primary:{PORT}/cgi-bin/guestbook?cmd=register&host=$ADDRESS"; do sleep 0.2; done
+  until timeout 5 wget -q -O - "http://primary:{PORT}/cgi-bin/guestbook?cmd=register&host=$ADDRESS"; do sleep 0.2; done
 fi
 exec httpd -f -p {PORT} -h /www
 """
@@ -43,10 +43,11 @@ printf 'GET %s HTTP/1.0\\r\\nHost: %s\\r\\nAuthorization: Bearer %s\\r\\n\\r\\n'
 """
 
 UDP_SERVER = """#!/usr/bin/perl
-# udp-server PORT: answers every datagram with the pod's name.
+# udp-server PORT: answers every datagram with the pod's name; from when /tmp/udp-PORT is there.
 use Socket;
 socket(my $socket, PF_INET, SOCK_DGRAM, 0) or die $!;
 bind($socket, sockaddr_in($ARGV[0], INADDR_ANY)) or die $!;
+open(my $bound, ">", "/tmp/udp-$ARGV[0]") or die $!;
 chomp(my $name = `hostname`);
 while (my $from = recv($socket, my $asked, 1024, 0)) { send($socket, $name, 0, $from); }
 """
@@ -58,7 +59,7 @@ for (1 .. ($ARGV[2] || 1)) {
   socket(my $socket, PF_INET, SOCK_DGRAM, 0) or die $!;
   connect($socket, sockaddr_in($ARGV[1], inet_aton($ARGV[0]))) or die $!;
   send($socket, "who", 0);
-  alarm 2;
+  alarm 5;
   defined recv($socket, my $answer, 1024, 0) or die "$!\\n";
   alarm 0;
   print "$answer\\n";

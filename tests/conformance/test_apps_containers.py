@@ -71,7 +71,12 @@ class Set:
         self.space = space
         labels = {"app": "ss"}
         script = f"echo here > /www/index.html; exec httpd -f -p {PORT} -h /www"
-        probe = {"httpGet": {"path": "/index.html", "port": PORT}, "periodSeconds": 1, "failureThreshold": 1}
+        probe = {
+            "httpGet": {"path": "/index.html", "port": PORT},
+            "periodSeconds": 1,
+            "failureThreshold": 1,
+            "timeoutSeconds": 30,
+        }
         template = pods_of(labels, script, container={"readinessProbe": probe}, terminationGracePeriodSeconds=1)
         spec = {"replicas": 1, "serviceName": "test", "podManagementPolicy": policy, "template": template}
         spec["selector"] = {"matchLabels": labels}
@@ -251,7 +256,7 @@ def test_a_failure_by_eviction_is_ignored_where_the_policy_says_so(
     """
     folder = tmp_path_factory.mktemp("marks")
     script = (
-        'mark=/data/$JOB_COMPLETION_INDEX; [ -f $mark ] && exit 0; touch $mark; trap "exit 137" TERM; sleep 600 & wait'
+        'mark=/data/$JOB_COMPLETION_INDEX; [ -f $mark ] && exit 0; trap "exit 137" TERM; touch $mark; sleep 600 & wait'
     )
     pods = {
         "container": {"volumeMounts": [{"name": "data", "mountPath": "/data"}]},

@@ -39,7 +39,7 @@ def start(cluster: Cluster, namespace: str, name: str, script: str, **spec: Any)
 def output(cluster: Cluster, namespace: str, name: str) -> str:
     """What a pod that ends well has said."""
     target = ("-n", namespace, f"pod/{name}")
-    cluster.kubectl("wait", *target, "--for=jsonpath={.status.phase}=Succeeded", "--timeout=30s")
+    cluster.kubectl("wait", *target, "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
     said = cluster.kubectl("logs", *target)
     cluster.kubectl("delete", *target, "--now")
     return said
@@ -72,8 +72,8 @@ def test_every_container_finds_a_token_the_root_certificates_and_its_namespace(
     published = cluster.get("configmap", "kube-root-ca.crt", "-n", namespace)["data"]["ca.crt"]
     assert certificate.strip() == published.strip()
     assert reviewed(cluster, token).get("authenticated", False) is False, "it was bound to its pod, which is gone"
-    start(cluster, namespace, "alive", f"cat {MOUNT}/token && sleep 600")
-    cluster.kubectl("wait", "-n", namespace, "pod/alive", "--for=condition=Ready", "--timeout=30s")
+    start(cluster, namespace, "alive", "trap 'exit 0' TERM; sleep 600 & wait")
+    cluster.kubectl("wait", "-n", namespace, "pod/alive", "--for=condition=Ready", "--timeout=60s")
     status = reviewed(cluster, cluster.kubectl("exec", "-n", namespace, "alive", "--", "cat", f"{MOUNT}/token"))
     assert status["authenticated"] is True
     assert status["user"]["username"] == f"system:serviceaccount:{namespace}:default"

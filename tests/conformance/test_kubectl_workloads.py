@@ -47,13 +47,19 @@ def conditions(run: Any, name: str = "web") -> dict[str, tuple[str, str, str]]:
     return {each["type"]: (each["status"], each["reason"], each["message"]) for each in found}
 
 
+def observed(run: Any, name: str = "web") -> bool:
+    """Whether the Deployment's controller has seen the last change."""
+    found = json.loads(run("get", "deployment", name, "-o", "json"))
+    return bool(found["status"].get("observedGeneration") == found["metadata"]["generation"])
+
+
 def status(run: Any, target: str, *flags: str, code: int = 0) -> str:
     """The last line of kubectl rollout status."""
-    said: str = run("rollout", "status", target, "--timeout=30s", *flags, code=code, both=True)
+    said: str = run("rollout", "status", target, "--timeout=60s", *flags, code=code, both=True)
     return said.splitlines()[-1]
 
 
-def test_a_rollout_is_followed_paused_resumed_and_undone(run: Any) -> None:
+def test_a_rollout_is_followed_paused_resumed_and_undone(run: Any, hollow: Cluster) -> None:
     made(run, workload("Deployment", "web", replicas=3, image="web:v1"))
     assert status(run, "deployment/web") == 'deployment "web" successfully rolled out'
     progressing = conditions(run)["Progressing"]
@@ -67,11 +73,13 @@ def test_a_rollout_is_followed_paused_resumed_and_undone(run: Any) -> None:
     run("rollout", "pause", "deployment/web")
     said = run("rollout", "pause", "deployment/web", code=1, both=True)
     assert said == 'error: deployments.apps "web" is already paused\n'
-    assert conditions(run)["Progressing"] == ("Unknown", "DeploymentPaused", "Deployment is paused")
+    paused = ("Unknown", "DeploymentPaused", "Deployment is paused")
+    hollow.until(lambda: conditions(run)["Progressing"] == paused, "that it is told")
     run("set", "image", "deployment/web", "c=web:v2")
     said = run("rollout", "undo", "deployment/web", "--to-revision=1", code=1, both=True)
     assert said.startswith("error: you cannot rollback a paused deployment; resume it first")
-    said = run("rollout", "status", "deployment/web", "--timeout=1s", code=1, both=True)
+    hollow.until(lambda: observed(run), "that the new image is seen")
+    said = run("rollout", "status", "deployment/web", "--timeout=3s", code=1, both=True)
     assert said.splitlines() == [
         'Waiting for deployment "web" rollout to finish: 0 out of 3 new replicas have been updated...',
         "error: timed out waiting for the condition",
@@ -95,14 +103,19 @@ def test_a_rollout_is_followed_paused_resumed_and_undone(run: Any) -> None:
 
 
 def test_a_rollout_past_its_deadline_ends_with_an_error_until_it_is_undone(run: Any) -> None:
-    made(run, workload("Deployment", "web", replicas=3, image="web:v1", progressDeadlineSeconds=2))
+    def deadline(seconds: int) -> None:
+        run("patch", "deployment/web", "-p", json.dumps({"spec": {"progressDeadlineSeconds": seconds}}))
+
+    made(run, workload("Deployment", "web", replicas=3, image="web:v1"))
     status(run, "deployment/web")
+    deadline(2)
     run("set", "image", "deployment/web", f"c={NONE}")
     assert status(run, "deployment/web", code=1) == 'error: deployment "web" exceeded its progress deadline'
     told = conditions(run)["Progressing"]
     assert told[:2] == ("False", "ProgressDeadlineExceeded")
     assert told[2].endswith("has timed out progressing.")
     assert conditions(run)["Available"][0] == "True", "what was there serves on"
+    deadline(600)
     run("rollout", "undo", "deployment/web")
     assert status(run, "deployment/web") == 'deployment "web" successfully rolled out'
 
@@ -125,7 +138,7 @@ RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
     ],
 )
 def test_pods_that_may_not_be_made_fail_the_deployment(
-    run: Any, why: str, template: dict[str, Any], message: str
+    run: Any, hollow: Cluster, why: str, template: dict[str, Any], message: str
 ) -> None:
     namespace = json.loads(run("get", "serviceaccount", "default", "-o", "json"))["metadata"]["namespace"]
     wanted = workload("Deployment", "web", replicas=2, progressDeadlineSeconds=2, template=template)
@@ -145,8 +158,11 @@ def test_pods_that_may_not_be_made_fail_the_deployment(
     assert told["ReplicaFailure"][:2] == ("True", "FailedCreate")
     assert " is forbidden: " in told["ReplicaFailure"][2]
     assert message.format(namespace) in told["ReplicaFailure"][2]
-    events = json.loads(run("get", "events", "--field-selector=reason=FailedCreate", "-o", "json"))["items"]
-    assert events
+
+    def found() -> Any:
+        return json.loads(run("get", "events", "--field-selector=reason=FailedCreate", "-o", "json"))["items"]
+
+    events = hollow.until(found, "an event")
     assert all(each["message"].startswith("Error creating: pods ") for each in events)
 
 
@@ -192,9 +208,9 @@ def test_scaling_keeps_to_its_preconditions(run: Any) -> None:
     assert said == "error: Expected replicas to be 2, was 1\n"
     said = run("scale", "deployment/web", "--replicas=5", "--resource-version=1", code=1, both=True)
     assert said.startswith("error: Expected resource version to be 1, was ")
-    said = run("scale", "deployment/web", "--replicas=2", "--current-replicas=1", "--timeout=20s")
+    said = run("scale", "deployment/web", "--replicas=2", "--current-replicas=1", "--timeout=60s")
     assert said == "deployment.apps/web scaled\n"
-    assert run("wait", "deployment/web", "--for=jsonpath={.status.readyReplicas}=2", "--timeout=20s") == (
+    assert run("wait", "deployment/web", "--for=jsonpath={.status.readyReplicas}=2", "--timeout=60s") == (
         "deployment.apps/web condition met\n"
     )
     assert run("autoscale", "deployment/web", "--max=3") == "horizontalpodautoscaler.autoscaling/web autoscaled\n"
@@ -210,7 +226,7 @@ def test_pods_outlive_an_owner_that_is_deleted_alone_and_are_taken_over_by_the_n
     made(run, wanted)
     status(run, "deployment/web")
     assert run("get", "pods,replicasets", "-o", "name") == before
-    run("delete", "deployment", "web", "--cascade=foreground", "--timeout=20s")
+    run("delete", "deployment", "web", "--cascade=foreground", "--timeout=60s")
     assert run("get", "pods,replicasets", "-o", "name") == ""
 
 
@@ -220,7 +236,7 @@ def test_a_job_is_made_of_a_cron_job(run: Any) -> None:
     spec = {"spec": {"jobTemplate": {"spec": {"template": patch}}}}
     run("patch", "cronjob", "tick", "-p", json.dumps(spec))
     assert run("create", "job", "once", "--from=cronjob/tick") == "job.batch/once created\n"
-    assert run("wait", "job/once", "--for=condition=complete", "--timeout=20s") == "job.batch/once condition met\n"
+    assert run("wait", "job/once", "--for=condition=complete", "--timeout=60s") == "job.batch/once condition met\n"
     found = json.loads(run("get", "job", "once", "-o", "json"))
     assert found["metadata"]["annotations"]["cronjob.kubernetes.io/instantiate"] == "manual"
     assert found["metadata"]["ownerReferences"][0]["kind"] == "CronJob"
@@ -228,4 +244,4 @@ def test_a_job_is_made_of_a_cron_job(run: Any) -> None:
     assert heading.split() == ["NAME", "STATUS", "COMPLETIONS", "DURATION", "AGE"]
     assert row.split()[:3] == ["once", "Complete", "1/1"]
     run("delete", "cronjob", "tick")
-    run("wait", "job/once", "--for=delete", "--timeout=20s")
+    run("wait", "job/once", "--for=delete", "--timeout=60s")

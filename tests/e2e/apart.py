@@ -57,14 +57,17 @@ class Apart(TwoNodes):
             yield
 
     def path_of_pod(self, uid: str) -> str:
-        """Of a pod's network namespace: that of any of its processes."""
+        """Of a pod's network namespace: that of the oldest of its processes, since others come and go."""
+        begun: dict[int, Path] = {}
         for group in Path("/proc").glob("[0-9]*/cgroup"):
             try:
                 if uid in group.read_text() or uid.replace("-", "_") in group.read_text():
-                    return str(group.parent / "ns" / "net")
+                    ticks = (group.parent / "stat").read_text().rpartition(")")[2].split()[19]
+                    begun.setdefault(int(ticks), group.parent)
             except OSError:
                 continue  # it has ended meanwhile
-        raise AssertionError(f"no process of pod {uid}")
+        assert begun, f"no process of pod {uid}"
+        return str(begun[min(begun)] / "ns" / "net")
 
     def connect(self) -> None:
         lan = f"{self.name}-lan"
@@ -121,7 +124,7 @@ class Writes:
         self._ask("DELETE", path)
 
     def _ask(self, method: str, path: str, body: str = "") -> None:
-        connection = http.client.HTTPSConnection("127.0.0.1", self._cluster.port, context=self._context, timeout=10)
+        connection = http.client.HTTPSConnection("127.0.0.1", self._cluster.port, context=self._context, timeout=30)
         with self._cluster.at("first"):
             connection.connect()
         connection.request(method, path, body, {"Content-Type": "application/json"})

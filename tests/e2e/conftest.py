@@ -8,12 +8,12 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import suppress
+from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,10 +22,13 @@ import msgspec
 import pytest
 
 from tests import images
+from tests.ports import free_ports
 
 REPOSITORY = Path(__file__).parents[2]
 SHOP = REPOSITORY / "examples" / "shop"
-WAIT_S_MAX = 40.0
+WAIT_S_MAX = 60.0
+COMMAND_S_MAX = 120.0
+"""Of a command that is run: longer than what it is told to wait for."""
 TOOLS = "knarr.test/tools:v1"
 
 
@@ -39,6 +42,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=why))
 
 
+class Refused(AssertionError):
+    """A command ended with another exit code than was asked for."""
+
+
 class Cluster:
     """One `knarr up` on a folder, ports and address ranges of its own."""
 
@@ -50,12 +57,11 @@ class Cluster:
     def __init__(self, folder: Path, proxy_mode: str = "nftables") -> None:
         self.data = folder / "data"
         self.kubeconfig = folder / "kubeconfig"
-        number = secrets.randbelow(60)
+        number = unused(range(60), "10.{}.0.0/16", lambda number: (100 + number, 180 + number))
         self.bridge = f"ke{secrets.token_hex(4)}"
         self.service_cidr = f"10.{100 + number}.0.0/16"
-        self.port = 0
-        self.ingress_ports = free_ports(2)
-        """HTTP and HTTPS."""
+        self.port, *self.ingress_ports = free_ports(3)
+        """The API server's; HTTP and HTTPS of Ingress."""
         self.flags = [
             *("--cluster-cidr", f"10.{180 + number}.0.0/16", "--service-cidr", self.service_cidr),
             *("--cluster-dns", f"10.{100 + number}.0.10", "--bridge-name", self.bridge),
@@ -65,7 +71,9 @@ class Cluster:
 
     def knarr(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         command = [*self.enter, sys.executable, "-m", "knarr.cli.main", *arguments, "--data-dir", str(self.data)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=REPOSITORY)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=COMMAND_S_MAX, check=False, cwd=REPOSITORY
+        )
         assert not check or done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}{self.log()}"
         return done
 
@@ -78,18 +86,18 @@ class Cluster:
         done = self.knarr("up", "--detach", "--listen", f"{self.listen_host}:{self.port}", *self.flags)
         found = re.search(r"as process (\d+)", done.stdout + done.stderr)
         assert found, done.stdout + done.stderr
-        listening = re.search(r"https://127\.0\.0\.1:(\d+)", self.kubeconfig.read_text())
-        assert listening
-        self.port = int(listening[1])
+        assert f"https://127.0.0.1:{self.port}\n" in self.kubeconfig.read_text()
         return int(found[1])
 
     def kubectl(self, *arguments: str, given: str = "", code: int = 0, both: bool = False, **env: str) -> str:
         command = [*self.enter, "kubectl", "--kubeconfig", str(self.kubeconfig), *arguments]
-        environment = {**os.environ, **env}
+        # What kubectl remembers of an address is of another cluster that had this port.
+        environment = {**os.environ, "KUBECACHEDIR": str(self.data.parent / "kubectl"), **env}
         done = subprocess.run(
-            command, input=given, capture_output=True, text=True, timeout=60, check=False, env=environment
+            command, input=given, capture_output=True, text=True, timeout=COMMAND_S_MAX, check=False, env=environment
         )
-        assert done.returncode == code, f"{arguments}: exit code {done.returncode}: {done.stdout}{done.stderr}"
+        if done.returncode != code:
+            raise Refused(f"{arguments}: exit code {done.returncode}: {done.stdout}{done.stderr}")
         return done.stdout + (done.stderr if both else "")
 
     def get(self, *arguments: str) -> Any:
@@ -102,22 +110,38 @@ class Cluster:
         return count
 
     def until(self, holds: Callable[[], Any], what: str) -> Any:
-        """Look again until something holds; kubectl is the only window we have."""
+        """Look again until something holds; kubectl is the only window we have.
+
+        What kubectl asks for in vain (an object that is not made yet) doesn't hold yet; a fault of the server's is one.
+        """
         deadline = time.monotonic() + WAIT_S_MAX
+        last = ""
         while time.monotonic() < deadline:
-            if found := holds():
-                return found
+            try:
+                if found := holds():
+                    return found
+            except Refused as refused:
+                last = str(refused)
+                if "InternalError" in last:
+                    raise
             time.sleep(0.1)
-        raise AssertionError(f"{what}: not within {WAIT_S_MAX:.0f} s\n{self.kubectl('get', 'pods,events', '-A')}")
+        shown = self.kubectl("get", "pods,events", "-A")
+        raise AssertionError(f"{what}: not within {WAIT_S_MAX:.0f} s\n{last}\n{shown}")
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody has now."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("", 0))
-        return [probe.getsockname()[1] for probe in probes]
+def unused(numbers: range, network: str, parts: Callable[[int], tuple[int, ...]]) -> int:
+    """Some number whose networks this machine is not in: a pattern, and what of the number stands in it."""
+    routes = [line.split() for line in Path("/proc/net/route").read_text().splitlines()[1:]]
+    known = [
+        IPv4Network((int(to, 16).to_bytes(4, sys.byteorder), int(mask, 16).bit_count()))
+        for _, to, _, _, _, _, _, mask, *_ in routes
+        if int(mask, 16)
+    ]
+
+    def is_free(number: int) -> bool:
+        return not any(ip_network(network.format(part)).overlaps(each) for part in parts(number) for each in known)
+
+    return secrets.choice([number for number in numbers if is_free(number)])
 
 
 def load(name: str) -> ModuleType:
@@ -135,7 +159,8 @@ def load(name: str) -> ModuleType:
 def archives(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The shop's images, as archives."""
     folder = tmp_path_factory.mktemp("images")
-    subprocess.run([sys.executable, str(SHOP / "images.py"), str(folder)], check=True, cwd=REPOSITORY, timeout=60)
+    command = [sys.executable, str(SHOP / "images.py"), str(folder)]
+    subprocess.run(command, check=True, cwd=REPOSITORY, timeout=COMMAND_S_MAX)
     return [str(path) for path in sorted(folder.glob("*.tar"))]
 
 
@@ -155,16 +180,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, archives: list[str]) -> It
 
 
 def started(made: Cluster, archives: list[str]) -> Iterator[Cluster]:
-    pid = made.up()
+    pid = 0
     try:
+        pid = made.up()
         made.knarr("image", "load", *archives)
         yield made
     finally:
         made.knarr("down", "--purge", check=False)
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        if pid:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")

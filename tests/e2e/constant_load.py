@@ -7,17 +7,22 @@ when they are due, whatever became of those before. One counts as failed when it
 within 5 s, or answered with anything but 200. As every HTTP client does (RFC 9112 §9.3.1) it is tried once more, on a
 new connection, when a connection that had been idle was closed before any byte of the answer.
 
-Runs until its standard input is closed, then finishes what is under way and prints one JSON document. Times are of
-CLOCK_MONOTONIC, which all processes share.
+Prints a line once each target has answered; failures count from then on. Runs until its standard input is closed, then
+finishes what is under way and prints one JSON document. Times are of CLOCK_MONOTONIC, which all processes share.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
+import subprocess
 import sys
 import time
 from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import uvloop
@@ -28,6 +33,28 @@ SHOWN_MAX = 10
 """Failures that are described, of each target."""
 KEPT = 16
 """Connections that each target keeps, used in turn: so all pods have some."""
+BEGUN = "each target has answered\n"
+BEGIN_S_MAX = 60.0
+AFTER_S = 1.0
+"""So long the load goes on afterwards."""
+
+
+@contextmanager
+def constant_load(rate: float, targets: list[dict[str, Any]], enter: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """What is done inside meets the load, each target having answered; afterwards the result is in the dictionary."""
+    wanted, result = json.dumps({"rate": rate, "targets": targets}), {}
+    command = [*enter, sys.executable, "-m", "tests.e2e.constant_load", wanted]
+    where, pipe = Path(__file__).parents[2], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=where) as load:
+        assert load.stdout
+        try:
+            told = load.stdout.readline()
+            assert told == BEGUN, told
+            yield result
+            time.sleep(AFTER_S)
+        finally:
+            printed, _ = load.communicate(timeout=60)
+    result.update(json.loads(printed))
 
 
 class Request:
@@ -143,6 +170,8 @@ class Target:
     def failed(self, request: Request, why: str) -> None:
         if not request.over:
             request.over = True
+            if request.began_s < self.load.counts_from_s:
+                return
             self.failures.append({"began_s": request.began_s, "at_s": time.monotonic(), "why": why})
 
     def told(self) -> dict[str, Any]:
@@ -168,11 +197,12 @@ class Load:
         self.tasks: set[asyncio.Task[None]] = set()
         self.targets = [Target(self, each, keeps=keeps) for each in targets for keeps in (True, False)]
         self.under_way: deque[tuple[Request, Target]] = deque()
+        self.counts_from_s = math.inf
 
     async def run(self) -> dict[str, Any]:
         ended = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
         began_s = time.monotonic()
-        begun, late_s = 0, 0.0
+        begun, late_s, told = 0, 0.0, False
         while not ended.done():
             now_s = time.monotonic()
             due = int((now_s - began_s) * self.rate)
@@ -184,6 +214,9 @@ class Load:
                 target.begin(request)
             begun = due
             self._time_out(now_s)
+            if not told and (silent := self._silent(now_s - began_s)) is not None:
+                told, self.counts_from_s = True, now_s
+                print(f"no answer of {silent}" if silent else BEGUN.strip(), flush=True)
             await asyncio.wait([ended], timeout=TICK_S)
         lasted_s = time.monotonic() - began_s
         while self.under_way:
@@ -196,6 +229,11 @@ class Load:
             "late_ms": round(late_s * 1000),
             "targets": {target.name: target.told() for target in self.targets},
         }
+
+    def _silent(self, lasted_s: float) -> list[str] | None:
+        """Who has not answered; None where it is too early to say."""
+        silent = [target.name for target in self.targets if not target.took_s]
+        return silent if not silent or lasted_s > BEGIN_S_MAX else None
 
     def _time_out(self, now_s: float) -> None:
         """Forget, from the oldest on, what is over, and give up what takes too long."""

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import select
 import signal
 import socket
 import threading
@@ -21,9 +22,10 @@ from msgspec import Struct
 from knarr.edge.election import owner_of
 from knarr.network import netlink as kernel
 from tests.e2e.apart import Apart
+from tests.e2e.packets import begun
 from tests.e2e.two_nodes import NODES
 
-ASK_INTERVAL_S, ASK_TIMEOUT_S = 0.05, 0.5
+ASK_INTERVAL_S, CONNECT_S_MAX, ANSWER_S_MAX = 0.05, 0.9, 10.0
 
 
 class Lan(Apart):
@@ -81,47 +83,100 @@ class Lan(Apart):
 
 
 class Asked(Struct):
-    """One request of the client: when, and what came back (nothing: no answer)."""
+    """One request of the client: when it was begun, and what came back (nothing: no answer)."""
 
     at_s: float
     answer: str
 
 
+class UnderWay(Struct, eq=False):
+    """A request that is not answered yet."""
+
+    at_s: float
+    connection: socket.socket
+    is_connected: bool = False
+    said: bytes = b""
+
+    def patience_s(self) -> float:
+        return ANSWER_S_MAX if self.is_connected else CONNECT_S_MAX
+
+    def goes_on(self) -> bool:
+        """Do what can be done now; False at the end of the answer. Raises OSError."""
+        if not self.is_connected:
+            if fault := self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(fault, os.strerror(fault))
+            self.is_connected = True
+            self.connection.send(b"GET /cgi-bin/who HTTP/1.0\r\n\r\n")
+            return True
+        piece = self.connection.recv(4096)
+        self.said += piece
+        return bool(piece)
+
+    def answer(self) -> str:
+        return self.said.replace(b"\r\n", b"\n").rpartition(b"\n\n")[2].decode().strip()
+
+
 class Client(threading.Thread):
-    """Asks an address again and again, each time by a new connection, until `stop`."""
+    """Asks an address again and again, each time by a new connection, until `stop`; none waits for another.
+
+    A connection is made at once or counts as none: that of a second SYN says nothing of when the first was sent. An
+    answer is made by processes, on a machine that may be busy.
+    """
 
     def __init__(self, lan: Lan, address: str) -> None:
         super().__init__(daemon=True)
         self._namespace = f"/run/netns/{lan.name}-client"
         self.address = address
         self._stopping = threading.Event()
+        self._under_way: dict[int, UnderWay] = {}
+        self._poll = select.poll()
         self.asked: list[Asked] = []
 
     def run(self) -> None:
         kernel.enter(self._namespace)
-        while not self._stopping.wait(ASK_INTERVAL_S):
-            began_s = time.monotonic()
-            self.asked.append(Asked(began_s, self._ask()))
+        while not self._stopping.is_set() or self._under_way:
+            if not self._stopping.is_set():
+                made = begun(self.address, 80)
+                self._under_way[made.fileno()] = UnderWay(time.monotonic(), made)
+                self._poll.register(made, select.POLLOUT)
+            time.sleep(ASK_INTERVAL_S)
+            self._look()
+
+    def _look(self) -> None:
+        now_s = time.monotonic()  # before the look: what it doesn't see has not come until now
+        for number, _ in self._poll.poll(0):
+            one = self._under_way[number]
+            try:
+                if one.goes_on():
+                    self._poll.modify(number, select.POLLIN)
+                else:
+                    self._over(number, one.answer())
+            except OSError:
+                self._over(number, "")
+        for number, one in list(self._under_way.items()):
+            if now_s - one.at_s > one.patience_s():
+                self._over(number, "")
+
+    def _over(self, number: int, answer: str) -> None:
+        one = self._under_way.pop(number)
+        self._poll.unregister(number)
+        one.connection.close()
+        self.asked.append(Asked(one.at_s, answer))
 
     def stop(self) -> None:
         self._stopping.set()
         self.join()
 
-    def _ask(self) -> str:
-        try:
-            with socket.create_connection((self.address, 80), timeout=ASK_TIMEOUT_S) as made:
-                made.sendall(b"GET /cgi-bin/who HTTP/1.0\r\n\r\n")
-                answer = b"".join(iter(lambda: made.recv(4096), b""))
-        except OSError:
-            return ""
-        return answer.rpartition(b"\n\n")[2].decode().strip() or answer.rpartition(b"\r\n\r\n")[2].decode().strip()
+    def knows(self, at_s: float) -> bool:
+        """What became of all that it began until then."""
+        return not any(one.at_s <= at_s for one in list(self._under_way.values()))
 
     def last(self) -> str:
-        return self.asked[-1].answer if self.asked else ""
+        return max(self.asked, key=lambda each: each.at_s).answer if self.asked else ""
 
     def outage_s(self, since_s: float) -> float:
-        """The longest time between two answers from then on."""
-        moments = [since_s, *(each.at_s for each in self.asked if each.at_s > since_s and each.answer)]
+        """The longest time between two answers from then on, by when they were asked for."""
+        moments = sorted([since_s, *(each.at_s for each in self.asked if each.at_s > since_s and each.answer)])
         return max((after - before for before, after in pairwise(moments)), default=math.inf)
 
     def always_answered(self, since_s: float) -> bool:

@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -21,10 +21,12 @@ from knarr.network.netlink import enter, entered
 OPEN, REFUSED, SILENT = "open", "refused", "silent"
 SILENCE_S = 0.3
 """What takes longer counts as dropped: answers take less than a millisecond, and a SYN is said again after a second."""
+PATIENCE_S = 20.0
+"""For an answer that has to come."""
 BACKLOG = 4000
 WATCH_EACH_S = 0.004
 WATCH_SILENCE_S = 0.1
-WATCH_S_MAX = 10.0
+WATCH_S_MAX = 30.0
 ANSWERING_EACH_S = 0.05
 """So often a server looks whether it is to end."""
 
@@ -66,8 +68,12 @@ def outcome(connection: socket.socket) -> str:
     return OPEN if fault == 0 else REFUSED if fault == errno.ECONNREFUSED else SILENT
 
 
-def answers(asks: Iterable[Ask]) -> dict[Ask, str]:
-    """All of them at once."""
+def answers(asks: Iterable[Ask], expected: Container[Ask] = ()) -> dict[Ask, str]:
+    """All of them at once.
+
+    An answer proves something however late it is; so those that are expected are waited for, where silence would be a
+    fault of what is tested or of a busy machine.
+    """
     found = dict.fromkeys(asks, SILENT)
     waiting: dict[int, tuple[Ask, socket.socket]] = {}
     poll = select.poll()
@@ -78,8 +84,10 @@ def answers(asks: Iterable[Ask]) -> dict[Ask, str]:
                     connection = begun(ask.address, ask.port)
                     waiting[connection.fileno()] = (ask, connection)
                     poll.register(connection, select.POLLOUT)
-    deadline_s = time.monotonic() + SILENCE_S
+    began_s = time.monotonic()
     while waiting:
+        missing = any(ask in expected for ask, _ in waiting.values())
+        deadline_s = began_s + (PATIENCE_S if missing else SILENCE_S)
         told = poll.poll(max(deadline_s - time.monotonic(), 0.0) * 1000)
         if not told:
             break  # time is up, and what came in time is known, however late this process looks
@@ -136,10 +144,11 @@ def answering(path: str, port: int, text: str) -> Iterator[None]:
 class Watch(threading.Thread):
     """Asks again and again, each time by a new connection, until it is stopped."""
 
-    def __init__(self, ask: Ask, each_s: float) -> None:
+    def __init__(self, ask: Ask, each_s: float, silence_s: float) -> None:
         super().__init__(daemon=True)
         self.ask = ask
         self.each_s = each_s
+        self.silence_s = silence_s
         self.answered: list[tuple[float, str]] = []
         """When asked, and what came of it; in order."""
         self._ending = threading.Event()
@@ -155,10 +164,10 @@ class Watch(threading.Thread):
                 under_way.append((began_s, connection))
                 poll.register(connection, select.POLLOUT)
             time.sleep(self.each_s)
+            now_s, rest = time.monotonic(), []  # before the look: what it doesn't see had no answer for so long
             answered = {number for number, _ in poll.poll(0)}
-            now_s, rest = time.monotonic(), []
             for began_s, connection in under_way:
-                if connection.fileno() not in answered and now_s - began_s < WATCH_SILENCE_S:
+                if connection.fileno() not in answered and now_s - began_s < self.silence_s:
                     rest.append((began_s, connection))
                     continue
                 told = outcome(connection) if connection.fileno() in answered else SILENT
@@ -188,9 +197,9 @@ class Watch(threading.Thread):
 
 
 @contextmanager
-def watching(*asks: Ask, each_s: float = WATCH_EACH_S) -> Iterator[list[Watch]]:
+def watching(*asks: Ask, each_s: float = WATCH_EACH_S, silence_s: float = WATCH_SILENCE_S) -> Iterator[list[Watch]]:
     """Watches, stopped at the end."""
-    watches = [Watch(ask, each_s) for ask in asks]
+    watches = [Watch(ask, each_s, silence_s) for ask in asks]
     for watch in watches:
         watch.start()
     try:

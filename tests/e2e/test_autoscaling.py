@@ -6,6 +6,11 @@ import json
 
 from tests.e2e.conftest import Cluster
 
+IDLE_UNTIL_TOLD = """
+trap 'told=yes' USR1; : >/listens
+until [ "$told" ]; do sleep 1 & wait $!; done
+while :; do :; done"""
+TELL = "until [ -e /listens ]; do sleep 0.1; done; kill -USR1 1"
 BURNER = {
     "apiVersion": "apps/v1",
     "kind": "Deployment",
@@ -20,11 +25,7 @@ BURNER = {
                     {
                         "name": "c",
                         "image": "shop-backend:v1",
-                        "command": [
-                            "sh",
-                            "-c",
-                            "while [ ! -f /go ]; do sleep 0.1; done; while [ -f /go ]; do :; done; sleep 600",
-                        ],
+                        "command": ["sh", "-c", IDLE_UNTIL_TOLD],
                         "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "200m"}},
                     }
                 ],
@@ -36,12 +37,12 @@ BURNER = {
 
 def test_a_load_step_asks_for_more_replicas_within_seconds(cluster: Cluster) -> None:
     cluster.kubectl("apply", "-f", "-", given=json.dumps(BURNER))
-    cluster.kubectl("rollout", "status", "deploy/burner", "--timeout=40s")
+    cluster.kubectl("rollout", "status", "deploy/burner", "--timeout=80s")
     cluster.kubectl("autoscale", "deploy/burner", "--cpu-percent=50", "--min=1", "--max=3")
     cluster.until(lambda: "unknown" not in cluster.kubectl("get", "hpa", "burner"), "a first measurement")
     assert cluster.get("deploy", "burner")["spec"]["replicas"] == 1
     (pod,) = cluster.get("pods", "-l", "app=burner")["items"]
-    cluster.kubectl("exec", pod["metadata"]["name"], "--", "sh", "-c", ": > /go")
+    cluster.kubectl("exec", pod["metadata"]["name"], "--", "sh", "-c", TELL)
     cluster.until(lambda: cluster.get("deploy", "burner")["spec"]["replicas"] > 1, "more replicas")
     described = cluster.until(
         lambda: (text := cluster.kubectl("describe", "hpa", "burner")) and "SuccessfulRescale" in text and text,

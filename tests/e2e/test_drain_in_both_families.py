@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,7 +17,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.apart import Apart
-from tests.e2e.conftest import REPOSITORY, TOOLS
+from tests.e2e.conftest import TOOLS
+from tests.e2e.constant_load import constant_load
 from tests.e2e.packets import OPEN, Ask, answers
 from tests.e2e.test_truth_under_change import REPLICAS, SERVER, application, failures
 from tests.e2e.two_nodes import NODES
@@ -27,7 +26,7 @@ from tests.e2e.two_nodes import NODES
 SPACE = "drained"
 RATE = 500
 DRAIN_S_MAX = 3.0
-"""Half of the pods' grace period."""
+"""Half of a grace period."""
 
 
 class Web:
@@ -76,20 +75,12 @@ class Web:
         inside = [{"name": f"cluster IP {address}", "host": address, "port": 80} for address in self.cluster_ips]
         result: dict[str, Any] = {"targets": {}, "rate": 0}
         with ExitStack() as stack:
-            loads = []
-            for where, targets in (("client", ports), ("second", inside)):
-                wanted = json.dumps({"rate": RATE / 2, "targets": targets})
-                command = ["nsenter", f"--net={self.cluster.path(where)}", sys.executable]
-                command += ["-m", "tests.e2e.constant_load", wanted]
-                pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "cwd": REPOSITORY}
-                loads.append(stack.enter_context(subprocess.Popen(command, text=True, **pipes)))
-            try:
-                time.sleep(1.0)
-                yield result
-                time.sleep(1.0)
-            finally:
-                told = [json.loads(load.communicate(timeout=30)[0]) for load in loads]
-        for each in told:
+            loads = [
+                stack.enter_context(constant_load(RATE / 2, targets, ("nsenter", f"--net={self.cluster.path(where)}")))
+                for where, targets in (("client", ports), ("second", inside))
+            ]
+            yield result
+        for each in loads:
             result["targets"] |= each["targets"]
             result["rate"] += each["rate"]
 
@@ -121,20 +112,21 @@ def test_a_dead_agent_holds_up_a_pods_end_for_its_bound_and_its_rules_follow_whe
         """Each family's endpoints in turn, each at least once."""
         return {told for _ in range(REPLICAS) for told in answers(asks).values()}
 
-    assert at_second() == {OPEN}
+    web.cluster.until(lambda: at_second() == {OPEN}, "rules that lead to pods alone")
     os.kill(web.cluster.pids["second"], signal.SIGKILL)
     web.cluster.until(lambda: web.cluster.second("status", check=False).returncode == 3, "the process's end")
     ending = next(pod["metadata"]["name"] for pod in web.pods() if pod["spec"]["nodeName"] == "first")
     began_s = time.monotonic()
-    web.kubectl("delete", "pod", ending)
+    web.kubectl("delete", "pod", ending, f"--grace-period={2 * DRAIN_S_MAX:.0f}")
     assert time.monotonic() - began_s > DRAIN_S_MAX
-    events = web.cluster.get("events", "-n", SPACE)["items"]
-    told = [
-        each["message"]
-        for each in events
-        if each["involvedObject"]["name"] == ending and each["reason"] == "NotDrained"
-    ]
-    assert [each.endswith("not confirmed within 3 s by data-plane.second") for each in told] == [True]
+
+    def told() -> list[str]:
+        events = web.cluster.get("events", "-n", SPACE)["items"]
+        ours = [each for each in events if each["involvedObject"]["name"] == ending]
+        return [each["message"] for each in ours if each["reason"] == "NotDrained"]
+
+    (message,) = web.cluster.until(told, "an event")
+    assert message.endswith("not confirmed within 3 s by data-plane.second")
     assert at_second() != {OPEN}
     web.cluster.join()
     web.settle()

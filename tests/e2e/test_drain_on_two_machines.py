@@ -28,14 +28,19 @@ def web(two: TwoNodes, request: pytest.FixtureRequest) -> Iterator[Application]:
     application = Application(two, TOOLS, f"drain-{len(request.node.name)}")
     application.start()
     yield application
-    two.kubectl("delete", "namespace", application.namespace, "--wait=false")
-    application.settle(0)
+    two.kubectl("delete", "namespace", application.namespace)  # until it is gone: the next one has the same node port
 
 
-def reasons(web: Application, pod: str) -> dict[str, str]:
-    """Of the events about a pod's end, with what they say."""
-    events = web.cluster.get("events", "-n", web.namespace)["items"]
-    return {each["reason"]: each["message"] for each in events if each["involvedObject"]["name"] == pod}
+def told(web: Application, pod: str) -> tuple[str, str]:
+    """Whether a pod's end was waited for in vain, and what the event about that says."""
+
+    def found() -> list[tuple[str, str]]:
+        events = web.cluster.get("events", "-n", web.namespace)["items"]
+        ours = [each for each in events if each["involvedObject"]["name"] == pod]
+        return [(each["reason"], each["message"]) for each in ours if each["reason"] in ("Drained", "NotDrained")]
+
+    (one,) = web.cluster.until(found, f"an event about the end of {pod}")
+    return str(one[0]), str(one[1])
 
 
 def test_a_rolling_update_over_two_machines_loses_no_request(web: Application) -> None:
@@ -56,12 +61,13 @@ def test_a_machine_that_says_nothing_holds_up_nobody_for_longer_than_the_bound(w
     os.kill(two.pids["second"], signal.SIGSTOP)
     try:
         began_s = time.monotonic()
-        web.kubectl("delete", "pod", here[0])
+        web.kubectl("delete", "pod", here[0], "--grace-period=6")
         assert time.monotonic() - began_s > 3.0  # half of the grace period
-        told = reasons(web, here[0])
-        assert told["NotDrained"].endswith("not confirmed within 3 s by data-plane.second, edge.second")
+        reason, message = told(web, here[0])
+        assert reason == "NotDrained"
+        assert message.endswith("not confirmed within 3 s by data-plane.second, edge.second")
         time.sleep(max(0.0, began_s + LEASE_S + 2.0 - time.monotonic()))
         web.kubectl("delete", "pod", here[1])
-        assert "Drained" in reasons(web, here[1])
+        assert told(web, here[1])[0] == "Drained"
     finally:
         os.kill(two.pids["second"], signal.SIGCONT)

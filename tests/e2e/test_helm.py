@@ -13,7 +13,7 @@ helm = pytest.importorskip("helm_python", reason="needs helm-python-sdk, which s
 
 CHART = Path(__file__).parent / "chart"
 NAMESPACE = "charts"
-WAIT: dict[str, Any] = {"wait": "watcher", "timeout": 40}
+WAIT: dict[str, Any] = {"wait": "watcher", "timeout": 80}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_a_release_is_installed_upgraded_rolled_back_and_removed(cluster: Cluste
     history = release.history("web")
     assert [each["revision"] for each in history] == [1, 2, 3, 4]
     assert history[-1]["status"] == "deployed"
-    tested = release.test("web", timeout=40, logs=True)
+    tested = release.test("web", timeout=80, logs=True)
     assert "backend v1" in tested["logs"]
     secrets = cluster.kubectl("get", "secrets", "-n", NAMESPACE, "-l", "owner=helm,status=deployed", "-o", "name")
     assert secrets.split() == ["secret/sh.helm.release.v1.web.v4"]

@@ -24,8 +24,8 @@ def curl(cluster: Cluster, url: str, *more: str) -> str:
     [node] = cluster.get("nodes")["items"]
     address = next(each["address"] for each in node["status"]["addresses"] if each["type"] == "InternalIP")
     names = [part for port in (http, https) for part in ("--resolve", f"{HOST}:{port}:{address}")]
-    command = ["curl", "-sk", "--max-time", "5", *names, *more, url]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
+    command = ["curl", "-sk", "--max-time", "20", *names, *more, url]
+    return subprocess.run(command, capture_output=True, text=True, timeout=40, check=False).stdout
 
 
 def applied(cluster: Cluster, *objects: dict[str, Any]) -> None:
@@ -40,7 +40,7 @@ def test_an_ingress_leads_to_pods_by_name_with_and_without_tls(cluster: Cluster,
     cluster.kubectl("expose", "pod", "web", "--port=80", "--target-port=8080")
     assert "(default)" in cluster.kubectl("describe", "ingressclass") or cluster.get("ingressclass", "knarr")
     cluster.kubectl("create", "ingress", "web", f"--rule={HOST}/*=web:80")
-    cluster.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=30s")
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=60s")
     plain = f"http://{HOST}:{http}/"
     cluster.until(lambda: curl(cluster, plain) == "hello from web\n", "an answer through the Ingress")
     shown = cluster.get("ingress", "web")
@@ -64,8 +64,9 @@ def test_an_ingress_leads_to_pods_by_name_with_and_without_tls(cluster: Cluster,
     cluster.kubectl("patch", "ingress", "web", "--type=merge", "-p", tls)
     secure = f"https://{HOST}:{https}/"
     cluster.until(lambda: f"subject: CN={HOST}" in _certificate(cluster, secure), "the certificate of the Secret")
-    assert curl(cluster, secure) == "hello from web\n"
-    assert curl(cluster, plain, "-o", "/dev/null", "-w", "%{http_code} %{redirect_url}") == f"308 {secure}"
+    cluster.until(lambda: curl(cluster, secure) == "hello from web\n", "an answer by TLS")
+    code = ("-o", "/dev/null", "-w", "%{http_code} %{redirect_url}")
+    cluster.until(lambda: curl(cluster, plain, *code) == f"308 {secure}", "that it leads there")
 
     cluster.kubectl("annotate", "ingress", "web", "nginx.ingress.kubernetes.io/server-snippet=return 200;")
     refused = "would inject configuration into the proxy"
@@ -78,5 +79,5 @@ def test_an_ingress_leads_to_pods_by_name_with_and_without_tls(cluster: Cluster,
 def _certificate(cluster: Cluster, url: str) -> str:
     http, https = cluster.ingress_ports
     del http
-    command = ["curl", "-skv", "--resolve", f"{HOST}:{https}:127.0.0.1", url]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stderr
+    command = ["curl", "-skv", "--max-time", "20", "--resolve", f"{HOST}:{https}:127.0.0.1", url]
+    return subprocess.run(command, capture_output=True, text=True, timeout=40, check=False).stderr

@@ -5,26 +5,28 @@ from __future__ import annotations
 import json
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 from tests.e2e.conftest import Cluster
 
 
-def job(name: str, script: str, tools: str, *, restart: str = "Never", **spec: Any) -> str:
+def job(name: str, script: str, tools: str, *, restart: str = "Never", kept: Path | None = None, **spec: Any) -> str:
+    """Each pod has a folder /kept of its own, or this one of the machine."""
     mounts = [{"name": "kept", "mountPath": "/kept"}]
     container = {"name": "c", "image": tools, "command": ["sh", "-c", script], "volumeMounts": mounts}
     pod = {
         "restartPolicy": restart,
         "terminationGracePeriodSeconds": 1,
         "containers": [container],
-        "volumes": [{"name": "kept", "emptyDir": {}}],
+        "volumes": [{"name": "kept", **({"hostPath": {"path": str(kept)}} if kept else {"emptyDir": {}})}],
     }
     made = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}}
     return json.dumps(made | {"spec": {"template": {"spec": pod}, **spec}})
 
 
 def wait(cluster: Cluster, name: str, condition: str) -> dict[str, Any]:
-    cluster.kubectl("wait", f"--for=condition={condition}", f"job/{name}", "--timeout=50s")
+    cluster.kubectl("wait", f"--for=condition={condition}", f"job/{name}", "--timeout=80s")
     status: dict[str, Any] = cluster.get("job", name)["status"]
     return status
 
@@ -63,10 +65,13 @@ def test_a_container_that_fails_starts_again_in_its_pod(cluster: Cluster, tools:
     assert [cluster.restarts(pod["metadata"]["name"]) for pod in pods] == [1, 1]
 
 
-def test_an_eviction_may_count_for_nothing(cluster: Cluster, tools: str) -> None:
+UNTIL_TOLD = "until [ -e /kept/go ]; do sleep 0.1; done"
+
+
+def test_an_eviction_may_count_for_nothing(cluster: Cluster, tools: str, tmp_path: Path) -> None:
     rule = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
     spec = {"podFailurePolicy": {"rules": [rule]}, "backoffLimit": 0}
-    cluster.kubectl("apply", "-f", "-", given=job("evicted", "sleep 4", tools, **spec))
+    cluster.kubectl("apply", "-f", "-", given=job("evicted", UNTIL_TOLD, tools, kept=tmp_path, **spec))
     cluster.until(lambda: cluster.get("job", "evicted").get("status", {}).get("ready") == 1, "it runs")
     (pod,) = cluster.get("pods", "-l", "job-name=evicted")["items"]
     eviction = {
@@ -76,6 +81,8 @@ def test_an_eviction_may_count_for_nothing(cluster: Cluster, tools: str) -> None
     }
     path = f"/api/v1/namespaces/default/pods/{pod['metadata']['name']}/eviction"
     cluster.kubectl("create", "--raw", path, "-f", "-", given=json.dumps(eviction))
+    cluster.until(lambda: pod["metadata"]["name"] not in cluster.kubectl("get", "pods", "-o", "name"), "its end")
+    (tmp_path / "go").touch()
     status = wait(cluster, "evicted", "complete")
     assert (status["succeeded"], status.get("failed")) == (1, None)
 
@@ -88,13 +95,14 @@ def test_a_job_made_of_a_cron_job_by_hand(cluster: Cluster, tools: str) -> None:
     cluster.until(lambda: "early" not in cluster.kubectl("get", "jobs,pods", "-o", "name"), "the job is gone with it")
 
 
-def test_a_killed_process_counts_on_where_it_was(cluster: Cluster, tools: str) -> None:
+def test_a_killed_process_counts_on_where_it_was(cluster: Cluster, tools: str, tmp_path: Path) -> None:
     spec = {"completions": 6, "parallelism": 3}
-    cluster.kubectl("apply", "-f", "-", given=job("six", "sleep 2", tools, **spec))
+    cluster.kubectl("apply", "-f", "-", given=job("six", UNTIL_TOLD, tools, kept=tmp_path, **spec))
     cluster.until(lambda: cluster.get("job", "six").get("status", {}).get("ready") == 3, "three run")
     pid = int(json.loads(cluster.knarr("status", "-o", "json").stdout)["pid"])
     os.kill(pid, signal.SIGKILL)
     cluster.until(lambda: cluster.knarr("status", check=False).returncode == 3, "the process's end")
+    (tmp_path / "go").touch()
     cluster.up()
     status = wait(cluster, "six", "complete")
     assert status["succeeded"] == 6

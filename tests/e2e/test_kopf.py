@@ -32,7 +32,7 @@ def operator(cluster: Cluster, tools: str, tmp_path: Path) -> Iterator[subproces
             raise
         finally:
             running.terminate()
-            assert running.wait(20) == 0, log.read_text()
+            assert running.wait(60) == 0, log.read_text()
 
 
 def test_an_operator_keeps_a_deployment_for_each_config_map(
@@ -46,13 +46,18 @@ def test_an_operator_keeps_a_deployment_for_each_config_map(
     assert (owner["kind"], owner["name"]) == ("ConfigMap", "site")
     found = cluster.get("cm", "site")["metadata"]
     assert found["finalizers"] == ["kopf.zalando.org/KopfFinalizerMarker"]
-    cluster.until(lambda: cluster.get("cm", "site")["metadata"]["annotations"].get("ready") == "1", "a ready pod")
+
+    def ready() -> str:
+        told: str = cluster.get("cm", "site")["metadata"].get("annotations", {}).get("ready", "")
+        return told
+
+    cluster.until(lambda: ready() == "1", "a ready pod")
     cluster.kubectl("patch", "configmap", "site", "--type=merge", "-p", '{"data":{"replicas":"2"}}')
     cluster.until(lambda: cluster.get("deploy", "site")["spec"]["replicas"] == 2, "the new number")
-    cluster.until(lambda: cluster.get("cm", "site")["metadata"]["annotations"].get("ready") == "2", "two ready pods")
-    events = cluster.get("events", "--field-selector", "involvedObject.name=site,involvedObject.kind=ConfigMap")
-    assert "Scaled" in {each["reason"] for each in events["items"]}
-    cluster.kubectl("delete", "configmap", "site", "--timeout=20s")
+    cluster.until(lambda: ready() == "2", "two ready pods")
+    ours = ("events", "--field-selector", "involvedObject.name=site,involvedObject.kind=ConfigMap")
+    cluster.until(lambda: "Scaled" in {each["reason"] for each in cluster.get(*ours)["items"]}, "its event")
+    cluster.kubectl("delete", "configmap", "site", "--timeout=60s")
     left = cluster.get("cm", "farewell")
     assert left["data"] == {"of": "site"}
     cluster.until(lambda: not cluster.kubectl("get", "deploy", "site", "--ignore-not-found"), "the garbage collector")

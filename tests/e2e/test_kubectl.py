@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import SHOP, Cluster
+from tests.e2e.conftest import COMMAND_S_MAX, SHOP, Cluster
 
 NODE_PORT = 30080
+FOREVER = "trap 'exit 0' TERM; sleep 3600 & wait"
+"""Until it is told to end."""
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def shop(cluster: Cluster) -> Cluster:
     """The cluster with the shop in it."""
     cluster.kubectl("apply", "-f", str(SHOP))
     for name in ("backend", "frontend"):
-        cluster.kubectl("rollout", "status", "-n", "shop", f"deploy/{name}", "--timeout=40s")
+        cluster.kubectl("rollout", "status", "-n", "shop", f"deploy/{name}", "--timeout=80s")
     return cluster
 
 
@@ -49,8 +51,16 @@ def pod(name: str, script: str, **spec: Any) -> str:
 
 
 def test_the_frontend_finds_the_backend_by_name(shop: Cluster) -> None:
-    with urllib.request.urlopen(f"http://127.0.0.1:{NODE_PORT}/", timeout=5) as answer:
-        text = answer.read().decode()
+
+    def page() -> str:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{NODE_PORT}/", timeout=20) as answer:
+                text: str = answer.read().decode()
+        except OSError:
+            return ""
+        return text
+
+    text = shop.until(page, "a page")
     assert "frontend v1" in text
     assert "backend v1 backend-" in text
 
@@ -73,7 +83,11 @@ def test_exec_carries_streams_exit_codes_and_terminals(shop: Cluster) -> None:
     primary, secondary = pty.openpty()
     command = ["kubectl", "--kubeconfig", str(shop.kubeconfig), "exec", "-it", "-n", "shop", name, "--", "sh", "-c"]
     done = subprocess.run(
-        [*command, "test -t 0 && echo terminal"], stdin=secondary, capture_output=True, timeout=30, check=False
+        [*command, "test -t 0 && echo terminal"],
+        stdin=secondary,
+        capture_output=True,
+        timeout=COMMAND_S_MAX,
+        check=False,
     )
     assert b"terminal" in done.stdout
     os.close(primary)
@@ -81,7 +95,11 @@ def test_exec_carries_streams_exit_codes_and_terminals(shop: Cluster) -> None:
 
 
 def test_logs_by_tail_previous_since_and_follow(shop: Cluster) -> None:
-    shop.kubectl("apply", "-f", "-", given=pod("logs", "echo one; echo two; echo three; sleep 2; exit 7"))
+    # The second run goes on, so that there is none that has said nothing yet.
+    script = f"echo one; echo two; echo three; mkdir /kept/been 2>/dev/null && exit 7; {FOREVER}"
+    kept = {"container": {"volumeMounts": [{"name": "kept", "mountPath": "/kept"}]}}
+    volumes = [{"name": "kept", "emptyDir": {}}]
+    shop.kubectl("apply", "-f", "-", given=pod("logs", script, volumes=volumes, **kept))
     shop.until(lambda: shop.restarts("logs"), "a restart")
     assert shop.kubectl("logs", "logs", "--previous") == "one\ntwo\nthree\n"
     shop.until(lambda: "three" in shop.kubectl("logs", "logs"), "the log of the second run")
@@ -90,12 +108,16 @@ def test_logs_by_tail_previous_since_and_follow(shop: Cluster) -> None:
     ended = shop.get("pod", "logs")["status"]["containerStatuses"][0]["lastState"]["terminated"]
     assert (ended["exitCode"], ended["reason"]) == (7, "Error")
     shop.kubectl("delete", "pod", "logs", "--now")
-    shop.kubectl(
-        "apply", "-f", "-", given=pod("follow", "for i in 1 2 3; do echo $i; sleep 1; done", restartPolicy="Never")
-    )
-    shop.kubectl("wait", "pod/follow", "--for=jsonpath={.status.phase}=Running", "--timeout=20s")
-    assert shop.kubectl("logs", "-f", "follow") == "1\n2\n3\n"
-    shop.kubectl("wait", "pod/follow", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=20s")
+    script = "echo 1; until [ -e /go ]; do sleep 0.1; done; echo 2; echo 3"
+    shop.kubectl("apply", "-f", "-", given=pod("follow", script, restartPolicy="Never"))
+    shop.kubectl("wait", "pod/follow", "--for=jsonpath={.status.phase}=Running", "--timeout=60s")
+    command = ["kubectl", "--kubeconfig", str(shop.kubeconfig), "logs", "-f", "follow"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout
+        assert following.stdout.readline() == "1\n"
+        shop.kubectl("exec", "follow", "--", "touch", "/go")
+        assert following.stdout.read() == "2\n3\n"
+    shop.kubectl("wait", "pod/follow", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
     shop.kubectl("delete", "pod", "follow", "--now")
 
 
@@ -124,29 +146,34 @@ stringData: {pw: hidden}
     container = {"env": env, "volumeMounts": mounts}
     manifest = pod("configured", script, container=container, volumes=volumes, restartPolicy="Never")
     shop.kubectl("apply", "-f", "-", given=manifest)
-    shop.kubectl("wait", "pod/configured", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=20s")
+    shop.kubectl("wait", "pod/configured", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
     assert shop.kubectl("logs", "configured") == "fast-hidden-$(MODE) configured\nfrom a file\nx\n"
     shop.kubectl("delete", "pod", "configured", "--now")
 
 
 def test_probes_take_an_unready_pod_out_and_restart_a_dead_one(shop: Cluster) -> None:
     probes = {
-        "readinessProbe": {"exec": {"command": ["sh", "-c", "test ! -e /unready"]}, "periodSeconds": 1},
+        "readinessProbe": {
+            "exec": {"command": ["sh", "-c", "test ! -e /unready"]},
+            "periodSeconds": 1,
+            "timeoutSeconds": 30,
+        },
         "livenessProbe": {
             "exec": {"command": ["sh", "-c", "test ! -e /dead"]},
             "periodSeconds": 1,
+            "timeoutSeconds": 30,
             "failureThreshold": 1,
         },
     }
-    shop.kubectl("apply", "-f", "-", given=pod("probed", "sleep 600", container=probes))
-    shop.kubectl("wait", "pod/probed", "--for=condition=Ready", "--timeout=20s")
+    shop.kubectl("apply", "-f", "-", given=pod("probed", FOREVER, container=probes))
+    shop.kubectl("wait", "pod/probed", "--for=condition=Ready", "--timeout=60s")
     shop.kubectl("exec", "probed", "--", "sh", "-c", "echo > /unready")
-    shop.kubectl("wait", "pod/probed", "--for=condition=Ready=False", "--timeout=20s")
+    shop.kubectl("wait", "pod/probed", "--for=condition=Ready=False", "--timeout=60s")
     shop.kubectl("exec", "probed", "--", "sh", "-c", "echo > /dead")
     shop.until(lambda: shop.restarts("probed") == 1, "a restart")
-    events = shop.kubectl("get", "events", "--field-selector", "involvedObject.name=probed")
-    assert "Unhealthy" in events
-    assert "Killing" in events
+    events = ("get", "events", "--field-selector", "involvedObject.name=probed")
+    for reason in ("Unhealthy", "Killing"):
+        shop.until(lambda reason=reason: reason in shop.kubectl(*events), f"the event {reason}")
     shop.kubectl("delete", "pod", "probed", "--now")
 
 
@@ -160,19 +187,19 @@ def test_an_image_that_can_not_be_had_says_why(shop: Cluster) -> None:
 
     shop.until(lambda: reason() in ("ErrImagePull", "ImagePullBackOff"), "the pull's failure")
     shop.until(lambda: reason() == "ImagePullBackOff", "the back-off")
-    assert "Failed to pull image" in shop.kubectl("describe", "pod", "absent")
+    shop.until(lambda: "Failed to pull image" in shop.kubectl("describe", "pod", "absent"), "the event")
     shop.kubectl("delete", "pod", "absent", "--now")
 
 
 def test_a_rollout_forth_and_back(shop: Cluster) -> None:
     shop.kubectl("set", "image", "-n", "shop", "deploy/backend", "*=shop-backend:v2")
     assert "successfully rolled out" in shop.kubectl(
-        "rollout", "status", "-n", "shop", "deploy/backend", "--timeout=40s"
+        "rollout", "status", "-n", "shop", "deploy/backend", "--timeout=80s"
     )
     history = shop.kubectl("rollout", "history", "-n", "shop", "deploy/backend")
     assert [line.split()[0] for line in history.splitlines()[2:] if line] == ["1", "2"]
     shop.kubectl("rollout", "undo", "-n", "shop", "deploy/backend")
-    shop.kubectl("rollout", "status", "-n", "shop", "deploy/backend", "--timeout=40s")
+    shop.kubectl("rollout", "status", "-n", "shop", "deploy/backend", "--timeout=80s")
     template = shop.get("deploy", "backend", "-n", "shop")["spec"]["template"]
     assert template["spec"]["containers"][0]["image"] == "shop-backend:v1"
     shop.kubectl("scale", "-n", "shop", "deploy/backend", "--replicas=2")
@@ -198,5 +225,5 @@ def test_small_changes(shop: Cluster, tmp_path: Path) -> None:
 
 
 def test_deleting_a_namespace_takes_all_that_is_in_it(shop: Cluster) -> None:
-    shop.kubectl("delete", "-f", str(SHOP), "--timeout=60s")
+    shop.kubectl("delete", "-f", str(SHOP), "--timeout=80s")
     assert "No resources found" in shop.kubectl("get", "all", "-n", "shop", both=True)

@@ -26,8 +26,12 @@ SLEEP = "trap 'exit 0' TERM; echo begun; while :; do sleep 3600 & wait $!; done"
 def target(cluster: Cluster, tools: str) -> Cluster:
     """The cluster with a pod that sleeps."""
     cluster.kubectl("apply", "-f", "-", given=pod("target", SLEEP, container={"image": tools}))
-    cluster.kubectl("wait", "pod/target", "--for=condition=Ready", "--timeout=20s")
+    cluster.kubectl("wait", "pod/target", "--for=condition=Ready", "--timeout=60s")
     return cluster
+
+
+SIZED = "for i in $(seq 300); do [ \"$(stty size)\" = '33 '77 ] && break; sleep 0.1; done; stty size"
+"""Tells the size once it has arrived: it comes beside what is typed, not before it. As it is shown, it is no size."""
 
 
 def in_terminal(cluster: Cluster, *arguments: str, typed: str, rows: int = 33, columns: int = 77) -> str:
@@ -51,7 +55,7 @@ def in_terminal(cluster: Cluster, *arguments: str, typed: str, rows: int = 33, c
             os.write(primary, typed.encode())
             typed_yet = True
     os.close(primary)
-    running.wait(20)
+    running.wait(60)
     return shown.decode(errors="replace").replace("\r", "")
 
 
@@ -69,7 +73,9 @@ def running(cluster: Cluster, *arguments: str) -> Iterator[subprocess.Popen[str]
 
 def test_an_ephemeral_container_looks_into_its_target(target: Cluster, tools: str) -> None:
     flags = ("debug", "target", "--image", tools, "--target=main", "--profile=general", "-i", "-q", "-c", "look")
-    seen = target.kubectl(*flags, "--", "sh", "-c", "sleep 1; ps -o args; cat /proc/1/root/etc/hostname")
+    # It speaks when it is spoken to: what it says before somebody is attached, he does not hear.
+    script = "read word; ps -o args; cat /proc/1/root/etc/hostname"
+    seen = target.kubectl(*flags, "--", "sh", "-c", script, given="go\n")
     assert "sleep 3600" in seen
     assert seen.endswith("target\n")
     described = target.kubectl("describe", "pod", "target")
@@ -88,7 +94,7 @@ def test_an_ephemeral_container_looks_into_its_target(target: Cluster, tools: st
 def test_a_copy_shares_its_processes(target: Cluster, tools: str) -> None:
     flags = ("--copy-to=copy", "--share-processes", "--profile=general", "--attach=false", "-c", "look")
     target.kubectl("debug", "target", "--image", tools, *flags, "--", "sleep", "1000")
-    target.kubectl("wait", "pod/copy", "--for=condition=Ready", "--timeout=20s")
+    target.kubectl("wait", "pod/copy", "--for=condition=Ready", "--timeout=60s")
     seen = target.kubectl("exec", "copy", "-c", "look", "--", "ps", "-o", "args")
     assert "sleep 3600" in seen
     assert "sleep 1000" in seen
@@ -123,8 +129,8 @@ def test_files_are_copied_both_ways(target: Cluster, tmp_path: Path) -> None:
 
 
 def test_a_terminal_has_its_size_and_follows_it(target: Cluster) -> None:
-    shown = in_terminal(target, "exec", "-it", "target", "--", "sh", typed="stty size; exit 7\n")
-    assert "33 77" in shown
+    shown = in_terminal(target, "exec", "-it", "target", "--", "sh", typed=f"{SIZED}; exit 7\n")
+    assert "\n33 77\n" in shown
     assert "exit code 7" in shown
 
 
@@ -132,8 +138,8 @@ def test_one_attaches_to_a_terminal_and_to_plain_input(cluster: Cluster, tools: 
     flags = ("--image", tools, "--restart=Never", "--attach=false")
     cluster.kubectl("run", "screen", "-it", *flags, "--command", "--", "sh")
     cluster.kubectl("run", "plain", "-i", *flags, "--command", "--", "sh", "-c", "while read x; do echo got $x; done")
-    cluster.kubectl("wait", "pod/screen", "pod/plain", "--for=condition=Ready", "--timeout=20s")
-    shown = in_terminal(cluster, "attach", "-it", "screen", typed="echo $((6*7)); stty size; exit\n")
+    cluster.kubectl("wait", "pod/screen", "pod/plain", "--for=condition=Ready", "--timeout=60s")
+    shown = in_terminal(cluster, "attach", "-it", "screen", typed=f"echo $((6*7)); {SIZED}; exit\n")
     assert "42\n33 77" in shown
     assert "got one\n" in cluster.kubectl("attach", "-i", "plain", "-q", given="one\n")
     cluster.until(lambda: cluster.get("pod", "plain")["status"]["phase"] == "Succeeded", "the end of its input")
@@ -152,21 +158,21 @@ def test_run_and_remove(cluster: Cluster, tools: str) -> None:
 
 def test_ports_are_forwarded(target: Cluster) -> None:
     target.kubectl("run", "web", "--image=shop-backend:v1", "--port=80", "--expose")
-    target.kubectl("wait", "pod/web", "--for=condition=Ready", "--timeout=20s")
+    target.kubectl("wait", "pod/web", "--for=condition=Ready", "--timeout=60s")
     for what, port in (("pod/web", 80), ("svc/web", 80)):
         with running(target, "port-forward", what, f":{port}") as forward:
             assert forward.stdout
             found = re.search(r"127\.0\.0\.1:(\d+)", forward.stdout.readline())
             assert found
             for _ in range(3):
-                with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}/", timeout=5) as answer:
+                with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}/", timeout=20) as answer:
                     assert b"backend v1" in answer.read()
     with running(target, "port-forward", "pod/web", ":81") as forward:
         assert forward.stdout
         found = re.search(r"127\.0\.0\.1:(\d+)", forward.stdout.readline())
         assert found
         with pytest.raises(OSError):
-            urllib.request.urlopen(f"http://127.0.0.1:{found[1]}/", timeout=5)
+            urllib.request.urlopen(f"http://127.0.0.1:{found[1]}/", timeout=20)
         said = forward.stdout.read()
     assert "error forwarding port 81 to pod" in said
     assert "failed to connect to localhost:81 inside namespace" in said
@@ -178,7 +184,7 @@ def test_the_api_and_what_runs_are_reached_by_a_local_proxy(target: Cluster) -> 
         assert proxy.stdout
         found = re.search(r"127\.0\.0\.1:\d+", proxy.stdout.readline())
         assert found
-        with urllib.request.urlopen(f"http://{found[0]}/api/v1/namespaces/default/pods/target", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{found[0]}/api/v1/namespaces/default/pods/target", timeout=20) as answer:
             assert b'"name":"target"' in answer.read()
 
 

@@ -32,16 +32,16 @@ def test_a_rollout_forth_and_back(cluster: Cluster, kind: str, spec: dict[str, A
     name = kind.lower()
     target = f"{name}/{name}"
     cluster.kubectl("apply", "-f", "-", given=workload(kind, name, **spec))
-    cluster.kubectl("rollout", "status", target, "--timeout=40s")
+    cluster.kubectl("rollout", "status", target, "--timeout=80s")
     cluster.kubectl("set", "image", target, "main=shop-backend:v2")
-    said = cluster.kubectl("rollout", "status", target, "--timeout=40s")
+    said = cluster.kubectl("rollout", "status", target, "--timeout=80s")
     assert "complete" in said or "successfully rolled out" in said
     history = cluster.kubectl("rollout", "history", target).splitlines()
     assert [line.split()[0] for line in history[2:] if line] == ["1", "2"]
     assert "shop-backend:v2" in cluster.kubectl("rollout", "history", target, "--revision=2")
     assert "rolled back" in cluster.kubectl("rollout", "undo", target)
     cluster.kubectl("rollout", "restart", target)
-    cluster.kubectl("rollout", "status", target, "--timeout=40s")
+    cluster.kubectl("rollout", "status", target, "--timeout=80s")
     containers = cluster.get(target)["spec"]["template"]["spec"]["containers"]
     assert containers[0]["image"] == "shop-backend:v1"
     assert "Pod Template:" in cluster.kubectl("describe", target)
@@ -49,15 +49,14 @@ def test_a_rollout_forth_and_back(cluster: Cluster, kind: str, spec: dict[str, A
 
 def test_logs_of_many_pods_and_containers(cluster: Cluster) -> None:
     cluster.kubectl("apply", "-f", "-", given=workload("StatefulSet", "logged", replicas=2, serviceName="x"))
-    cluster.kubectl("rollout", "status", "statefulset/logged", "--timeout=40s")
-    every = cluster.kubectl("logs", "-l", "app=logged", "--all-containers", "--prefix", "--tail=5")
-    assert sorted(every.splitlines()) == sorted(
-        f"[pod/logged-{number}/{container}] begun" for number in (0, 1) for container in ("main", "side")
-    )
+    cluster.kubectl("rollout", "status", "statefulset/logged", "--timeout=80s")
+    every = ("logs", "-l", "app=logged", "--all-containers", "--prefix", "--tail=5")
+    begun = [f"[pod/logged-{number}/{container}] begun" for number in (0, 1) for container in ("main", "side")]
+    cluster.until(lambda: sorted(cluster.kubectl(*every).splitlines()) == begun, "what each of them says")
     assert cluster.kubectl("logs", "statefulset/logged", "-c", "side") == "begun\n"
     assert cluster.kubectl("logs", "logged-1", "--timestamps").split()[1] == "begun"
     few = ("--max-log-requests=1", "-f", "--all-containers")
     refused = cluster.kubectl("logs", "-l", "app=logged", *few, code=1, both=True)
     assert "you are attempting to follow 4 log streams, but maximum allowed concurrency is 1" in refused
-    cluster.kubectl("delete", "statefulset", "logged", "--cascade=foreground", "--timeout=40s")
+    cluster.kubectl("delete", "statefulset", "logged", "--cascade=foreground", "--timeout=80s")
     assert not cluster.kubectl("get", "pods", "-l", "app=logged", "-o", "name")

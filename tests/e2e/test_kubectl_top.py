@@ -7,17 +7,18 @@ import json
 import pytest
 
 from tests.e2e.conftest import Cluster
-from tests.e2e.test_kubectl import pod
+from tests.e2e.test_kubectl import FOREVER, pod
 
 
 @pytest.fixture(scope="module")
 def busy(cluster: Cluster) -> Cluster:
     """The cluster with a pod that computes and one that sleeps, both measured."""
-    labels = {"busy": "while :; do :; done", "idle": "sleep 1000"}
-    for name, script in labels.items():
+    scripts = {"busy": "while :; do :; done", "idle": FOREVER}
+    for name, script in scripts.items():
         cluster.kubectl("apply", "-f", "-", given=pod(name, script))
-    cluster.kubectl("wait", "pod/busy", "pod/idle", "--for=condition=Ready", "--timeout=20s")
+    cluster.kubectl("wait", "pod/busy", "pod/idle", "--for=condition=Ready", "--timeout=60s")
     cluster.until(lambda: len(cluster.get("pods.metrics.k8s.io")["items"]) == 2, "the first measurements")
+    cluster.until(lambda: cluster.get("nodes.metrics.k8s.io")["items"], "those of the node")
     return cluster
 
 
@@ -27,12 +28,16 @@ def milli(shown: str) -> int:
 
 
 def test_pods_are_shown_with_what_they_use(busy: Cluster) -> None:
-    head, *rows = busy.kubectl("top", "pods", "--sort-by=cpu").splitlines()
-    assert head.split() == ["NAME", "CPU(cores)", "MEMORY(bytes)"]
-    used = {row.split()[0]: row.split()[1:] for row in rows}
-    assert next(iter(used)) == "busy"
-    assert milli(used["busy"][0]) > 5 * milli(used["idle"][0])
-    assert used["idle"][1].endswith("Mi")
+    def used() -> dict[str, list[str]]:
+        head, *rows = busy.kubectl("top", "pods", "--sort-by=cpu").splitlines()
+        assert head.split() == ["NAME", "CPU(cores)", "MEMORY(bytes)"]
+        return {row.split()[0]: row.split()[1:] for row in rows}
+
+    # A pod's first measurement is of its start, too.
+    busy.until(lambda: milli(used()["busy"][0]) > 5 * milli(used()["idle"][0]), "that one is at rest")
+    shown = used()
+    assert next(iter(shown)) == "busy"
+    assert shown["idle"][1].endswith("Mi")
     containers = busy.kubectl("top", "pod", "busy", "--containers").splitlines()
     assert containers[0].split()[:2] == ["POD", "NAME"]
     assert containers[1].split()[:2] == ["busy", "main"]

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.e2e.conftest import TOOLS, Cluster
+from tests.e2e.conftest import COMMAND_S_MAX, TOOLS, Cluster
 
 PODS = """
 apiVersion: v1
@@ -25,12 +25,12 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: http}]}
 apiVersion: v1
 kind: Pod
 metadata: {name: friend, labels: {app: friend}}
-spec: {containers: [{name: main, image: IMAGE, command: [sleep, "100000"]}]}
+spec: {containers: [{name: main, image: IMAGE, command: [sh, -c, "trap 'exit 0' TERM; sleep 100000 & wait"]}]}
 ---
 apiVersion: v1
 kind: Pod
 metadata: {name: stranger, labels: {app: stranger}}
-spec: {containers: [{name: main, image: IMAGE, command: [sleep, "100000"]}]}
+spec: {containers: [{name: main, image: IMAGE, command: [sh, -c, "trap 'exit 0' TERM; sleep 100000 & wait"]}]}
 """.replace("IMAGE", TOOLS)
 
 CLOSED = """
@@ -62,21 +62,22 @@ ASK = "timeout 2 wget -qO- http://web"
 @pytest.fixture
 def pods(cluster: Cluster, tools: str) -> Cluster:
     cluster.kubectl("apply", "-f", "-", given=PODS)
-    cluster.kubectl("wait", "--for=condition=ready", "pod", "web", "friend", "stranger", "--timeout=30s")
+    cluster.kubectl("wait", "--for=condition=ready", "pod", "web", "friend", "stranger", "--timeout=60s")
     return cluster
 
 
 def asks(cluster: Cluster, pod: str) -> str:
     """What a pod gets; empty when nothing comes."""
     command = ["kubectl", "--kubeconfig", str(cluster.kubeconfig), "exec", pod, "--", "sh", "-c", ASK]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S_MAX, check=False).stdout.strip()
 
 
 def test_a_closed_namespace_opens_to_whom_its_policies_name(pods: Cluster) -> None:
-    assert asks(pods, "friend") == asks(pods, "stranger") == "hello"
+    for name in ("friend", "stranger"):
+        pods.until(lambda name=name: asks(pods, name) == "hello", f"open to {name}")
     pods.kubectl("apply", "-f", "-", given=CLOSED)
-    pods.until(lambda: asks(pods, "friend") == "", "closed")
-    assert asks(pods, "stranger") == ""
+    for name in ("friend", "stranger"):
+        pods.until(lambda name=name: asks(pods, name) == "", f"closed to {name}")
     pods.kubectl("apply", "-f", "-", given=OPEN_TO_FRIENDS)
     pods.until(lambda: asks(pods, "friend") == "hello", "open to friends")
     assert asks(pods, "stranger") == ""

@@ -30,6 +30,7 @@ COLOURS = {"red": HERE, "blue": HERE, "green": THERE}
 HTTP, SECOND, THIRD, OTHER = 8080, 8081, 8082, 9000
 PORTS = (HTTP, SECOND, THIRD, OTHER)
 EFFECT_S_MAX = 0.2
+SETTLE_S_MAX = 40.0
 CHANGES = 3
 TRIES = 20
 
@@ -77,7 +78,7 @@ class Pods:
         self.cluster.kubectl("create", "-f", "-", given=json.dumps(listed))
         for each in objects:
             metadata = each["metadata"]
-            ready = ("--for=condition=Ready", "--timeout=30s")
+            ready = ("--for=condition=Ready", "--timeout=55s")
             if each["kind"] == "Pod":
                 self.cluster.kubectl("wait", *ready, "-n", metadata["namespace"], f"pod/{metadata['name']}")
 
@@ -107,7 +108,7 @@ class Pods:
             told = answers(ways.values())
             return {way for way, ask in ways.items() if told[ask] != SILENT} ^ wanted
 
-        deadline_s = time.monotonic() + 10.0
+        deadline_s = time.monotonic() + SETTLE_S_MAX
         while wrong := differing():
             shown = [f"{w.client.colour}-{w.client.node} {w.server.colour}-{w.server.node} {w.port}" for w in wrong]
             assert time.monotonic() < deadline_s, shown[:10]
@@ -360,7 +361,7 @@ def test_a_pod_that_is_replaced_on_the_other_machine_is_closed_before_it_starts(
     target = pods.one("green", "first").addresses
     script = f"""
     httpd -p {OTHER}; i=0; while [ $i -lt {TRIES} ]; do i=$((i+1)); for a in {" ".join(target)}; do
-      {{ timeout 2 nc -w 1 $a {HTTP} </dev/null; echo "$a ended $?"; }} & done; sleep 0.02; done; sleep 3600"""
+      {{ timeout 30 nc -w 1 $a {HTTP} </dev/null; echo "$a ended $?"; }} & done; sleep 0.02; done; sleep 3600"""
     first = pod("red", "first", script)
     first["metadata"] |= {"name": "moves", "labels": {"colour": "red", "pod": "moves"}}
     pods.make(first)
@@ -437,7 +438,7 @@ def reached(asks: dict[tuple[str, ...], Ask], allowed: Callable[..., bool]) -> N
         wanted = {key: OPEN if allowed(*key) else SILENT for key in asks}
         return {key: told[ask] for key, ask in asks.items() if told[ask] != wanted[key]}
 
-    deadline_s = time.monotonic() + 10.0
+    deadline_s = time.monotonic() + SETTLE_S_MAX
     while found := wrong():
         assert time.monotonic() < deadline_s, found
     assert wrong() == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import urllib.error
@@ -20,7 +21,7 @@ URL = "http://127.0.0.1:30080/"
 def answer() -> str:
     """What the frontend says; also when it says that it got no answer from the backend (502)."""
     try:
-        with urllib.request.urlopen(URL, timeout=5) as found:
+        with urllib.request.urlopen(URL, timeout=30) as found:
             text: str = found.read().decode()
     except urllib.error.HTTPError as complaint:
         with complaint:
@@ -73,6 +74,34 @@ def test_a_killed_process_comes_back_to_its_containers_and_leaves_nothing_at_the
     cluster.until(lambda: "backend v1" in answer(), "an answer")
 
     cluster.knarr("down", "--purge")
+    with pytest.raises(StopIteration):
+        next(run)
+    assert leftovers.left(before, leftovers.snapshot(cluster.data, cluster.bridge)) == []
+    assert not cluster.data.exists()
+    assert "knarr" not in cluster.kubeconfig.read_text()
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["its process runs", "its process was killed"])
+def test_a_data_folder_that_was_deleted_by_hand_leaves_nothing_once_the_cluster_is_taken_down(
+    killed: bool, tmp_path: Path, archives: list[str]
+) -> None:
+    leftovers = load("leftovers")
+    cluster = Cluster(tmp_path)
+    before = leftovers.snapshot(cluster.data, cluster.bridge)
+    run = started(cluster, archives)
+    next(run)
+    cluster.kubectl("apply", "-f", str(SHOP))
+    cluster.kubectl("rollout", "status", "-n", "shop", "deploy/backend", "--timeout=40s")
+    pid = int(json.loads(cluster.knarr("status", "-o", "json").stdout)["pid"])
+    if killed:
+        os.kill(pid, signal.SIGKILL)
+        cluster.until(lambda: cluster.knarr("status", check=False).returncode == 3, "the process's end")
+    shutil.rmtree(cluster.data, ignore_errors=True)
+    assert not (cluster.data / "running.json").exists()
+
+    down = cluster.knarr("down", "--purge")
+    said = f"knarr: {cluster.data} was deleted while process {pid} runs on it; the process is told to end\n"
+    assert down.stderr == ("" if killed else said)
     with pytest.raises(StopIteration):
         next(run)
     assert leftovers.left(before, leftovers.snapshot(cluster.data, cluster.bridge)) == []

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests import images
-from tests.e2e.conftest import REPOSITORY, TOOLS, Cluster
+from tests.e2e.conftest import COMMAND_S_MAX, REPOSITORY, TOOLS, Cluster, unused
 
 NODES = ("first", "second")
 
@@ -32,7 +32,7 @@ class TwoNodes(Cluster):
         self.node_data = folder / "node"
         self.name = f"ke{secrets.token_hex(3)}"
         self.proxy_mode = proxy_mode
-        number = 16 + secrets.randbelow(15)
+        number = unused(range(16, 31), "172.{}.0.0/16", lambda number: (number,))
         self.net = f"172.{number}.{secrets.randbelow(255)}"
         self.net6 = f"fd{secrets.token_hex(1)}:{secrets.randbelow(0xFFFF) + 1:x}"
         self.addresses = {"first": f"{self.net}.1", "second": f"{self.net}.2"}
@@ -118,7 +118,9 @@ class TwoNodes(Cluster):
         # Not `ip netns exec`: that mounts a /sys without control groups.
         enter = ["nsenter", f"--net=/run/netns/{self.name}-node"]
         command = [*enter, sys.executable, "-m", "knarr.cli.main", *arguments, "--data-dir", str(self.node_data)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=REPOSITORY)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=COMMAND_S_MAX, check=False, cwd=REPOSITORY
+        )
         log = self.node_data / "knarr.log"
         told = log.read_text()[-3000:] if log.exists() else ""
         assert not check or done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}{told}"
@@ -127,7 +129,7 @@ class TwoNodes(Cluster):
     def inside(self, part: str, *command: str) -> str:
         """A command in the namespace of `node` or `client`."""
         enter = ["nsenter", f"--net=/run/netns/{self.name}-{part}"]
-        done = subprocess.run([*enter, *command], capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run([*enter, *command], capture_output=True, text=True, timeout=COMMAND_S_MAX, check=False)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 

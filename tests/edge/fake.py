@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from knarr.api.core.v1 import LoadBalancerIngress
-from knarr.edge.providers.contract import Ingress, LoadBalancer, Target, Wake
+from knarr.edge.providers.contract import Ingress, LoadBalancer, Note, Target, Wake
 
 
 class Crash(BaseException):
@@ -78,7 +78,7 @@ class FakeProvider:
         self.cloud = cloud
         self.wake: Wake = lambda keys: None
 
-    def begin(self, wake: Wake) -> None:
+    def begin(self, wake: Wake, note: Note) -> None:
         self.wake = wake
 
     async def status(self, balancer: LoadBalancer) -> Ingress | None:

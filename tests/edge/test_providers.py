@@ -83,7 +83,7 @@ class LocalBench(Bench):
         self._informers = Informers(Feed().client, clock)
         self._pools = parse_pools(pools)
         self._one = Local(self._informers, clock, self._pools)
-        self._one.begin(lambda keys: None)
+        self._one.begin(lambda keys: None, lambda key, reason, message: None)
 
     def provider(self) -> Provider:
         return self._one

@@ -73,6 +73,38 @@ async def test_a_tail_of_a_log_larger_than_a_block(tmp_path: Path, inotify: Inot
     assert lines[-1].startswith("line 2999 ")
 
 
+@pytest.mark.parametrize("tail", [1, 3])
+async def test_what_is_written_while_it_is_read_is_not_among_the_last_lines(
+    tail: int, tmp_path: Path, inotify: Inotify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "0.log"
+    path.write_text("".join(entry(number, f"line {number}") for number in range(5)))
+    looked = logs.tail_offset
+
+    def written_meanwhile(*arguments: Any) -> int:
+        found = looked(*arguments)
+        with path.open("a") as file:
+            file.write(entry(5, "one more"))
+        return found
+
+    monkeypatch.setattr(logs, "tail_offset", written_meanwhile)
+    told = (await read(path, inotify, tail_lines=tail)).splitlines()
+    assert told == [f"line {number}" for number in range(5)][-tail:]
+
+
+async def test_a_line_that_is_being_written_is_none_yet(tmp_path: Path, inotify: Inotify) -> None:
+    path = tmp_path / "0.log"
+    path.write_text(entry(0, "one") + entry(1, "two")[:-2])
+    assert await read(path, inotify, tail_lines=1) == "one\n"
+
+
+async def test_a_carriage_return_ends_no_line(tmp_path: Path, inotify: Inotify) -> None:
+    path = tmp_path / "0.log"
+    path.write_bytes("".join(entry(number, f"1%\r2%\r{number}") for number in range(3)).encode())
+    assert (await read(path, inotify, tail_lines=2)).split("\n") == ["1%\r2%\r1", "1%\r2%\r2", ""]
+    assert logs.last_lines(str(path), 2, 100) == b"1%\r2%\r1\n1%\r2%\r2\n"
+
+
 async def test_a_log_that_was_never_written_is_empty(tmp_path: Path, inotify: Inotify) -> None:
     assert await read(tmp_path / "none.log", inotify) == ""
 
@@ -91,7 +123,7 @@ async def test_following_sends_each_line_when_it_is_written_and_ends_with_the_co
         await asyncio.sleep(0)
         with path.open("a") as file:
             file.write(entry(number, text))
-        assert await asyncio.wait_for(following, 5) == f"{text}\n".encode()
+        assert await asyncio.wait_for(following, 30) == f"{text}\n".encode()
     following = asyncio.ensure_future(anext(chunks))
     await asyncio.sleep(0)
     # What it wrote last is sent even when its end is told at the same time.
@@ -99,7 +131,7 @@ async def test_following_sends_each_line_when_it_is_written_and_ends_with_the_co
         file.write(entry(9, "last"))
     over = True
     wake.set()
-    assert await asyncio.wait_for(following, 5) == b"last\n"
+    assert await asyncio.wait_for(following, 30) == b"last\n"
     with pytest.raises(StopAsyncIteration):
         await anext(chunks)
 
@@ -115,7 +147,7 @@ async def test_following_goes_on_in_the_new_file_after_a_rotation(tmp_path: Path
     path.rename(tmp_path / "0.log.old")
     path.write_text(entry(1, "two"))
     wake.set()
-    assert await asyncio.wait_for(following, 5) == b"two\n"
+    assert await asyncio.wait_for(following, 30) == b"two\n"
     await chunks.aclose()  # type: ignore[attr-defined]
 
 
@@ -131,7 +163,7 @@ async def test_two_followers_of_one_log(tmp_path: Path, inotify: Inotify) -> Non
     await asyncio.sleep(0)
     with path.open("a") as file:
         file.write(entry(1, "two"))
-    assert await asyncio.wait_for(following, 5) == b"two\n"
+    assert await asyncio.wait_for(following, 30) == b"two\n"
     await second.aclose()  # type: ignore[attr-defined]
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from aiohttp import web
 
+from knarr import pki
 from knarr.api.core.v1 import Binding, Node, ObjectReference, Pod
 from knarr.api.meta.v1 import ObjectMeta
-from knarr.scheduler.configuration import profiles_of
+from knarr.clock import SystemClock
+from knarr.scheduler.configuration import SchedulerConfigError, profiles_of
 from knarr.scheduler.extenders import Extender, ExtenderFailed, Filtered, Victims
 from knarr.scheduler.http_extender import ExtenderConfig, HTTPExtender
 from tests.cluster import Cluster, simulate
@@ -184,15 +189,15 @@ class Served:
 
 
 @asynccontextmanager
-async def server() -> AsyncIterator[Served]:
+async def server(context: ssl.SSLContext | None = None) -> AsyncIterator[Served]:
     served = Served()
     app = web.Application()
     app.router.add_post("/x/{verb}", served.handle)
     runner = web.AppRunner(app)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
     await site.start()
-    served.url = f"http://127.0.0.1:{runner.addresses[0][1]}/x/"
+    served.url = f"{'https' if context else 'http'}://127.0.0.1:{runner.addresses[0][1]}/x/"
     try:
         yield served
     finally:
@@ -276,6 +281,38 @@ async def test_a_silent_extender_and_an_absent_one_are_failures() -> None:
             ExtenderFailed, match=r'Post "http:.*": dial tcp 127.0.0.1:\d+: connect: connection refused$'
         ):
             await extender.filter(POD, NODES)
+
+
+async def test_over_https_its_certificate_is_for_the_name_that_is_configured(tmp_path: Path) -> None:
+    made = pki.ensure(tmp_path, SystemClock(), dns_names=["gpus.example"], addresses=[])
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(made.apiserver.certificate_path, made.apiserver.key_path)
+    named = {"serverName": "gpus.example", "caFile": str(made.ca.certificate_path)}
+    embedded = {"serverName": "gpus.example", "caData": base64.b64encode(made.ca.certificate_pem).decode()}
+    async with server(context) as served:
+        served.answers["p"] = [{"Host": "a", "Score": 7}]
+        for tls in (named, embedded):
+            async with asked(served, tlsConfig=tls) as extender:
+                assert await extender.prioritize(POD, NODES) == {"a": 7}
+        async with asked(served, tlsConfig={"caFile": named["caFile"]}) as extender:
+            with pytest.raises(
+                ExtenderFailed, match=r"tls: failed to verify certificate: .* not valid for '127\.0\.0\.1'"
+            ):
+                await extender.prioritize(POD, NODES)
+
+
+@pytest.mark.parametrize(
+    ("tls", "problem"),
+    [
+        ({"caFile": "/none.pem"}, r"extenders\[0\].tlsConfig: .*No such file or directory"),
+        ({"caData": "bm9uZQ=="}, r"extenders\[0\].tlsConfig: .*does not contain a certificate"),
+        ({"caData": "%"}, r"Invalid base64 encoded string - at `\$.extenders\[0\].tlsConfig.caData`"),
+        ({"certData": "bm9uZQ==", "keyData": "bm9uZQ=="}, r"extenders\[0\].tlsConfig: .*PEM"),
+    ],
+)
+def test_certificates_that_cant_be_used_are_refused_at_the_start(tls: dict[str, str], problem: str) -> None:
+    with pytest.raises(SchedulerConfigError, match=problem):
+        profiles_of(configuration({}, extenders=[{"urlPrefix": "https://gpus.example", "tlsConfig": tls}]))
 
 
 def test_it_is_asked_only_about_pods_that_want_its_resources() -> None:

@@ -44,7 +44,6 @@ from knarr.api.resources import Column, Strategy
 from knarr.api.types import replace
 
 POD_MANAGEMENT = ("OrderedReady", "Parallel")
-UPDATE_STRATEGIES = ("RollingUpdate", "OnDelete")
 CLAIM_RETENTION = ("Retain", "Delete")
 CHANGEABLE = (
     "'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', "

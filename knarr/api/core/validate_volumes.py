@@ -71,12 +71,12 @@ def _validate_source(volume: Volume, path: str) -> Iterable[Cause]:
             yield forbidden(f"{path}.{name}", "may not specify more than 1 volume type")
             continue
         found = True
-        yield from _validate_one(volume, source, name, f"{path}.{name}")
+        yield from _validate_one(source, name, f"{path}.{name}")
     if not found:
         yield required(path, "must specify a volume type")
 
 
-def _validate_one(volume: Volume, source: Any, name: str, path: str) -> Iterable[Cause]:
+def _validate_one(source: Any, name: str, path: str) -> Iterable[Cause]:
     match name:
         case "emptyDir":
             yield from _validate_empty_dir(source, path)

@@ -14,8 +14,6 @@ from knarr.apiserver.admission import Attributes
 from knarr.apiserver.admission.refusal import name_of, refusal
 from knarr.apiserver.authorize import Authorizer
 
-NAME = "OwnerReferencesPermissionEnforcement"
-
 
 class OwnerReferences:
     """Looks at metadata.ownerReferences of every kind."""

@@ -46,6 +46,8 @@ MIN_INTERVAL_S = 0.02
 """Between two pictures: a burst of changes is taken together, the first is not delayed."""
 PORT_RETRY_S = 5.0
 """A port that is taken is tried again."""
+UNUSED_S = 5.0
+"""So long without any Ingress, and the ports are let go: who replaces the last one interrupts nothing."""
 TAKE_OVER_S = 0.01
 """From Envoy's yes until its worker threads have what it said yes to: they take it at their next turn."""
 AWAY_S_MAX = 10.0
@@ -124,6 +126,8 @@ class IngressEdge:
         """From when this node is to serve for the first time."""
         self._well_until_s: float | None = 0.0
         """None while Envoy is well."""
+        self._unused_from_s: float | None = None
+        """Since when there is no Ingress of ours; None while there is."""
         self._told_ports: tuple[int, ...] = ()
         self._ports_handlers: list[Callable[[], None]] = []
         self._wake = asyncio.Event()
@@ -233,6 +237,10 @@ class IngressEdge:
 
             self._default = self_signed(self._clock.time_s())
         ours = [each for each in self._ingresses.all() if is_ours(each, self._classes)]
+        if ours:
+            self._unused_from_s = None
+        elif self._unused_from_s is None:
+            self._unused_from_s = self._clock.monotonic_s()
         self._used = set(_named(ours))
         objects = self._objects(self._trial.included(ours))
         now_s, https = self._clock.time_s(), bool(self._ports.wanted.https_port)
@@ -249,8 +257,8 @@ class IngressEdge:
         return self._sent if same else wanted
 
     def _wanted(self, default: Certificate) -> Resources:
-        """What Envoy is to have; nothing at all where this node is not to serve."""
-        if not self._serves():
+        """What Envoy is to have; nothing at all where this node is not to serve, or there is nothing to serve."""
+        if not self._serves() or self._unused():
             self._reports.served(self._picture.served, self._picture.refused)
             self._picture = replace(self._picture, routing=Routing())
             return resources(Routing(), Serving(http_port=0, https_port=0), default)
@@ -335,8 +343,12 @@ class IngressEdge:
             refused = [name for kind, name in self._server.refused if kind == LISTENER]
             if refused:
                 self._server.again(LISTENER, refused)
-            if self._ports.any_freed():
+            if self._ports.any_freed() or (self._unused() and self._sent.get(LISTENER)):
                 self._mark_all()
+
+    def _unused(self) -> bool:
+        """For so long that the ports are not ours any more."""
+        return self._unused_from_s is not None and self._clock.monotonic_s() - self._unused_from_s >= UNUSED_S
 
     def _is_listening(self, name: str) -> bool:
         """Envoy was told to, and did not refuse."""

@@ -41,8 +41,6 @@ from knarr.edge.providers.contract import (
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S, ATTEMPTS = 5, 20, 3
 TARGETS_AT_ONCE = 100
 """Registered by one call."""
-TAGS_AT_ONCE = 20
-"""Load balancers whose tags one call answers."""
 
 
 class AwsSettings(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):

@@ -102,7 +102,7 @@ class Azure(BlockingProvider):
             there = self._shared(balancer, internal)
             frontend = _frontend(there, name) if there else None
             if frontend is not None:
-                address = self._address_of(frontend, name)
+                address = self._address_of(frontend)
                 return _ingress(address) if address else ()
         return () if parts or self._public_address(name) else None
 
@@ -119,7 +119,7 @@ class Azure(BlockingProvider):
             self._remove_public_address(name)
         written = self._shared(balancer, internal)
         made = _frontend(written, name) if written else None
-        address = self._address_of(made, name) if made else ""
+        address = self._address_of(made) if made else ""
         if not address:
             return ()
         self._match_security_rules(balancer, address)
@@ -224,7 +224,7 @@ class Azure(BlockingProvider):
         if self._public_address(name) is not None:
             self._finished(self._client.public_ip_addresses.begin_delete(self._group, name))
 
-    def _address_of(self, frontend: Json, name: str) -> str:
+    def _address_of(self, frontend: Json) -> str:
         properties = frontend["properties"]
         public = properties.get("publicIPAddress")
         if public is None:

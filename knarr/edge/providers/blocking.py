@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from knarr.edge.providers.contract import Ingress, LoadBalancer, Target, Wake
+from knarr.edge.providers.contract import Ingress, LoadBalancer, Note, Target, Wake
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ class BlockingProvider(ABC):
 
     sees_readiness = False
 
-    def begin(self, wake: Wake) -> None:
+    def begin(self, wake: Wake, note: Note) -> None:
         return
 
     async def status(self, balancer: LoadBalancer) -> Ingress | None:

@@ -87,6 +87,8 @@ class Target(Struct, frozen=True):
 Ingress = tuple[LoadBalancerIngress, ...]
 """Where a load balancer is reached: status.loadBalancer.ingress."""
 Wake = Callable[[Iterable[str]], None]
+Note = Callable[[str, str, str], None]
+"""Key of a Service; reason and message of a warning to its owner."""
 
 
 class ProviderFailure(Exception):
@@ -102,8 +104,9 @@ class Provider(Protocol):
     sees_readiness: bool
     """Whether a node that becomes ready, or no longer is, changes its load balancers."""
 
-    def begin(self, wake: Wake) -> None:
-        """Called once, before anything else: `wake(keys)` has Services looked at again."""
+    def begin(self, wake: Wake, note: Note) -> None:
+        """Called once, before anything else: `wake(keys)` has Services looked at again, `note` tells of what is well
+        but not as one might expect."""
 
     async def status(self, balancer: LoadBalancer) -> Ingress | None:
         """Where it is reached; None where there is nothing of it, not even parts."""

@@ -22,7 +22,7 @@ from knarr.api.core.v1 import LoadBalancerIngress, Node, PortStatus, Service
 from knarr.api.discovery.v1 import EndpointSlice
 from knarr.client.informer import Informer, Informers, key_of
 from knarr.clock import Clock
-from knarr.edge.providers.contract import ADDRESSES, Ingress, LoadBalancer, ProviderFailure, Target, Wake
+from knarr.edge.providers.contract import ADDRESSES, Ingress, LoadBalancer, Note, ProviderFailure, Target, Wake
 from knarr.edge.taken_ports import changed, holder, name_of, ports_of, report_of, was_looked_at
 
 CLASS = "knarr.dev/local"
@@ -31,6 +31,9 @@ SLICES_BY_SERVICE = "service of a load balancer"
 
 NODES_MAX = 32
 """Whose addresses a Service gets, so that its status stays small; every node leads to all of its endpoints anyway."""
+
+NOTED_MAX = 5
+"""Reasons in one event."""
 
 LOOK_S_MAX = 2.0
 """How long nodes are waited for that haven't looked at a Service's ports yet. Those that are later come in later."""
@@ -140,9 +143,12 @@ class Local:
         self._node_ports: dict[tuple[int, str], str] = {}
         self._pending: set[str] = set()
         """Services that did not get what they want."""
+        self._noted: dict[str, frozenset[str]] = {}
+        """Why Services are not at every node: what their owners were told."""
 
-    def begin(self, wake: Wake) -> None:
+    def begin(self, wake: Wake, note: Note) -> None:
         self._wake = wake
+        self._note = note
         self._services.add_handler(self._service_changed)
         self._slices.add_handler(self._slice_changed)
         self._nodes.add_handler(self._node_changed)
@@ -242,14 +248,27 @@ class Local:
         conflicts = {address: self._conflict(balancer, address, name) for address, name in candidates.items()}
         if conflicts and all(conflicts.values()):
             raise ProviderFailure(next(iter(conflicts.values())))
+        looked = {name for name in candidates.values() if self._has_looked(balancer, name)}
+        self._tell_left_out(balancer.key, [each for each in conflicts.items() if candidates[each[0]] in looked])
         return [address for address, conflict in conflicts.items() if not conflict]
+
+    def _tell_left_out(self, key: str, conflicts: Iterable[tuple[str, str]]) -> None:
+        """Once, as long as it is so. The other nodes serve, so nothing has failed."""
+        found = frozenset(conflict for _, conflict in conflicts if conflict)
+        if found and found != self._noted.get(key):
+            shown = "; ".join(sorted(found)[:NOTED_MAX])
+            self._note(key, "PortUnavailable", f"{shown}; the Service is reached at other nodes")
+        self._noted[key] = found
+
+    def _has_looked(self, balancer: LoadBalancer, node: str) -> bool:
+        ports = [(port.port, port.protocol) for port in balancer.ports]
+        return was_looked_at(report_of(self._nodes.get(node)), ports)
 
     async def _looked_at(self, balancer: LoadBalancer, nodes: Collection[str]) -> None:
         """Wait until the nodes have told about its ports, if they tell at all."""
-        ports = [(port.port, port.protocol) for port in balancer.ports]
         try:
             async with self._clock.timeout(LOOK_S_MAX):
-                while not all(was_looked_at(report_of(self._nodes.get(name)), ports) for name in nodes):
+                while not all(self._has_looked(balancer, name) for name in nodes):
                     await self._told.wait()
         except TimeoutError:
             pass
@@ -299,6 +318,7 @@ class Local:
         self._claim(key, frozenset())
         del self._claimed[key]
         self._pending.discard(key)
+        self._noted.pop(key, None)
 
     def _wake_pending(self) -> None:
         if self._pending:

@@ -9,7 +9,7 @@ pod always reaches itself, and its own node always reaches it
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -129,15 +129,6 @@ def pod_view(pod: Pod, node_name: str, early: Sequence[str] = ()) -> PodView | N
     return PodView(
         pod.metadata.namespace or "", pod.metadata.labels, addresses, ports, is_local=spec.node_name == node_name
     )
-
-
-def peers_in(policies: Iterable[Policy]) -> Iterator[Pods]:
-    """All that must be known of pods for some policies' rules."""
-    for policy in policies:
-        for rule in policy.rules:
-            for peer in rule.peers or ():
-                if isinstance(peer, Pods):
-                    yield peer
 
 
 def _rule(peers: Iterable[NetworkPolicyPeer], ports: Iterable[NetworkPolicyPort], namespace: str) -> Rule:

@@ -51,7 +51,6 @@ class Layout:
     def __init__(self, family: Family, cluster_cidrs: Sequence[str], service_cidrs: Sequence[str]) -> None:
         """Traffic from `cluster_cidrs` keeps its source address; `service_cidrs` hold cluster IPs only."""
         self.ip = ip = VERSIONS[family]
-        self.from_pods = f"{ip} saddr {_set(cluster_cidrs)}" if cluster_cidrs else ""
         self.not_from_pods = f"{ip} saddr != {_set(cluster_cidrs)}" if cluster_cidrs else ""
         self.key = f"{ip} daddr . meta l4proto . th dport"
         address = "ipv4_addr" if ip == "ip" else "ipv6_addr"

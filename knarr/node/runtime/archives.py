@@ -62,7 +62,6 @@ class ImageConfiguration(msgspec.Struct, frozen=True):
 
     config: ImageSettings | None = None
     rootfs: RootFileSystem = RootFileSystem()
-    architecture: str = ""
     os: str = ""
 
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import select
 import signal
 import socket
+import sys
+import termios
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from msgspec import Struct
@@ -28,6 +31,8 @@ KILL_ROUNDS_MAX = 10
 """conmon may have started the next process while it was killed; there are three in a row at most."""
 KILL_WAIT_MS_MAX = 10_000
 """For a process to be gone after SIGKILL."""
+CONTROL_ROUNDS_MAX, CONTROL_ROUND_S = 500, 0.002
+"""For conmon to take a message; it may be stopped."""
 PACKET_BYTES_MAX = 8192
 """Of an attach socket (CONN_SOCK_BUF_SIZE in conmon), and of what it takes on stdin in one piece."""
 _STDERR = 3
@@ -272,6 +277,11 @@ async def reopen_log(bundle: str) -> None:
 
 
 def _control(bundle: str, message: str) -> None:
+    """One message, once conmon has taken the one before.
+
+    Of several that it reads in one piece it does the first, once for each of them: a client that attaches to a terminal
+    tells two sizes in a row, and the second counts.
+    """
     try:
         # Not blocking: without a reader, conmon is gone and nobody needs the message.
         descriptor = os.open(os.path.join(bundle, "ctl"), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -280,6 +290,11 @@ def _control(bundle: str, message: str) -> None:
             return
         raise
     try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        for _ in range(CONTROL_ROUNDS_MAX):
+            if not int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder):
+                break
+            select.select([], [], [], CONTROL_ROUND_S)  # a pipe doesn't say when it was emptied
         os.write(descriptor, message.encode())
     finally:
         os.close(descriptor)

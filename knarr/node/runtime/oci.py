@@ -62,13 +62,11 @@ class OciRuntime:
         clock: Clock,
         network: PodNetwork,
         runtime_binary: str | None = None,
-        *,
-        cgroup_root: str | None = None,
     ) -> None:
         self.version = ""
         self._clock = clock
         self._wanted_binary = runtime_binary
-        self._ground = Ground(root, clock, cgroup_root)
+        self._ground = Ground(root, clock)
         self._images = images.ImageStore(self._ground.path("images"), clock)
         self._inventory = Inventory(self._ground)
         self._exits = Exits(self._ground, self._inventory)
@@ -105,6 +103,10 @@ class OciRuntime:
         await self._ground.settled()  # a sandbox half made would come after the others went
         await asyncio.gather(*(self.remove_sandbox(sandbox_id) for sandbox_id in list(self._inventory.sandboxes)))
         await asyncio.to_thread(self._ground.cgroups.remove_root)
+
+    def remove_unrecorded(self) -> bool:
+        """Kill processes that nothing on disk tells of; True once they are gone. After `clear`, in a thread."""
+        return self._ground.cgroups.remove("")
 
     async def purge(self) -> None:
         """Stop and remove everything of this runtime, images too."""

@@ -17,15 +17,18 @@ from knarr.node.runtime.oci_command import OciCommand
 _Result = TypeVar("_Result")
 
 
+def group_of(root: str) -> str:
+    """The control group of a runtime: two on one machine must not share any; their folders tell them apart."""
+    return f"/knarr-{hashlib.sha256(root.encode()).hexdigest()[:8]}"
+
+
 class Ground:
     """What its sandboxes and containers stand on. Complete once `begin` and `choose` are through."""
 
-    def __init__(self, root: str, clock: Clock, cgroup_root: str | None) -> None:
+    def __init__(self, root: str, clock: Clock) -> None:
         self.root = os.path.abspath(root)
         self.clock = clock
-        # Two runtimes on one machine must not share groups; their folders tell them apart.
-        digest = hashlib.sha256(self.root.encode()).hexdigest()
-        self.cgroups = ControlGroups(cgroup_root or f"/knarr-{digest[:8]}")
+        self.cgroups = ControlGroups(group_of(self.root))
         self.conmon = ""
         self.command = OciCommand("", "", clock)
         self.boot_id = ""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from msgspec.structs import replace
 
 from knarr.api.core.v1 import Node, Secret
 from knarr.api.errors import APIError, Forbidden, ServiceUnavailable
@@ -245,6 +246,23 @@ def test_a_node_goes_on_with_what_it_has_while_the_api_server_is_away() -> None:
         rig.line.is_cut = False
         await rig.clock.sleep(2 * RETRY_MAX_S)
         await rig.shows("+new", "-web")
+
+    scenario(body)
+
+
+def test_a_node_follows_the_ports_of_a_server_that_was_started_again_with_others() -> None:
+    async def body(rig: Rig, handed: Handed) -> None:
+        await rig.client.create(ingress("web", SHOP, created=False))
+        await rig.clock.sleep(1.0)
+        assert handed.terms == TERMS
+        others = replace(TERMS, http_port=8081, https_port=0)
+        rig.server.pages[PATH] = Handover(rig.informers, rig.clock, others, lambda node: True).answer
+        rig.line.dumb.set()
+        await rig.clock.sleep(2 * SILENCE_MAX_S)
+        rig.line.dumb.clear()
+        await rig.clock.sleep(2 * SILENCE_MAX_S)
+        assert handed.terms == others
+        assert rig.leave == [True, True]
 
     scenario(body)
 

@@ -13,11 +13,12 @@ import pytest
 from knarr.api.core.v1 import Node, Service
 from knarr.api.networking.v1 import ServiceCIDR
 from knarr.cli import kubeconfig
+from knarr.cli.exit_codes import USAGE
 from knarr.cli.main import main
 from knarr.cli.proxy import TABLE, ProxyFlags, clean_up, serve
 from knarr.client.client import Client
 from tests.apiserver.pipeline.served import serve as served_api
-from tests.network.lab import Lab, until
+from tests.network.lab import REPLY_TIMEOUT_S, Lab, until
 from tests.network.proxy.objects import NODE, endpoint, endpoint_slice, node, service
 
 FOLLOWED = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name"
@@ -73,6 +74,13 @@ def test_ranges_that_are_none_are_refused(capsys: pytest.CaptureFixture[str]) ->
         assert capsys.readouterr().err.startswith(f"knarr: {option}: must be ranges")
 
 
+@pytest.mark.parametrize("option", ["--healthz-port", "--metrics-port"])
+def test_ports_that_are_none_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for port in ("0", "-1", "65536"):
+        assert main(["proxy", option, port]) == USAGE
+        assert capsys.readouterr().err == f"knarr: {option}: must be 1 to 65535, not {port}\n"
+
+
 async def test_what_kube_proxy_asks_for_is_served(tmp_path: Path) -> None:
     """Its lists and watches, with its selectors (metadata of what it leaves to others never reaches it)."""
     async with served_api(tmp_path / "server") as served:
@@ -100,7 +108,7 @@ async def test_what_kube_proxy_asks_for_is_served(tmp_path: Path) -> None:
         changed = await client.get(Service, "other", "default")
         changed.metadata.labels.pop("service.kubernetes.io/service-proxy-name")
         await client.update(changed)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(REPLY_TIMEOUT_S):
             while "ADDED other" not in seen:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         watching.cancel()
