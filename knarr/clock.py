@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 
@@ -40,11 +41,8 @@ class SystemClock:
     def __init__(self, seed: int | None = None) -> None:
         self.random = random.Random(seed)
 
-    def time_s(self) -> float:
-        return time.time()
-
-    def monotonic_s(self) -> float:
-        return time.monotonic()
+    time_s = staticmethod(time.time)
+    monotonic_s = staticmethod(time.monotonic)
 
     async def sleep(self, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
@@ -66,7 +64,11 @@ async def until_one_ends(*works: Coroutine[Any, Any, Any]) -> None:
 
 def utc(time_s: float) -> datetime:
     """The moment `time_s` as metav1.Time holds it: UTC, whole seconds."""
-    return datetime.fromtimestamp(int(time_s), UTC)
+    return _second(int(time_s))
+
+
+_second = lru_cache(maxsize=16)(partial(datetime.fromtimestamp, tz=UTC))
+"""Much happens in one second."""
 
 
 def micro_time(time_s: float) -> str:

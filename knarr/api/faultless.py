@@ -18,9 +18,26 @@ Check = Callable[[Any, str], Iterable[Cause]]
 """check(value, path): the faults of a value, which depend on nothing but the value."""
 
 
+class Faultless:
+    """The values that have passed a check, told by their JSON."""
+
+    def __init__(self) -> None:
+        self._passed: set[bytes] = set()
+
+    def __contains__(self, written: bytes) -> bool:
+        return written in self._passed
+
+    def add(self, written: bytes) -> None:
+        if len(written) > VALUE_MAX_BYTES:
+            return
+        if len(self._passed) >= REMEMBERED_MAX:
+            self._passed.clear()
+        self._passed.add(written)
+
+
 def remembered(check: Check) -> Check:
-    """The check, but for values that have passed it before (told by their JSON)."""
-    passed: set[bytes] = set()
+    """The check, but for values that have passed it before."""
+    passed = Faultless()
 
     @functools.wraps(check)
     def checked(value: Any, path: str) -> Iterable[Cause]:
@@ -28,9 +45,7 @@ def remembered(check: Check) -> Check:
         if written in passed:
             return ()
         faults = list(check(value, path))
-        if not faults and len(written) <= VALUE_MAX_BYTES:
-            if len(passed) >= REMEMBERED_MAX:
-                passed.clear()
+        if not faults:
             passed.add(written)
         return faults
 

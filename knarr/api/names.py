@@ -1,7 +1,7 @@
 """What may be a name, a label, an annotation key: the rules of RFC 1123, RFC 1035 and apimachinery's validation.
 
 Each function answers the list of faults, empty when the value is right. Patterns match in full, so that a
-trailing newline is never let through.
+trailing newline is never let through. What matches is ASCII, so that its characters are its bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ _LABEL_VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
 
 
 def dns1123_label_faults(value: str) -> list[str]:
+    if len(value) <= LABEL_LENGTH_MAX and _DNS1123_LABEL.fullmatch(value):
+        return []
     faults = _length_faults(value, LABEL_LENGTH_MAX)
     if not _DNS1123_LABEL.fullmatch(value):
         if _DNS1123_SUBDOMAIN.fullmatch(value):
@@ -33,6 +35,8 @@ def dns1123_label_faults(value: str) -> list[str]:
 
 
 def dns1123_subdomain_faults(value: str) -> list[str]:
+    if len(value) <= SUBDOMAIN_LENGTH_MAX and _DNS1123_SUBDOMAIN.fullmatch(value):
+        return []
     faults = _length_faults(value, SUBDOMAIN_LENGTH_MAX)
     if not _DNS1123_SUBDOMAIN.fullmatch(value):
         faults.append(
@@ -63,6 +67,8 @@ def path_segment_faults(value: str) -> list[str]:
 
 def label_key_faults(key: str) -> list[str]:
     """A qualified name: [prefix/]name."""
+    if len(key) <= LABEL_LENGTH_MAX and _QUALIFIED.fullmatch(key):
+        return []
     prefix, slash, name = key.rpartition("/")
     faults: list[str] = []
     if slash and not prefix:
@@ -90,6 +96,8 @@ def label_key_faults(key: str) -> list[str]:
 
 
 def label_value_faults(value: str) -> list[str]:
+    if len(value) <= LABEL_LENGTH_MAX and _LABEL_VALUE.fullmatch(value):
+        return []
     faults = _length_faults(value, LABEL_LENGTH_MAX)
     if not _LABEL_VALUE.fullmatch(value):
         faults.append(

@@ -45,7 +45,7 @@ class Flow:
         self._reads, self._writes = Count("readOnly"), Count("mutating")
         self._metrics = metrics
         self._clock = clock
-        self._ends_s: dict[asyncio.Timeout, float] = {}
+        self._limits: dict[Limit, None] = {}
         self._looking = False
         self._priorities = Priorities(store, in_flight_max)
         self.follower = self._priorities.follower
@@ -71,14 +71,19 @@ class Flow:
         if limit_s < OWN_TIMER_BELOW_S:
             async with self._clock.timeout(limit_s):
                 return await work
-        async with self._clock.timeout(None) as limit:
-            self._ends_s[limit] = self._clock.monotonic_s() + limit_s
-            if not self._looking:
-                self._look_later()
-            try:
-                return await work
-            finally:
-                del self._ends_s[limit]
+        limit = Limit(self._clock.monotonic_s() + limit_s)
+        self._limits[limit] = None
+        if not self._looking:
+            self._look_later()
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if limit.is_why():
+                raise TimeoutError from None
+            raise
+        finally:
+            del self._limits[limit]
+            limit.end()
 
     def _look_later(self) -> None:
         self._looking = True
@@ -87,12 +92,39 @@ class Flow:
     def _look(self) -> None:
         """End what takes too long, and look again as long as there is anything to look at."""
         self._looking = False
-        now_s, loop = self._clock.monotonic_s(), asyncio.get_running_loop()
-        for limit, end_s in self._ends_s.items():
-            if end_s <= now_s and not limit.expired():
-                limit.reschedule(loop.time())
-        if self._ends_s:
+        now_s = self._clock.monotonic_s()
+        for limit in self._limits:
+            limit.look(now_s)
+        if self._limits:
             self._look_later()
+
+
+class Limit:
+    """The time limit of what the current task does: as asyncio.Timeout, but looked after by somebody else."""
+
+    __slots__ = ("_before", "_end_s", "_over", "_task")
+
+    def __init__(self, end_s: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._before = task.cancelling()
+        self._end_s = end_s
+        self._over = False
+
+    def look(self, now_s: float) -> None:
+        """Cancel the task when its time is over."""
+        if now_s >= self._end_s and not self._over:
+            self._over = True
+            self._task.cancel()
+
+    def is_why(self) -> bool:
+        """Whether it is for this limit alone that the task was cancelled."""
+        return self._over and self._task.cancelling() == self._before + 1
+
+    def end(self) -> None:
+        if self._over:
+            self._task.uncancel()
 
 
 class Count:

@@ -159,16 +159,18 @@ class Listener:
         proxied = "/proxy" in path and _is_proxied(path)
         if incoming.body_exists and proxied:
             rest = incoming.content.iter_any()
+        elif incoming.body_exists and incoming.content.is_eof():
+            body = incoming.content.read_nowait()  # it is here already, as mostly
+            if len(body) > BODY_MAX_BYTES:
+                raise _too_large()
         elif incoming.body_exists:
-            # Mostly the body is here already: to arm a timer then would cost more than to read it.
-            limit_s = None if incoming.content.is_eof() else BODY_MAX_S
             try:
-                async with self._clock.timeout(limit_s):
+                async with self._clock.timeout(BODY_MAX_S):
                     body = await incoming.read()
             except TimeoutError:
                 raise timed_out() from None
             except web.HTTPRequestEntityTooLarge:
-                raise TooLarge(f"Request entity too large: limit is {BODY_MAX_BYTES}") from None
+                raise _too_large() from None
         headers = {name.lower(): value for name, value in incoming.headers.items()}
         if len(headers) != len(incoming.headers):
             _join_impersonated(headers, incoming)
@@ -331,6 +333,10 @@ class _Connections(web.Server):
 
     def __call__(self) -> RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+def _too_large() -> APIError:
+    return TooLarge(f"Request entity too large: limit is {BODY_MAX_BYTES}")
 
 
 def _is_proxied(path: str) -> bool:

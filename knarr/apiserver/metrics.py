@@ -5,10 +5,9 @@ https://kubernetes.io/docs/reference/instrumentation/metrics/ tells what each na
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
@@ -17,13 +16,13 @@ from knarr.api.errors import qualified
 from knarr.apiserver.requests import ResourcePath, flag
 from knarr.client.transport import Answer, Request
 from knarr.exposition import Sources
-from knarr.figures import Source
+from knarr.figures import Distribution, Figure, Source
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 BUCKETS_S = (0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60)
-SERIES_MAX = 4096
 LABELS = ("verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component")
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT"})
 CONNECTING = frozenset({"attach", "exec", "portforward", "proxy"})
 Series = tuple[str, ...]
 """Values of LABELS."""
@@ -34,19 +33,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "apiserver_request_total",
-            "Requests, by what they did and how they were answered.",
-            (*LABELS, "code"),
-            registry=self.registry,
-        )
-        self._durations = Histogram(
-            "apiserver_request_duration_seconds",
-            "How long requests took that do not last by nature.",
-            LABELS,
-            buckets=BUCKETS_S,
-            registry=self.registry,
-        )
+        self._answered: dict[tuple[Series, int], int] = {}
+        """Requests, by what they did and how they were answered."""
+        self._durations: dict[Series, Distribution] = {}
         self._lasting = Gauge(
             "apiserver_longrunning_requests",
             "Requests in flight that last: watches, logs, exec and their like.",
@@ -85,17 +74,20 @@ class Metrics:
         major, minor, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
         build.labels(KUBERNETES_VERSION, major, minor).set(1)
         self.registry.register(ProcessCollector(registry=None))
-        self.sources: list[Source] = []
+        self.sources: list[Source] = [self._figures]
         """Figures of other parts, asked when somebody reads."""
         self.registry.register(Sources(self.sources))
-        self._counter = lru_cache(maxsize=SERIES_MAX)(lambda series, code: self._requests.labels(*series, code))
-        self._histogram = lru_cache(maxsize=SERIES_MAX)(lambda series: self._durations.labels(*series))
 
     def answered(self, series: Series, code: int, seconds: float | None) -> None:
         """A request was answered; `seconds` is None for one that lasts."""
-        self._counter(series, code).inc()
-        if seconds is not None:
-            self._histogram(series).observe(seconds)
+        key = series, code
+        self._answered[key] = self._answered.get(key, 0) + 1
+        if seconds is None:
+            return
+        durations = self._durations.get(series)
+        if durations is None:
+            durations = self._durations[series] = Distribution(BUCKETS_S)
+        durations.observe(seconds)
 
     def lasting(self, series: Series, change: int) -> None:
         """A request that lasts began (1) or ended (-1)."""
@@ -109,6 +101,13 @@ class Metrics:
     def refused(self, kind: str) -> None:
         self._refused[kind].inc()
 
+    def _figures(self) -> Iterator[Figure]:
+        counts = {(*series, str(code)): count for (series, code), count in self._answered.items()}
+        text = "Requests, by what they did and how they were answered."
+        yield Figure("counter", "apiserver_request_total", text, (*LABELS, "code"), counts)
+        text = "How long requests took that do not last by nature."
+        yield Figure("histogram", "apiserver_request_duration_seconds", text, LABELS, self._durations)
+
     def answer(self, objects: Mapping[tuple[str, str], int]) -> Answer:
         """The text, with the number of objects by (group, resource), which are counted when somebody reads."""
         for labels, count in objects.items():
@@ -118,8 +117,8 @@ class Metrics:
 
 
 def series_of(request: Request, path: ResourcePath | None) -> Series:
-    """What a request counts as."""
-    verb = request.method
+    """What a request counts as. A method that nobody has heard of is no series of its own."""
+    verb = request.method if request.method in METHODS else "other"
     if path is None:
         return (verb, "", "", "", "", "", "", "apiserver")
     if flag(request.query, "watch"):

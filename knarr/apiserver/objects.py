@@ -6,7 +6,6 @@ that meets a newer object begins again from it, unless the client named the vers
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from types import NoneType
@@ -109,7 +108,7 @@ class Objects:
         self._own_namespace(resource, namespace, metadata)
         strategy = resource.strategy
         strategy.default(obj)
-        metadata.uid = str(uuid.UUID(int=self._clock.random.getrandbits(128), version=4))
+        metadata.uid = _random_uid(self._clock.random.getrandbits(128))
         metadata.creation_timestamp = utc(self._clock.time_s())
         metadata.deletion_timestamp = metadata.deletion_grace_period_seconds = None
         metadata.generation = 1 if strategy.has_generation else None
@@ -122,8 +121,8 @@ class Objects:
         strategy.prepare_for_create(obj)
         if manager:
             metadata.managed_fields = []
-            data = ownership.in_version(_plain(obj), resource, manager.versions.get(manager.api_version, resource))
-            metadata.managed_fields = ownership.created(manager, resource, data, self._clock.time_s())
+            value = ownership.encoded(manager, resource, obj)
+            metadata.managed_fields = ownership.created(manager, resource, value, self._clock.time_s())
         attributes = Attributes("CREATE", resource, namespace, obj, None, user, dry_run=dry_run)
         await self.admission.mutate(attributes)
         _refuse(
@@ -379,6 +378,16 @@ class Objects:
     def _generate_name(self, base: str) -> str:
         chance = self._clock.random
         return base[:GENERATED_BASE_MAX] + "".join(chance.choice(NAME_CHARACTERS) for _ in range(5))
+
+
+def _random_uid(chance: int) -> str:
+    """A random UUID (RFC 9562, version 4) of 128 bits of chance."""
+    digits = f"{chance & ~_VERSION_AND_VARIANT | _VERSION_4:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+_VERSION_AND_VARIANT = 0xF << 76 | 0b11 << 62
+_VERSION_4 = 4 << 76 | 0b10 << 62
 
 
 def key_of(resource: Resource, namespace: str, name: str) -> str:

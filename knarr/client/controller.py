@@ -106,10 +106,10 @@ class Controller:
         """A change of an object wakes the key (or keys) that `keys` gives for it, in its old and in its new form."""
 
         def handler(old: T | None, new: T | None) -> None:
-            if old is not None:
-                self._wake(keys(old))
-            if new is not None:
-                self._wake(keys(new))
+            if old is not None and (woken := keys(old)):
+                self._wake(woken)
+            if new is not None and (woken := keys(new)):
+                self._wake(woken)
 
         informer.add_handler(handler)
 
@@ -117,10 +117,15 @@ class Controller:
         self, informer: Informer[T], keys: Callable[[T | None, T | None], str | Iterable[str] | None]
     ) -> None:
         """As `on`, for those who must see both forms to tell whether a change matters."""
-        informer.add_handler(lambda old, new: self._wake(keys(old, new)))
 
-    def _wake(self, keys: str | Iterable[str] | None) -> None:
-        for key in (keys,) if isinstance(keys, str) else keys or ():
+        def handler(old: T | None, new: T | None) -> None:
+            if woken := keys(old, new):
+                self._wake(woken)
+
+        informer.add_handler(handler)
+
+    def _wake(self, keys: str | Iterable[str]) -> None:
+        for key in (keys,) if isinstance(keys, str) else keys:
             self.queue.add(key)
 
     async def run(self) -> None:

@@ -384,7 +384,8 @@ class Scheduler:
                 node = self._cache.get(node_name)
                 self._waking.happened(Happening(Pod, What.PLACED, new=PodInfo(new), node=node))
         elif profile_of(new) not in self._frameworks or not _is_to_be_scheduled(new):
-            self._left(PodInfo(pod), self._drop(key, pod.metadata.uid))
+            if expected_on := self._drop(key, pod.metadata.uid):
+                self._left(PodInfo(pod), expected_on)
         elif not self._cache.is_assumed(key) or (old and old.metadata.uid != new.metadata.uid):
             self._cache.pod_changed(new)
             self._consider(key, new)

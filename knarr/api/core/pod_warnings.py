@@ -6,8 +6,9 @@ The texts are upstream's (pkg/api/pod), since people search for them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 
-from knarr.api.core.v1 import Container, ContainerPort, EnvVar, NodeSelectorTerm, PodSpec, PodTemplateSpec
+from knarr.api.core.v1 import Affinity, Container, ContainerPort, EnvVar, NodeSelectorTerm, PodSpec, PodTemplateSpec
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.quantity import canonical, parse_quantity
 
@@ -37,6 +38,8 @@ OLD_VOLUMES = {
     "cephfs": ("cephfs", "deprecated in v1.28, non-functional in v1.31+"),
     "rbd": ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
 }
+_old_sources = attrgetter(*OLD_VOLUMES)
+_NO_OLD_SOURCES = (None,) * len(OLD_VOLUMES)
 POD_SECCOMP = "seccomp.security.alpha.kubernetes.io/pod"
 CONTAINER_SECCOMP = "container.seccomp.security.alpha.kubernetes.io/"
 CONTAINER_APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
@@ -56,25 +59,31 @@ def template_warnings(template: PodTemplateSpec | None, path: str) -> Iterable[s
 def pod_warnings(spec: PodSpec, metadata: ObjectMeta, prefix: str = "") -> Iterator[str]:
     """`prefix` is what paths begin with, of a template."""
     path = f"{prefix}spec"
-    yield from _labels(spec, path)
+    if spec.node_selector or spec.affinity or spec.topology_spread_constraints:
+        yield from _labels(spec, path)
     if annotations := metadata.annotations:
         for key, text in OLD_ANNOTATIONS.items():
             if key in annotations:
                 yield f"{prefix}metadata.annotations[{key}]: {text}"
     yield from _volumes(spec, path)
-    yield from _doubles([alias.ip for alias in spec.host_aliases], f"{path}.hostAliases", "ip")
-    yield from _doubles([secret.name or "" for secret in spec.image_pull_secrets], f"{path}.imagePullSecrets", "name")
-    for index, secret in enumerate(spec.image_pull_secrets):
-        if not secret.name:
-            yield f'{path}.imagePullSecrets[{index}].name: invalid empty name ""'
-    yield from _fractions(spec.overhead, f"{path}.overhead")
+    if spec.host_aliases:
+        yield from _doubles([alias.ip for alias in spec.host_aliases], f"{path}.hostAliases", "ip")
+    if secrets := spec.image_pull_secrets:
+        yield from _doubles([secret.name or "" for secret in secrets], f"{path}.imagePullSecrets", "name")
+        for index, secret in enumerate(secrets):
+            if not secret.name:
+                yield f'{path}.imagePullSecrets[{index}].name: invalid empty name ""'
+    if spec.overhead:
+        yield from _fractions(spec.overhead, f"{path}.overhead")
     containers = list(_containers(spec, path))
     if annotations:
         yield from _profiles(spec, annotations, [each for each, _ in containers], prefix)
     for container, place in containers:
-        if container.resources is not None:
-            yield from _fractions(container.resources.limits, f"{place}.resources.limits")
-            yield from _fractions(container.resources.requests, f"{place}.resources.requests")
+        if resources := container.resources:
+            if resources.limits:
+                yield from _fractions(resources.limits, f"{place}.resources.limits")
+            if resources.requests:
+                yield from _fractions(resources.requests, f"{place}.resources.requests")
         if len(container.env) > 1:
             yield from _hidden(container.env, f"{place}.env")
     yield from _ports(containers)
@@ -82,7 +91,8 @@ def pod_warnings(spec: PodSpec, metadata: ObjectMeta, prefix: str = "") -> Itera
         yield (
             f"{path}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"
         )
-    yield from _empty_selectors(spec, f"{path}.affinity")
+    if spec.affinity:
+        yield from _empty_selectors(spec.affinity, f"{path}.affinity")
 
 
 def _containers(spec: PodSpec, path: str) -> Iterator[tuple[Container, str]]:
@@ -122,6 +132,8 @@ def _term(term: NodeSelectorTerm, path: str) -> Iterator[str]:
 
 def _volumes(spec: PodSpec, path: str) -> Iterator[str]:
     for index, volume in enumerate(spec.volumes):
+        if _old_sources(volume) == _NO_OLD_SOURCES:
+            continue
         for field, (name, text) in OLD_VOLUMES.items():
             if getattr(volume, field) is not None:
                 yield f"{path}.volumes[{index}].{name}: {text}"
@@ -199,18 +211,15 @@ def _clash(port: ContainerPort, other: ContainerPort) -> str:
     return "dangerously ambiguous" if mine[1] == theirs[1] and bool(mine[0]) != bool(theirs[0]) else ""
 
 
-def _empty_selectors(spec: PodSpec, path: str) -> Iterator[str]:
-    for field, affinity in (
-        ("podAffinity", spec.affinity and spec.affinity.pod_affinity),
-        ("podAntiAffinity", spec.affinity and spec.affinity.pod_anti_affinity),
-    ):
-        if not affinity:
+def _empty_selectors(affinity: Affinity, path: str) -> Iterator[str]:
+    for field, towards in (("podAffinity", affinity.pod_affinity), ("podAntiAffinity", affinity.pod_anti_affinity)):
+        if not towards:
             continue
-        for index, term in enumerate(affinity.required_during_scheduling_ignored_during_execution):
+        for index, term in enumerate(towards.required_during_scheduling_ignored_during_execution):
             if term.label_selector is None:
                 at = f"{path}.{field}.requiredDuringSchedulingIgnoredDuringExecution[{index}]"
                 yield f"{at}.labelSelector: {SELECTS_NOTHING}"
-        for index, weighted in enumerate(affinity.preferred_during_scheduling_ignored_during_execution):
+        for index, weighted in enumerate(towards.preferred_during_scheduling_ignored_during_execution):
             if weighted.pod_affinity_term.label_selector is None:
                 at = f"{path}.{field}.preferredDuringSchedulingIgnoredDuringExecution[{index}].podAffinityTerm"
                 yield f"{at}.labelSelector: {SELECTS_NOTHING}"

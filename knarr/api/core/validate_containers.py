@@ -135,10 +135,7 @@ def _validate_common(container: AnyContainer, path: str, volumes: set[str]) -> I
         yield from validate_env(container.env, f"{path}.env")
     if container.env_from:
         yield from validate_env_from(container.env_from, f"{path}.envFrom")
-    if container.volume_mounts:
-        yield from _validate_mounts(container, f"{path}.volumeMounts", volumes)
-    if container.volume_devices:
-        yield from _validate_devices(container.volume_devices, f"{path}.volumeDevices", volumes)
+    yield from validate_volumes_used(container, path, volumes)
     yield from validate_choice(container.image_pull_policy, PULL_POLICIES, f"{path}.imagePullPolicy")
     yield from validate_requirements(container.resources, f"{path}.resources")
     if container.resize_policy:
@@ -209,6 +206,14 @@ def _validate_ports(ports: Sequence[ContainerPort], path: str) -> Iterable[Cause
         if port.host_port:
             yield from validate_port(port.host_port, f"{place}.hostPort")
         yield from validate_choice(port.protocol, PROTOCOLS, f"{place}.protocol")
+
+
+def validate_volumes_used(container: AnyContainer, path: str, volumes: set[str]) -> Iterable[Cause]:
+    """What a container does with the pod's volumes; `volumes` are the names of the faultless ones."""
+    if container.volume_mounts:
+        yield from _validate_mounts(container, f"{path}.volumeMounts", volumes)
+    if container.volume_devices:
+        yield from _validate_devices(container.volume_devices, f"{path}.volumeDevices", volumes)
 
 
 def _validate_mounts(container: AnyContainer, path: str, volumes: set[str]) -> Iterable[Cause]:

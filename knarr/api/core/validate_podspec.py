@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from knarr.api import names
 from knarr.api.core.v1 import (
     Affinity,
@@ -21,10 +23,12 @@ from knarr.api.core.v1 import (
 )
 from knarr.api.core.validate_addresses import validate_ip
 from knarr.api.core.validate_containers import (
+    AnyContainer,
     validate_containers,
     validate_ephemeral_containers,
     validate_init_containers,
     validate_seccomp,
+    validate_volumes_used,
 )
 from knarr.api.core.validate_values import (
     ID_MAX,
@@ -36,7 +40,9 @@ from knarr.api.core.validate_values import (
 )
 from knarr.api.core.validate_volumes import validate_volumes
 from knarr.api.errors import Cause, duplicate, forbidden, invalid, not_supported, required
+from knarr.api.faultless import Faultless
 from knarr.api.metadata import validate_labels
+from knarr.api.types import replace
 
 RESTART_POLICIES = ("Always", "Never", "OnFailure")
 DNS_POLICIES = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
@@ -48,11 +54,48 @@ EFFECTS = ("NoExecute", "NoSchedule", "PreferNoSchedule")
 TOLERATION_OPERATORS = ("Equal", "Exists")
 
 
+_faultless_but_for_volumes = Faultless()
+
+
 def validate_pod_spec(spec: PodSpec | None, path: str) -> Iterable[Cause]:
-    """All faults of a pod's specification."""
+    """All faults of a pod's specification.
+
+    Pods of one template differ in the name of the volume that holds their token. What is left without volumes and what
+    mounts them is not looked through again once it was found faultless.
+    """
     if spec is None:
-        yield required(f"{path}.containers")
-        return
+        return (required(f"{path}.containers"),)
+    like = msgspec.json.encode(_without_volumes(spec))
+    if like in _faultless_but_for_volumes:
+        return _validate_only_volumes(spec, path)
+    faults = list(_validate_all(spec, path))
+    if not faults:
+        _faultless_but_for_volumes.add(like)
+    return faults
+
+
+def _without_volumes(spec: PodSpec) -> PodSpec:
+    regular, init = (
+        [replace(container, volume_mounts=[], volume_devices=[]) for container in containers]
+        for containers in (spec.containers, spec.init_containers)
+    )
+    return replace(spec, volumes=[], containers=regular, init_containers=init)
+
+
+def _validate_only_volumes(spec: PodSpec, path: str) -> Iterable[Cause]:
+    volumes: set[str] = set()
+    yield from validate_volumes(spec.volumes, f"{path}.volumes", volumes)
+    groups: tuple[tuple[str, Sequence[AnyContainer]], ...] = (
+        ("containers", spec.containers),
+        ("initContainers", spec.init_containers),
+        ("ephemeralContainers", spec.ephemeral_containers),
+    )
+    for field, containers in groups:
+        for index, container in enumerate(containers):
+            yield from validate_volumes_used(container, f"{path}.{field}[{index}]", volumes)
+
+
+def _validate_all(spec: PodSpec, path: str) -> Iterable[Cause]:
     volumes: set[str] = set()
     grace_s = spec.termination_grace_period_seconds or 0
     yield from validate_volumes(spec.volumes, f"{path}.volumes", volumes)

@@ -19,6 +19,7 @@ from knarr.api.core.validate_values import validate_descending_path, validate_no
 from knarr.api.errors import Cause, duplicate, forbidden, invalid, not_supported, required
 from knarr.api.faultless import remembered
 from knarr.api.quantity import parse_quantity
+from knarr.api.types import replace
 
 MODE_MAX = 0o777
 MODE_DETAIL = "must be a number between 0 and 0777 (octal), both inclusive"
@@ -47,7 +48,7 @@ def validate_volumes(volumes: Sequence[Volume], path: str, right: set[str]) -> I
     """The names of volumes without a fault are added to `right`: only those can be mounted."""
     for index, volume in enumerate(volumes):
         place = f"{path}[{index}]"
-        faults = list(_validate_source(volume, place))
+        faults = list(_validate_source(replace(volume, name=""), place))
         if not volume.name:
             faults.append(required(f"{place}.name"))
         else:
@@ -61,7 +62,9 @@ def validate_volumes(volumes: Sequence[Volume], path: str, right: set[str]) -> I
         yield from faults
 
 
+@remembered
 def _validate_source(volume: Volume, path: str) -> Iterable[Cause]:
+    """Of a volume without its name: that of the token's is another in each pod."""
     found = False
     for field, name in _SOURCES:
         source = getattr(volume, field)
@@ -184,7 +187,6 @@ _PROJECTIONS = (
 )
 
 
-@remembered
 def _validate_projected(projected: ProjectedVolumeSource, path: str) -> Iterable[Cause]:
     yield from _validate_mode(projected.default_mode, f"{path}.defaultMode")
     for index, projection in enumerate(projected.sources):

@@ -9,7 +9,7 @@ What a plugin does not act on costs nothing: the plugins for a resource and an o
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct, field
@@ -94,10 +94,26 @@ class Plugin:
         """Refuse what may not be."""
 
 
-Step = tuple[str, Callable[[Attributes], Awaitable[None]]]
-"""Half of a plugin: its name, and what to run."""
 DURATION_BOUNDS_S = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5)
 """Of the times that are counted; as upstream's."""
+Times = dict[tuple[str, ...], Distribution]
+
+
+class Step(Struct):
+    """Half of a plugin: what to run, and how long it took where it refused nothing."""
+
+    name: str
+    run: Callable[[Attributes], Awaitable[None]]
+    times: Distribution
+
+
+class Half(Struct):
+    """The plugins that act on a resource and an operation, to change or to validate."""
+
+    kind: str
+    steps: tuple[Step, ...]
+    times: Distribution
+    """Of all steps together, where none refused."""
 
 
 class Admission:
@@ -107,34 +123,34 @@ class Admission:
         """`now_s` is asked before and after each plugin, for /metrics."""
         self.plugins = list(plugins)
         self._now_s = now_s
-        self._times: dict[tuple[str, ...], Distribution] = {}
-        self._plugin_times: dict[tuple[str, ...], Distribution] = {}
-        self._steps: dict[tuple[str, str, str, str], tuple[tuple[Step, ...], tuple[Step, ...]]] = {}
+        self._times: Times = {}
+        self._plugin_times: Times = {}
+        self._halves: dict[tuple[str, str, str, str], tuple[Half, Half]] = {}
 
     async def mutate(self, attributes: Attributes) -> None:
-        await self._run("admit", self._of(attributes)[0], attributes)
+        await self._run(self._of(attributes)[0], attributes)
 
     async def validate(self, attributes: Attributes) -> None:
-        await self._run("validate", self._of(attributes)[1], attributes)
+        await self._run(self._of(attributes)[1], attributes)
 
-    async def _run(self, kind: str, steps: Sequence[Step], attributes: Attributes) -> None:
+    async def _run(self, half: Half, attributes: Attributes) -> None:
         """Run the plugins, and count how long each took and all together."""
-        operation = attributes.operation
-        began_s = last_s = self._now_s()
-        rejected = "true"
+        now_s = self._now_s
+        began_s = last_s = now_s()
         name = ""
         try:
-            for name, run in steps:
-                await run(attributes)
-                ended_s = self._now_s()
-                _observe(self._plugin_times, (name, operation, "false", kind), ended_s - last_s)
+            for step in half.steps:
+                name = step.name
+                await step.run(attributes)
+                ended_s = now_s()
+                step.times.observe(ended_s - last_s)
                 last_s = ended_s
-            rejected = "false"
-        finally:
-            ended_s = self._now_s()
-            if rejected == "true":
-                _observe(self._plugin_times, (name, operation, "true", kind), ended_s - last_s)
-            _observe(self._times, (operation, rejected, kind), ended_s - began_s)
+        except BaseException:
+            ended_s, operation = now_s(), attributes.operation
+            _among(self._plugin_times, name, operation, "true", half.kind).observe(ended_s - last_s)
+            _among(self._times, operation, "true", half.kind).observe(ended_s - began_s)
+            raise
+        half.times.observe(last_s - began_s)
 
     async def admit(self, attributes: Attributes) -> None:
         """Both, for what has no object to be validated in between (DELETE, CONNECT)."""
@@ -145,34 +161,44 @@ class Admission:
         """Put a plugin into the chain: at the end, or before another."""
         places = [index for index, other in enumerate(self.plugins) if before and isinstance(other, before)]
         self.plugins.insert(places[0] if places else len(self.plugins), plugin)
-        self._steps.clear()
+        self._halves.clear()
 
     def figures(self) -> Iterator[Figure]:
         """How long the chain took, and each plugin of it."""
         labels, name = ("operation", "rejected", "type"), "apiserver_admission_{}_admission_duration_seconds"
         text = "How long all plugins took together, for each half of admission."
-        yield Figure("histogram", name.format("step"), text, labels, self._times)
+        yield Figure("histogram", name.format("step"), text, labels, _counted(self._times))
         text = "How long a plugin took."
-        yield Figure("histogram", name.format("controller"), text, ("name", *labels), self._plugin_times)
+        yield Figure("histogram", name.format("controller"), text, ("name", *labels), _counted(self._plugin_times))
 
-    def _of(self, attributes: Attributes) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    def _of(self, attributes: Attributes) -> tuple[Half, Half]:
         resource = attributes.resource
         key = (resource.group, resource.plural, attributes.operation, attributes.subresource)
-        steps = self._steps.get(key)
-        if steps is None:
+        halves = self._halves.get(key)
+        if halves is None:
             concerned = [each for each in self.plugins if each.concerns(resource, key[2], key[3])]
-            steps = (
-                tuple((each.named, each.mutate) for each in concerned if type(each).mutate is not Plugin.mutate),
-                tuple((each.named, each.validate) for each in concerned if type(each).validate is not Plugin.validate),
-            )
-            if len(self._steps) >= REMEMBERED_MAX:
-                self._steps.clear()
-            self._steps[key] = steps
-        return steps
+            changing = [(each.named, each.mutate) for each in concerned if type(each).mutate is not Plugin.mutate]
+            checking = [(each.named, each.validate) for each in concerned if type(each).validate is not Plugin.validate]
+            halves = self._half("admit", key[2], changing), self._half("validate", key[2], checking)
+            if len(self._halves) >= REMEMBERED_MAX:
+                self._halves.clear()
+            self._halves[key] = halves
+        return halves
+
+    def _half(
+        self, kind: str, operation: str, runs: Iterable[tuple[str, Callable[[Attributes], Awaitable[None]]]]
+    ) -> Half:
+        steps = [Step(name, run, _among(self._plugin_times, name, operation, "false", kind)) for name, run in runs]
+        return Half(kind, tuple(steps), _among(self._times, operation, "false", kind))
 
 
-def _observe(times: dict[tuple[str, ...], Distribution], labels: tuple[str, ...], seconds: float) -> None:
+def _among(times: Times, *labels: str) -> Distribution:
     found = times.get(labels)
     if found is None:
         found = times[labels] = Distribution(DURATION_BOUNDS_S)
-    found.observe(seconds)
+    return found
+
+
+def _counted(times: Times) -> Times:
+    """Those of which there are any."""
+    return {labels: found for labels, found in times.items() if any(found.counts)}

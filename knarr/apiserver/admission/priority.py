@@ -65,5 +65,7 @@ class Priority(Plugin):
 
     async def _default(self) -> PriorityClass | None:
         """Of several, which only a race can make, that of the lowest value."""
-        marked = [each for each in await self._classes.all() if each.global_default]
-        return min(marked, key=lambda each: each.value or 0, default=None)
+        entries = await self._classes.entries()
+        marked = [each for each in entries.values() if each.obj.global_default]
+        found = min(marked, key=lambda each: (each.obj.value or 0, each.key), default=None)
+        return found.obj if found else None

@@ -33,22 +33,18 @@ UPDATERS_MAX = 10
 """Entries of updates; the oldest above that become one."""
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 KUBECTL = "kubectl"
-SPECS_CACHED_MAX = 512
-"""Specs whose fields are remembered: to tell them anew was a fifth of creating a pod."""
+REMEMBERED_MAX = 1024
+"""Specs and metadata whose fields are remembered: to tell them anew was a fifth of creating a pod."""
+REMEMBERED = ("metadata", "spec")
+"""What many objects have alike; other parts seldom come again."""
 ANNOTATIONS_MAX = 256 << 10
 """What all annotations of an object may add up to."""
 
-NOBODYS = frozenset(
-    {ITSELF}
-    | {
-        f"f:{name}"
-        for name in (
-            *("name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields"),
-            "resourceVersion",
-        )
-    }
+NOT_OWNED = frozenset(
+    {"name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields", "resourceVersion"}
 )
 """In the metadata: what the server alone decides, or everybody has to say."""
+NOBODYS = frozenset({ITSELF} | {f"f:{name}" for name in NOT_OWNED})
 NOT_BY_STATUS = frozenset({"f:labels", "f:ownerReferences"})
 """In the metadata: what a write through the status can't change, and so can't own."""
 
@@ -170,36 +166,44 @@ def only_time_differs(one: Sequence[ManagedFieldsEntry], other: Sequence[Managed
 # Writes that are no apply
 
 
-def created(manager: Manager, resource: Resource, data: dict[str, Any], now_s: float) -> list[ManagedFieldsEntry]:
-    """The entries of a new object, given as plain data of the manager's version."""
+def created(manager: Manager, resource: Resource, value: bytes, now_s: float) -> list[ManagedFieldsEntry]:
+    """The entries of a new object, given as JSON of the manager's version."""
     shape = _shape(manager, resource)
-    fields: Set = {}
-    for name, part in data.items():
-        if name == "spec":
-            fields |= _added_spec(shape, msgspec.json.encode(part))
-        elif name == "metadata":
-            fields |= _added(shape, name, {key: value for key, value in part.items() if f"f:{key}" not in NOBODYS})
-        elif name not in ("apiVersion", "kind"):
-            fields |= _added(shape, name, part)
-    fields = _owned(fields, resource, manager.subresource)
+    has_status, subresource = resource.strategy.has_status, manager.subresource
+    nobodys = ("apiVersion", "kind", "status") if has_status and not subresource else ("apiVersion", "kind")
+    fields: dict[str, msgspec.Raw] = {}
+    for name, written in _parts.decode(value).items():
+        if name in nobodys:
+            continue
+        part = bytes(written)
+        if name == "metadata":
+            metadata = msgspec.json.decode(part)
+            part = msgspec.json.encode({key: metadata[key] for key in metadata if key not in NOT_OWNED})
+        tell = _told_once if name in REMEMBERED and len(part) <= fieldsets.CACHED_MAX_BYTES else _told
+        fields |= tell(shape, name, part, has_status, subresource)
     if not fields:
         return []
-    raw = msgspec.json.encode({element: _raw(below) for element, below in fields.items()}, order="sorted")
-    return [Entry(manager, utc(now_s), raw).written()]
+    return [Entry(manager, utc(now_s), msgspec.json.encode(fields, order="sorted")).written()]
 
 
-@functools.lru_cache(maxsize=SPECS_CACHED_MAX)
-def _added_spec(shape: Fields, spec: bytes) -> Set:
-    """The fields that a new object's spec adds to it, as they are written. Pods of one template have the same."""
-    return {element: _raw(below) for element, below in _added(shape, "spec", msgspec.json.decode(spec)).items()}
+def encoded(manager: Manager, resource: Resource, obj: Any) -> bytes:
+    """An object that is to be kept, as JSON of the version in which the manager speaks."""
+    conversion = manager.versions.get(manager.api_version, resource).conversion
+    return msgspec.json.encode(conversion.from_kept(obj) if conversion else obj)
 
 
-def _added(shape: Fields, name: str, part: Any) -> Set:
-    return compared(shape, {}, {name: part})[0]
+_parts = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def _raw(fields: Set | msgspec.Raw) -> msgspec.Raw:
-    return fields if isinstance(fields, msgspec.Raw) else msgspec.Raw(fieldsets.encoded(fields))
+def _told(shape: Fields, name: str, part: bytes, has_status: bool, subresource: str) -> dict[str, msgspec.Raw]:
+    """The fields that a part of a new object adds to it and that can be owned, as they are written."""
+    added = compared(shape, {}, {name: msgspec.json.decode(part)})[0]
+    owned = _ownable(added, has_status, subresource).items()
+    return {element: msgspec.Raw(fieldsets.encoded(below)) for element, below in owned}
+
+
+_told_once = functools.lru_cache(maxsize=REMEMBERED_MAX)(_told)
+"""Pods of one template have the same."""
 
 
 def updated(
@@ -299,6 +303,10 @@ def _take(entries: Entries, changes: Changes) -> bool:
 
 def _owned(fields: Set, resource: Resource, subresource: str) -> Set:
     """What of a set can be owned at all, by a write through the object or through a subresource of it."""
+    return _ownable(fields, resource.strategy.has_status, subresource)
+
+
+def _ownable(fields: Set, has_status: bool, subresource: str) -> Set:
     if not fields:
         return fields
     kept = {
@@ -310,7 +318,7 @@ def _owned(fields: Set, resource: Resource, subresource: str) -> Set:
         kept["f:metadata"] = theirs
     if subresource == "status":
         kept.pop("f:spec", None)
-    elif not subresource and resource.strategy.has_status:
+    elif not subresource and has_status:
         kept.pop("f:status", None)
     return kept
 
@@ -373,7 +381,7 @@ def applied(
     shape = _shape(manager, resource)
     if live and not entries:
         before = Manager(BEFORE_FIRST_APPLY, UPDATE, manager.api_version, "", manager.versions)
-        entries = read(created(before, resource, live, now_s))
+        entries = read(created(before, resource, msgspec.json.encode(live), now_s))
     ours = Manager(manager.name, APPLY, manager.api_version, manager.subresource)
     fields, result = laid_over(shape, live, config)
     wanted = _owned(fields, resource, manager.subresource)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
@@ -268,7 +269,7 @@ def test_model_and_server_agree_on_values_owners_and_conflicts(run: tuple[Kind, 
                 manager = Manager(step.who, UPDATE, resource.group_version)
                 if live:
                     continue  # What nobody owns isn't tracked.
-                entries = read(created(manager, resource, body, number))
+                entries = read(created(manager, resource, msgspec.json.encode(body), number))
             else:
                 updated(Manager(step.who, UPDATE, resource.group_version), resource, live, body, entries, number)
             live = body

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from knarr.api.core.v1 import LoadBalancerIngress, LoadBalancerStatus, Service, ServiceStatus
 from knarr.api.discovery.v1 import EndpointSlice
 from knarr.api.networking.v1 import Ingress, IngressLoadBalancerStatus, IngressStatus
+from knarr.edge.ingress import edge as edge_module
 from knarr.edge.ingress import picture as picture_module
 from knarr.edge.ingress.certificates import KeyPair
 from knarr.edge.ingress.child import binary
@@ -384,7 +385,10 @@ async def test_a_port_that_leads_to_a_load_balancers_service_is_told_and_had_onc
         await edge.until(serves)
 
 
-async def test_a_port_that_is_taken_is_told_and_the_other_serves_and_it_is_taken_once_it_is_free() -> None:
+async def test_a_port_that_is_taken_is_told_and_the_other_serves_and_it_is_taken_once_it_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(edge_module, "PORT_RETRY_S", 0.2)
     http, https, metrics = free_ports(3)
     holder = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", http)
     async with lab(ports=(http, https, metrics)) as edge:
