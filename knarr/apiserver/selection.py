@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from operator import attrgetter
 
 import msgspec
 
@@ -12,6 +14,7 @@ from knarr.api.errors import BadRequest, shown
 from knarr.api.resources import Resource
 from knarr.api.selectors import FieldSelector, Operator, Selector, parse_field_selector, parse_selector
 from knarr.apiserver.calls import presented
+from knarr.store.contract import Part
 
 NAMES = ("metadata.name", "metadata.namespace", "spec.nodeName", "involvedObject.name", "involvedObject.uid")
 NAME = re.compile(r"[-a-z0-9.]+")
@@ -72,6 +75,13 @@ class Selection(msgspec.Struct, frozen=True):
         return f"{self.kept.qualified}/"
 
     @property
+    def part(self) -> Part | None:
+        """Where all of it is, when the kind's objects are divided among those who watch them."""
+        field = self.kept.strategy.divided_by
+        place = self.fields.exact(field) if field else None
+        return Part(_reader(field), place) if place is not None else None
+
+    @property
     def everything(self) -> bool:
         """No object of the prefix is left out."""
         return not (self.labels.requirements or self.fields.requirements or self.name)
@@ -104,6 +114,17 @@ class Selection(msgspec.Struct, frozen=True):
         return common | dict(
             self.resource.strategy.fields(decoder(self.resource.type).decode(presented(self.resource, value)))
         )
+
+
+@cache
+def _reader(field: str) -> Callable[[bytes], str]:
+    """Reads one text (spec.nodeName) of an object, and steps over all else; empty where it isn't there."""
+    *way, last = field.split(".")
+    type_ = msgspec.defstruct("Object", [(last, str | None, None)])
+    for name in reversed(way):
+        type_ = msgspec.defstruct("Object", [(name, type_, msgspec.field(default_factory=type_))])
+    decode, value_of = msgspec.json.Decoder(type_).decode, attrgetter(field)
+    return lambda value: value_of(decode(value)) or ""
 
 
 def _unknown(field: str, resource: Resource) -> str:

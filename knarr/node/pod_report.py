@@ -18,6 +18,11 @@ from knarr.node.status import OWN_CONDITIONS, Observed, pod_status
 from knarr.node.status_writer import StatusWriter
 from knarr.node.this_pod import ThisPod
 
+BEGINS_S = 0.5
+"""A pod that has just been given to the node has nothing to say; most run before this is over."""
+ENDS_S = 0.1
+"""Most pods that are deleted have ended before this is over, and the end is told at once."""
+
 
 class PodReport:
     """The status of one pod."""
@@ -57,10 +62,9 @@ class PodReport:
         if self._service.condition is not None:
             status.conditions = [*status.conditions, self._service.condition]
         this.status = status
-        quiet = not runs and not self._containers.waiting and not ending.is_due
-        # Most have left, and ended, before anybody could have read that they wait.
-        quiet = quiet or (self._service.is_leaving and ending.still_serves)
-        self._writer.write(status, urgent=not quiet)
+        begins = not runs and not self._containers.waiting and not ending.is_due
+        within_s = BEGINS_S if begins else ENDS_S if ending.is_deleted and not ending.ended else 0.0
+        self._writer.write(status, within_s=within_s)
         return again_s
 
     def _status(self, *, terminal: bool) -> PodStatus:
