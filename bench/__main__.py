@@ -196,10 +196,10 @@ def deployments() -> Iterator[Figure]:
         prepare(measured)
         path = f"/apis/apps/v1/namespaces/{subjects.NAMESPACE}/deployments"
 
-        def took(method: str, path_asked: str, body: dict[str, Any], **how: str) -> str:
+        def took(method: str, path_asked: str, body: dict[str, Any], content_type: str = "application/json") -> str:
             """Until all are as the request wants them."""
             began_s, processor_s = time.monotonic(), measured.processor_s()
-            connection.send(method, path_asked, body, **how)
+            connection.send(method, path_asked, body, content_type=content_type)
             until(f"{REPLICAS} available", lambda: rolled_out(connection.get(f"{path}/large")))
             took_s, used_s = time.monotonic() - began_s, measured.processor_s() - processor_s
             return f"{took_s:.2f} s; {used_s:.2f} s of processor time"
