@@ -15,7 +15,7 @@ import sys
 from typing import cast
 
 PORT = 8080
-PATIENCE_S = 3.0
+PATIENCE_S = 15.0
 """For connections on which a request is under way."""
 ROUNDS = 10
 """Of the loop: in the first it accepts all that is there, and a few later it has their first requests."""
