@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -44,7 +44,7 @@ def object_of(call: Call, kind: type[Any], also: tuple[str, ...] = ()) -> tuple[
 
 def _other_kind(kind: type[Any], version: Any, name: Any) -> str:
     """What is wrong with an object that says what it is; empty when it is of the kind that is meant."""
-    wanted = _named(kind)
+    wanted = _named(cast(Any, kind))
     if (version, name) == wanted:
         return ""
     return (
@@ -54,7 +54,7 @@ def _other_kind(kind: type[Any], version: Any, name: Any) -> str:
 
 
 @functools.cache
-def _named(kind: type[Any]) -> tuple[str, str]:
+def _named(kind: Any) -> tuple[str, str]:
     """The version and kind that an object says that it is of, without its saying so."""
     zero = kind()
     return zero.api_version, zero.kind
