@@ -46,6 +46,10 @@ class Selection(msgspec.Struct, frozen=True):
     fields: FieldSelector
     needles: tuple[bytes, ...] = ()
     """What the bytes of every selected object contain: most others are told apart without being decoded."""
+    part: Part | None = None
+    """Where all of it is, when the kind's objects are divided among those who watch them."""
+    only_part: Part | None = None
+    """The same, when nothing else decides."""
 
     @classmethod
     def of(cls, resource: Resource, kept: Resource, namespace: str, name: str, query: Mapping[str, str]) -> Selection:
@@ -63,7 +67,12 @@ class Selection(msgspec.Struct, frozen=True):
             raise BadRequest("fieldSelector metadata.name doesn't match requested name")
         name = name or fields.exact("metadata.name") or ""
         namespace = namespace or fields.exact("metadata.namespace") or ""
-        return cls(resource, kept, namespace, name, labels, fields, (*_of_labels(labels), *_of_fields(fields)))
+        field = kept.strategy.divided_by
+        place = fields.exact(field) if field else None
+        part = Part(_reader(field), place) if place is not None else None
+        alone = not (name or labels.requirements) and len(fields.requirements) == 1
+        needles = (*_of_labels(labels), *_of_fields(fields))
+        return cls(resource, kept, namespace, name, labels, fields, needles, part, part if alone else None)
 
     @property
     def prefix(self) -> str:
@@ -73,13 +82,6 @@ class Selection(msgspec.Struct, frozen=True):
         if self.namespace:
             return f"{self.kept.qualified}/{self.namespace}/"
         return f"{self.kept.qualified}/"
-
-    @property
-    def part(self) -> Part | None:
-        """Where all of it is, when the kind's objects are divided among those who watch them."""
-        field = self.kept.strategy.divided_by
-        place = self.fields.exact(field) if field else None
-        return Part(_reader(field), place) if place is not None else None
 
     @property
     def everything(self) -> bool:
@@ -97,6 +99,9 @@ class Selection(msgspec.Struct, frozen=True):
             return True
         if any(needle not in value for needle in self.needles):
             return False
+        if self.only_part is not None:
+            part = self.only_part
+            return _cached(memo, (part.place_of, side), lambda: part.place_of(value)) == part.place
         metadata = _cached(memo, ("metadata", side), lambda: _decode_metadata(value).metadata)
         assert isinstance(metadata, _Metadata)
         if self.name and metadata.name != self.name:

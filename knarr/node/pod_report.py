@@ -18,10 +18,9 @@ from knarr.node.status import OWN_CONDITIONS, Observed, pod_status
 from knarr.node.status_writer import StatusWriter
 from knarr.node.this_pod import ThisPod
 
-BEGINS_S = 0.5
-"""A pod that has just been given to the node has nothing to say; most run before this is over."""
-ENDS_S = 0.1
-"""Most pods that are deleted have ended before this is over, and the end is told at once."""
+QUIET_S = 0.5
+"""What a pod says while it begins, or ends by being deleted, is written so much later: most run, or have ended, before
+that, which is told at once."""
 
 
 class PodReport:
@@ -63,8 +62,8 @@ class PodReport:
             status.conditions = [*status.conditions, self._service.condition]
         this.status = status
         begins = not runs and not self._containers.waiting and not ending.is_due
-        within_s = BEGINS_S if begins else ENDS_S if ending.is_deleted and not ending.ended else 0.0
-        self._writer.write(status, within_s=within_s)
+        quiet = begins or (ending.is_deleted and not ending.ended)
+        self._writer.write(status, within_s=QUIET_S if quiet else 0.0)
         return again_s
 
     def _status(self, *, terminal: bool) -> PodStatus:

@@ -9,7 +9,7 @@ from knarr.api.registry import built_in
 from knarr.apiserver.selection import Selection
 
 UNBOUND = b'{"kind":"Pod","metadata":{"name":"a"},"spec":{"containers":[{"name":"nodeName"}]}}'
-BOUND = b'{"kind":"Pod","metadata":{"name":"a"},"spec":{"containers":[],"nodeName":"n1"},"status":{"nodeName":"x"}}'
+BOUND = b'{"kind":"Pod","metadata":{"name":"a"},"spec":{"containers":[],"nodeName":"n1"},"status":{"phase":"n1"}}'
 
 
 @pytest.mark.parametrize("selector", ["spec.nodeName=n1", "status.phase!=Failed,spec.nodeName=n1"])
@@ -38,3 +38,9 @@ def test_other_selections_are_about_all_places(kind: type[Pod | Node], selector:
 def selected(kind: type[Pod | Node], selector: str) -> Selection:
     resource = built_in().of(kind)
     return Selection.of(resource, resource, "", "", {"fieldSelector": selector})
+
+
+@pytest.mark.parametrize("selector", ["spec.nodeName=n1", "metadata.name=a,spec.nodeName=n1"])
+def test_a_part_is_told_from_the_rest_with_and_without_other_conditions(selector: str) -> None:
+    selection = selected(Pod, selector)
+    assert [selection.holds(each) for each in (BOUND, UNBOUND, BOUND.replace(b'"n1"', b'"n2"'))] == [True, False, False]
