@@ -3,15 +3,17 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("deterministic", derandomize=True, deadline=None)
-settings.register_profile("long", derandomize=False, deadline=None, max_examples=2000)
+UNHURRIED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+"""How long examples take says nothing on a machine that has other work."""
+settings.register_profile("deterministic", derandomize=True, **UNHURRIED)
+settings.register_profile("long", derandomize=False, max_examples=2000, **UNHURRIED)
 """For a search of its own: pytest --hypothesis-profile=long tests/apiserver/hostile (make fuzz)."""
 settings.load_profile("deterministic")
 
 HERE = Path(__file__).parent
-ON_THE_MACHINE = ("cli", "e2e", "edge/ingress", "edge/test_announcer", "edge/test_port_watch", "network")
+ON_THE_MACHINE = ("cli/", "e2e/", "edge/ingress/", "edge/test_announcer", "edge/test_port_watch", "network/")
 """Tests with kernel rules, network namespaces, programs beside them, or times that they measure."""
 CLUSTERS = ("cluster", "hollow")
 """Fixtures that are a `knarr up`."""

@@ -233,7 +233,7 @@ class Listener:
         await response.prepare(incoming)
         try:
             await self._until_closed(_served(upgrade, _WebSocket(response, text=upgrade.text)))
-        except ConnectionError:
+        except* ConnectionError:
             pass  # The client has gone.
         finally:
             await response.close()

@@ -7,6 +7,7 @@ Others (the Python client) name their ports in the query and get channels 2n for
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sized
 from functools import partial
 
 from knarr.api.core.v1 import Pod
@@ -55,6 +56,8 @@ class _Tunnel:
         """request id → the stream that takes what goes wrong with it."""
         self._inward: dict[int, asyncio.Queue[bytes | None]] = {}
         """Data stream → what the client sent, until it is written to the pod; None ends it."""
+        self._gone = asyncio.Event()
+        """Set when the client is: what it has said still goes to the pods, and nobody hears them any more."""
 
     async def serve(self) -> None:
         """Until the client goes."""
@@ -66,8 +69,7 @@ class _Tunnel:
                         await self._take(frame, group)
                 except spdy.ProtocolError:
                     break  # Nothing that follows can be understood.
-            for queue in self._inward.values():
-                queue.put_nowait(None)
+            self._gone.set()
             await self._socket.close()
 
     async def _take(self, frame: spdy.Frame, group: asyncio.TaskGroup) -> None:
@@ -88,7 +90,8 @@ class _Tunnel:
     async def _open(self, frame: spdy.Frame, group: asyncio.TaskGroup) -> None:
         request, port = frame.headers.get("requestid", ""), frame.headers.get("port", "")
         kind = frame.headers.get("streamtype", "")
-        if kind not in ("error", "data") or not port.isdecimal() or len(self._inward) >= CONNECTIONS_MAX:
+        held: Sized = self._errors if kind == "error" else self._inward
+        if kind not in ("error", "data") or not port.isdecimal() or len(held) >= CONNECTIONS_MAX:
             await self._socket.send(self._writer.reset(frame.stream, REFUSED_STREAM))
             return
         await self._socket.send(self._writer.syn_reply(frame.stream))
@@ -100,28 +103,41 @@ class _Tunnel:
 
     async def _connection(self, data: int, error: int, port: int) -> None:
         """One connection to the pod, from its first byte to its last."""
-        fault = b""
+        queue, fault = self._inward[data], b""
         try:
             reader, writer = await self._nodes.port_forward(self._pod, port)
         except (OSError, APIError) as failure:
             fault = _fault(self._pod, port, failure)
         else:
-            inward = asyncio.ensure_future(self._write(self._inward[data], writer))
+            outward = asyncio.ensure_future(self._read(data, port, reader))
+            others = [asyncio.ensure_future(each) for each in (self._gone.wait(), self._write(queue, writer))]
             try:
-                while chunk := await reader.read(CHUNK_BYTES):
-                    await self._socket.send(self._writer.data(data, chunk))
-            except ConnectionError as failure:
-                fault = _fault(self._pod, port, failure)
+                await asyncio.wait((outward, others[0]), return_when=asyncio.FIRST_COMPLETED)
+                fault = outward.result() if outward.done() else b""
             finally:
-                inward.cancel()
-                await asyncio.gather(inward, return_exceptions=True)
+                for task in (outward, *others):
+                    task.cancel()
+                await asyncio.gather(outward, *others, return_exceptions=True)
+                if self._gone.is_set() and not queue.empty() and (last := queue.get_nowait()):
+                    writer.write(last)
                 writer.close()
-        queue = self._inward.pop(data)
+        del self._inward[data]
         while not queue.empty():  # Whoever waits to put more may go on: it is for nobody now.
             queue.get_nowait()
+        if self._gone.is_set():
+            return
         if error:
             await self._socket.send(self._writer.data(error, fault, fin=True))
         await self._socket.send(self._writer.data(data, b"", fin=True))
+
+    async def _read(self, data: int, port: int, reader: asyncio.StreamReader) -> bytes:
+        """Until the pod has said all; answers what went wrong."""
+        try:
+            while chunk := await reader.read(CHUNK_BYTES):
+                await self._socket.send(self._writer.data(data, chunk))
+        except ConnectionError as failure:
+            return _fault(self._pod, port, failure)
+        return b""
 
     async def _write(self, queue: asyncio.Queue[bytes | None], writer: asyncio.StreamWriter) -> None:
         try:

@@ -24,6 +24,7 @@ from knarr.api.core.v1 import ConfigMap
 from knarr.api.errors import APIError
 from knarr.api.registry import with_metrics
 from knarr.cli import kubeconfig
+from knarr.cli.connection import tls
 from knarr.client.client import Client
 from knarr.client.https import HTTPSTransport, client_context
 from knarr.node.certificates import CLIENT, NodeCertificates
@@ -65,23 +66,19 @@ class Membership:
         return self.ca_path.exists() and self.certificates.is_there(CLIENT)
 
     async def join(self, invitation: Invitation) -> None:
-        """Get what is missing. Raises JoinRefused, APIError."""
+        """Get what is missing. Raises JoinRefused, KubeconfigError, APIError."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        token = invitation.token
         if invitation.kubeconfig:
             access = kubeconfig.read(Path(invitation.kubeconfig))
+            context, token = tls(access), access.token
             self._trust(access.ca_pem)
-            files = self._folder / "bootstrap.crt", self._folder / "bootstrap.key"
-            for path, content in zip(files, (access.certificate_pem, access.key_pem), strict=True):
-                path.touch(mode=0o600)
-                path.write_bytes(content)
-            context = client_context(str(self.ca_path), *map(str, files))
-            for path in files:
-                path.unlink()
         else:
-            if not self.ca_path.exists():
+            # Whom an attempt before has trusted counts only where nobody is named now.
+            if invitation.ca_hashes or not self.ca_path.exists():
                 self._trust(await _discovered(invitation))
             context = client_context(str(self.ca_path))
-        transport = HTTPSTransport(invitation.server, context, invitation.token)
+        transport = HTTPSTransport(invitation.server, context, token)
         try:
             await self.certificates.ensure(CLIENT, Client(transport, with_metrics()))
         finally:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Annotated
 
 import msgspec
 
@@ -29,6 +31,13 @@ CHUNK_BYTES = 32 << 10
 
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Connect = Callable[[int], Awaitable[Ends]]
+
+
+class _Size(msgspec.Struct, rename="pascal"):
+    """A terminal's, as the kernel takes it."""
+
+    width: Annotated[int, msgspec.Meta(ge=0, lt=1 << 16)] = 0
+    height: Annotated[int, msgspec.Meta(ge=0, lt=1 << 16)] = 0
 
 
 async def serve_command(socket: Socket, begin: Callable[[], Awaitable[Streams]], *, reports_exit: bool) -> None:
@@ -56,8 +65,9 @@ async def _join(socket: Socket, streams: Streams, *, reports_exit: bool) -> None
                 if data:
                     await streams.write(data)
             elif channel == RESIZE:
-                size = msgspec.json.decode(data)
-                await streams.resize(int(size.get("Width", 0)), int(size.get("Height", 0)))
+                with suppress(msgspec.MsgspecError):  # a size that is none changes nothing
+                    size = msgspec.json.decode(data, type=_Size)
+                    await streams.resize(size.width, size.height)
             elif channel == CLOSE and data[:1] == bytes((STDIN,)):
                 await streams.close_stdin()
 

@@ -48,8 +48,10 @@ class EndpointSliceMirroring(Controller):
         endpoints, service = self.endpoints.get(key), self.services.get(key)
         existing = self.slices.by_index("mirrored", key)
         wanted = mirrored(endpoints) if endpoints and is_mirrored(endpoints, service) else []
-        if endpoints and any(_count(subset) > ADDRESSES_MAX for subset in endpoints.subsets) and wanted:
-            message = f"A max of {ADDRESSES_MAX} addresses can be mirrored to EndpointSlices per Endpoints subset."
+        skipped = sum(max(_count(subset) - ADDRESSES_MAX, 0) for subset in endpoints.subsets) if endpoints else 0
+        if endpoints and skipped and wanted:
+            message = f"A max of {ADDRESSES_MAX} addresses can be mirrored to EndpointSlices per Endpoints subset. "
+            message += f"{skipped} addresses were skipped"
             self.events.warning(endpoints, "TooManyAddressesToMirror", message)
         # Slices stay with the ports and family that they have; what changes is written into them.
         free = {_shape(slice_): slice_ for slice_ in existing}

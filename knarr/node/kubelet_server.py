@@ -243,7 +243,7 @@ async def _upgraded(
     await socket.prepare(request)
     try:
         await serve(_WebSocket(socket))
-    except ConnectionError:
+    except* ConnectionError:
         pass  # The other end is gone.
     await socket.close()
     return socket

@@ -250,10 +250,10 @@ async def test_the_usual_decision_costs_a_few_microseconds() -> None:
     await authorizer.authorize(ANN, action_of(request, path))
     best_s = float("inf")
     for _ in range(5):
-        start_s = time.perf_counter()
+        start_s = time.process_time()
         for _ in range(1000):
             await authorizer.authorize(ANN, action_of(request, path))
-        best_s = min(best_s, (time.perf_counter() - start_s) / 1000)
+        best_s = min(best_s, (time.process_time() - start_s) / 1000)
     assert best_s < 20e-6, f"{best_s * 1e6:.1f} µs"  # 0.7 µs when measured alone: room for a slow machine
 
 

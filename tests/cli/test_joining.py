@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from knarr import config
 from knarr.api.certificates.v1 import CertificateSigningRequest
@@ -20,6 +21,7 @@ from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.registry import built_in
 from knarr.cli import machine
 from knarr.cli.joining import Invitation, JoinRefused, Membership, hash_of, problem_of
+from knarr.cli.kubeconfig import KubeconfigError
 from knarr.cli.main import main
 from knarr.cli.node_process import NodeFlags, NodeProcess
 from knarr.cli.token import seconds
@@ -168,6 +170,43 @@ async def test_a_kubeconfig_does_in_place_of_a_token(tmp_path: Path) -> None:
         ]
 
 
+async def test_a_token_in_a_kubeconfig_does_too(tmp_path: Path) -> None:
+    async with open_cluster(tmp_path / "server") as served:
+        config = yaml.safe_load((tmp_path / served.kubeconfig()).read_text())
+        config["users"][0]["user"] = {"token": "none that anybody knows"}
+        (tmp_path / "config").write_text(yaml.safe_dump(config))
+        with pytest.raises(Unauthorized):
+            await member(tmp_path / "node").join(Invitation(served.url, kubeconfig=str(tmp_path / "config")))
+
+
+async def test_whom_an_attempt_before_has_trusted_is_forgotten_at_the_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with open_cluster(tmp_path / "other") as other:
+        gone = await invited(other, capsys)
+        await told(capsys, "token", "delete", gone.token, "--kubeconfig", other.kubeconfig())
+        with pytest.raises(Unauthorized):
+            await member(tmp_path / "node").join(gone)
+    async with open_cluster(tmp_path / "server") as served:
+        machine = member(tmp_path / "node")
+        await machine.join(await invited(served, capsys))
+        assert machine.is_member
+
+
+async def test_a_kubeconfig_whose_certificates_cant_be_used_leaves_nothing(tmp_path: Path) -> None:
+    data = {"certificate-authority-data": "bm9uZQ==", "server": "https://127.0.0.1:1"}
+    config = {
+        "clusters": [{"name": "a", "cluster": data}],
+        "users": [{"name": "a", "user": {"token": "t"}}],
+        "contexts": [{"name": "knarr", "context": {"cluster": "a", "user": "a"}}],
+    }
+    (tmp_path / "config").write_text(yaml.safe_dump(config))
+    machine = member(tmp_path / "node")
+    with pytest.raises(KubeconfigError, match="certificates can't be used"):
+        await machine.join(Invitation("https://127.0.0.1:1", kubeconfig=str(tmp_path / "config")))
+    assert not machine.ca_path.exists()
+
+
 async def test_who_was_killed_while_he_waited_finds_his_request_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,7 +254,7 @@ async def test_a_certificate_is_renewed_by_itself_before_it_runs_out(
         later = NodeCertificates(tmp_path / "node/pki", "second", Later())
         task = asyncio.create_task(later.keep(CLIENT, Client(transport, built_in()), renewed.set))
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await renewed.wait()
         finally:
             task.cancel()

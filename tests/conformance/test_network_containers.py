@@ -22,7 +22,7 @@ import yaml
 
 from tests.conformance.image import ONE
 from tests.conformance.space import Space
-from tests.e2e.conftest import free_ports
+from tests.ports import free_ports
 
 HTTP, UDP = 8080, 8081
 BOUND = f"until [ -e /tmp/udp-{UDP} ]; do sleep 0.1; done"

@@ -82,6 +82,22 @@ def test_addresses_show_by_family_and_ports_and_follow_changes() -> None:
     simulate(scenario, nodes=0)
 
 
+def test_a_subset_of_more_than_a_thousand_addresses_is_mirrored_in_part_and_says_so() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.create(service())
+        many = tuple(f"10.99.{number // 250}.{number % 250}" for number in range(1002))
+        await cluster.create(endpoints(subset(*many[:-1], unready=many[-1:]), subset("192.0.2.1", port=9090)))
+        await cluster.until(lambda: len(slices(cluster)) == 2)
+        assert sorted(len(each.endpoints) for each in slices(cluster)) == [1, 1000]
+        await cluster.clock.sleep(5)
+        text = (
+            "A max of 1000 addresses can be mirrored to EndpointSlices per Endpoints subset. 2 addresses were skipped"
+        )
+        assert await cluster.events("TooManyAddressesToMirror") == [text]
+
+    simulate(scenario, nodes=0)
+
+
 def test_what_is_not_mirrored() -> None:
     async def scenario(cluster: Cluster) -> None:
         await cluster.create(service("picks", selector={"app": "x"}))

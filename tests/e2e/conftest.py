@@ -8,12 +8,11 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 from types import ModuleType
@@ -23,14 +22,13 @@ import msgspec
 import pytest
 
 from tests import images
+from tests.ports import free_ports
 
 REPOSITORY = Path(__file__).parents[2]
 SHOP = REPOSITORY / "examples" / "shop"
 WAIT_S_MAX = 60.0
 COMMAND_S_MAX = 120.0
 """Of a command that is run: longer than what it is told to wait for."""
-PORTS = range(15000, 30000)
-"""Below those that the kernel gives to whoever connects (32768 and more) and those of Services (30000 to 32767)."""
 TOOLS = "knarr.test/tools:v1"
 
 
@@ -129,20 +127,6 @@ class Cluster:
             time.sleep(0.1)
         shown = self.kubectl("get", "pods,events", "-A")
         raise AssertionError(f"{what}: not within {WAIT_S_MAX:.0f} s\n{last}\n{shown}")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody has now, and that nobody is given before they are taken."""
-    found: list[int] = []
-    with ExitStack() as stack:
-        while len(found) < count:
-            port, probe = PORTS[secrets.randbelow(len(PORTS))], stack.enter_context(socket.socket())
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
-            found.append(port)
-    return found
 
 
 def unused(numbers: range, network: str, parts: Callable[[int], tuple[int, ...]]) -> int:

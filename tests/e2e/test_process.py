@@ -21,7 +21,7 @@ URL = "http://127.0.0.1:30080/"
 def answer() -> str:
     """What the frontend says; also when it says that it got no answer from the backend (502)."""
     try:
-        with urllib.request.urlopen(URL, timeout=5) as found:
+        with urllib.request.urlopen(URL, timeout=30) as found:
             text: str = found.read().decode()
     except urllib.error.HTTPError as complaint:
         with complaint:

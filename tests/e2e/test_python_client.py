@@ -48,7 +48,7 @@ def test_the_official_client_works_unchanged(cluster: Cluster) -> None:
             tty=False,
         )
         assert said == "42\n"
-        assert core.read_namespaced_pod_log("py", "default") == "hello\n"
+        cluster.until(lambda: core.read_namespaced_pod_log("py", "default") == "hello\n", "what it printed")
         patched = core.patch_namespaced_pod("py", "default", {"metadata": {"annotations": {"a": "b"}}})
         assert patched.metadata.annotations["a"] == "b"
         with pytest.raises(client.ApiException) as refused:

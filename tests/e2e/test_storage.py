@@ -42,7 +42,7 @@ def stateful_set(image: str, **retention: str) -> str:
 
 def test_a_stateful_set_finds_its_file_again_and_the_folder_goes_with_it(cluster: Cluster, tools: str) -> None:
     cluster.kubectl("apply", "-f", "-", given=stateful_set(tools, whenDeleted="Delete"))
-    cluster.kubectl("rollout", "status", "statefulset/db", "--timeout=30s")
+    cluster.kubectl("rollout", "status", "statefulset/db", "--timeout=55s")
     (name,) = [each["metadata"]["name"] for each in cluster.get("pv")["items"]]
     folder = cluster.data / "volumes" / name
     file = folder / "file"
@@ -54,7 +54,7 @@ def test_a_stateful_set_finds_its_file_again_and_the_folder_goes_with_it(cluster
     cluster.until(lambda: not cluster.get("pods", "-l", "app=db")["items"], "no pod is left")
     file.write_text("changed\n")
     cluster.kubectl("scale", "statefulset/db", "--replicas=1")
-    cluster.kubectl("rollout", "status", "statefulset/db", "--timeout=30s")
+    cluster.kubectl("rollout", "status", "statefulset/db", "--timeout=55s")
     assert cluster.kubectl("exec", "db-0", "--", "cat", "/data/file") == "changed\n"
     cluster.kubectl("delete", "statefulset", "db")
     cluster.until(lambda: not cluster.get("pvc,pv")["items"], "the claim and its volume are gone")
@@ -83,13 +83,13 @@ def test_a_folder_of_the_host_is_had_through_a_claim(cluster: Cluster, tools: st
         },
     }
     cluster.kubectl("apply", "-f", "-", given=msgspec.json.encode(pod).decode())
-    cluster.kubectl("wait", "pod/reader", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=30s")
+    cluster.kubectl("wait", "pod/reader", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=55s")
     assert cluster.kubectl("logs", "reader").splitlines()[0] == "hello"
     assert cluster.kubectl("logs", "reader").splitlines()[-1] == "1"
     assert (tmp_path / "written").exists()
     assert not (tmp_path / "part" / "refused").exists()
     cluster.kubectl("delete", "pod/reader", "pvc/data")
-    cluster.kubectl("wait", "pv/disk", "--for=jsonpath={.status.phase}=Released", "--timeout=30s")
+    cluster.kubectl("wait", "pv/disk", "--for=jsonpath={.status.phase}=Released", "--timeout=55s")
     assert (tmp_path / "part" / "greeting").exists()
 
 

@@ -6,6 +6,7 @@ connections that are kept and on new ones, for the whole of a rolling update.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -29,6 +30,8 @@ HOST = "web.example.com"
 MACHINE = list(dict.fromkeys(["/usr", "/lib", "/lib64", sys.base_prefix]))
 """Folders in which this machine's Python is, for containers to have it."""
 ADDRESS = "jsonpath={.status.loadBalancer.ingress}"
+NUMBERS = itertools.count()
+"""Of namespaces."""
 WITH_PAUSE = {"preStop": {"sleep": {"seconds": 2}}}
 
 
@@ -53,7 +56,7 @@ def application(image: str, text: str, lifecycle: dict[str, Any], annotations: d
     labels = {"app": "web"}
     template = {
         "metadata": {"labels": labels, "annotations": annotations},
-        "spec": {"containers": [container], "volumes": volumes, "terminationGracePeriodSeconds": 6},
+        "spec": {"containers": [container], "volumes": volumes, "terminationGracePeriodSeconds": 30},
     }
     spec = {"replicas": REPLICAS, "selector": {"matchLabels": labels}, "template": template}
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": spec}
@@ -153,8 +156,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, archives: list[str]) -> It
 
 
 @pytest.fixture
-def web(cluster: Cluster, tools: str, request: pytest.FixtureRequest) -> Iterator[Application]:
-    application = Application(cluster, tools, f"truth-{abs(hash(request.node.name)) % 10**6}")
+def web(cluster: Cluster, tools: str) -> Iterator[Application]:
+    application = Application(cluster, tools, f"truth-{next(NUMBERS)}")
     yield application
     cluster.kubectl("delete", "namespace", application.namespace)  # until it is gone: the next has the same node port
 
@@ -200,7 +203,8 @@ def test_when_a_process_is_killed_failures_end_within_a_second(web: Application)
         time.sleep(4.0)
     late = {name: told["last_failure_s"] - killed_s for name, told in result["targets"].items() if told["failed"]}
     assert all(late_s < 1.0 for late_s in late.values()), late
-    assert web.cluster.restarts(pod["metadata"]["name"], "-n", web.namespace) == 1
+    name = pod["metadata"]["name"]
+    web.cluster.until(lambda: web.cluster.restarts(name, "-n", web.namespace) == 1, "the container's restart")
 
 
 def test_who_drains_is_shown_by_condition_and_event(web: Application) -> None:
@@ -212,13 +216,16 @@ def test_who_drains_is_shown_by_condition_and_event(web: Application) -> None:
         "Acknowledged",
     )
     web.kubectl("delete", "pod", pod["metadata"]["name"])
-    events = [
-        each
-        for each in web.cluster.get("events", "-n", web.namespace)["items"]
-        if each["involvedObject"]["name"] == pod["metadata"]["name"]
-    ]
-    reasons = [each["reason"] for each in sorted(events, key=lambda each: each["metadata"]["name"].split(".")[-1])]
-    assert reasons.index("Drained") < reasons.index("Killing")
+
+    def reasons() -> list[str]:
+        """Of the events about the pod, oldest first; they are written beside what they tell of."""
+        events = web.cluster.get("events", "-n", web.namespace)["items"]
+        about = [each for each in events if each["involvedObject"]["name"] == pod["metadata"]["name"]]
+        return [each["reason"] for each in sorted(about, key=lambda each: each["metadata"]["name"].split(".")[-1])]
+
+    web.cluster.until(lambda: {"Drained", "Killing"} <= set(reasons()), "both events")
+    told = reasons()
+    assert told.index("Drained") < told.index("Killing")
 
 
 def process_of(cluster: Cluster, container: str) -> int:

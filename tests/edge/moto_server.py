@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
@@ -15,16 +14,15 @@ import boto3
 from botocore.config import Config
 
 from tests.edge.fake import Faults
+from tests.ports import free_ports
 
 REGION = "eu-west-1"
-START_MAX_S = 30.0
+START_MAX_S = 300.0
 
 
 @contextmanager
 def moto_server() -> Iterator[str]:
-    with socket.socket() as asking:
-        asking.bind(("127.0.0.1", 0))
-        port = asking.getsockname()[1]
+    (port,) = free_ports(1)
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"

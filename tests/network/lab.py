@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import struct
 import subprocess
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -30,7 +31,7 @@ CLIENT_ADDRESS = "192.168.77.2"
 LAN = ("192.168.78.", "fd78::")
 EXTERNAL_ADDRESS = "203.0.113.7"
 """Routed to the node by the client: for external IPs and load balancer IPs."""
-REPLY_TIMEOUT_S = 10.0
+REPLY_TIMEOUT_S = 30.0
 IPV4 = socket.AF_INET
 DROPPED_TIMEOUT_S = 0.3
 """How long no answer means that packets are dropped; a SYN is repeated after 1 s at the earliest."""
@@ -38,6 +39,17 @@ DROPPED_TIMEOUT_S = 0.3
 
 def run(command: str) -> str:
     return subprocess.run(command.split(), check=True, capture_output=True, text=True).stdout
+
+
+def without_passing(listings: Iterable[str]) -> list[str]:
+    """What ip(8) lists, less what comes and goes by itself in the first seconds of an interface."""
+    return [line.replace(" tentative", "").replace(" linkdown", "") for text in listings for line in text.splitlines()]
+
+
+def refused_at_once(made: socket.socket) -> bool:
+    """Whether the first SYN of a connection that was refused had its answer, however late its process looked."""
+    (said_again,) = struct.unpack_from("I", made.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 100)
+    return bool(said_again == 0)
 
 
 def family_of(address: str) -> int:
@@ -65,6 +77,10 @@ class Namespaces:
     def inside(self, name: str, command: str) -> str:
         """Run a command in a namespace and answer what it printed."""
         return run(f"ip netns exec {self.prefix}-{name} {command}")
+
+    def network_of(self, name: str) -> list[str]:
+        """Addresses and routes of a namespace."""
+        return without_passing(self.inside(name, each) for each in ("ip -o addr", "ip route", "ip -6 route"))
 
     async def close(self) -> None:
         for server in self._servers:
@@ -124,6 +140,18 @@ class Namespaces:
         async with asyncio.timeout(REPLY_TIMEOUT_S):
             await asyncio.get_running_loop().sock_connect(made, (address, port))
         return Connection(made)
+
+    async def is_refused(self, name: str, address: str, port: int) -> bool:
+        """Whether a connection is refused, and at once: what is dropped is said again after a second."""
+        made = self.socket(name, family=family_of(address))
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUT_S):
+                await asyncio.get_running_loop().sock_connect(made, (address, port))
+        except ConnectionRefusedError:
+            return refused_at_once(made)
+        finally:
+            made.close()
+        return False
 
     async def ask(self, name: str, address: str, port: int) -> tuple[str, str]:
         """One request on a connection of its own: (who answered, which client address it saw)."""
@@ -289,8 +317,8 @@ class Connection:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Look again and again until something is so; fails after REPLY_TIMEOUT_S."""
-    async with asyncio.timeout(REPLY_TIMEOUT_S):
+    """Look again and again until something is so; fails after twice what a reply may take."""
+    async with asyncio.timeout(2 * REPLY_TIMEOUT_S):
         while not await condition():  # noqa: ASYNC110 (the kernel tells no one)
             await asyncio.sleep(0.01)
 

@@ -24,7 +24,7 @@ from knarr.network import netlink as kernel
 from knarr.network.node_routes import NodeRoutes
 from knarr.network.podnet import PodNetwork
 from tests.network.feed import Feed
-from tests.network.lab import REPLY_TIMEOUT_S, run
+from tests.network.lab import REPLY_TIMEOUT_S, run, without_passing
 
 CLUSTER_CIDRS = ("10.244.0.0/16", "fd00:244::/48")
 SERVICE_CIDRS = ("10.96.0.0/16", "fd00:96::/108")
@@ -75,6 +75,10 @@ class NodesLab:
 
     def inside(self, name: str, command: str) -> str:
         return run(f"ip netns exec {self.prefix}-{name} {command}")
+
+    def network_of(self, name: str) -> list[str]:
+        """Addresses and routes of a namespace."""
+        return without_passing(self.inside(name, each) for each in ("ip -o addr", "ip route", "ip -6 route"))
 
     async def start(self) -> None:
         for name in ("lan", "a", "b", "c"):

@@ -166,7 +166,7 @@ async def test_many_pods_attach_at_once(lab: Lab) -> None:
 @pytest.mark.e2e
 async def test_close_leaves_nothing_behind(lab: Lab) -> None:
     await lab.network.close(remove=True)
-    before = (lab.inside("node", "ip -o addr"), lab.inside("node", "ip route"), lab.inside("node", "nft list ruleset"))
+    before = (lab.network_of("node"), lab.inside("node", "nft list ruleset"))
     lab.network = PodNetwork(
         pod_cidrs=["10.244.0.0/24"],
         cluster_cidrs=["10.244.0.0/16"],
@@ -180,7 +180,7 @@ async def test_close_leaves_nothing_behind(lab: Lab) -> None:
     await lab.network.map_ports("pod", [address], [PortMapping("UDP", 53, 5353)])
     await lab.network.add_node_address("10.96.0.10")
     await lab.network.close(remove=True)
-    after = (lab.inside("node", "ip -o addr"), lab.inside("node", "ip route"), lab.inside("node", "nft list ruleset"))
+    after = (lab.network_of("node"), lab.inside("node", "nft list ruleset"))
     assert after == before
     assert "eth0" not in lab.inside("pod", "ip -o link")
 
@@ -215,7 +215,7 @@ async def test_a_range_that_holds_a_network_of_the_machine_is_refused_and_the_ne
     lab: Lab, tmp_path: Path, address: str
 ) -> None:
     lab.inside("node", f"ip addr add {address} dev up0")
-    routes = lab.inside("node", "ip route")
+    routes = lab.network_of("node")
     other = PodNetwork(
         pod_cidrs=["10.244.9.0/24"],
         cluster_cidrs=["10.244.0.0/16"],
@@ -228,4 +228,4 @@ async def test_a_range_that_holds_a_network_of_the_machine_is_refused_and_the_ne
     with pytest.raises(RangeTaken, match=f"holds {address}, which interface up0 of this machine has"):
         await other.start()
     await other.close(remove=False)
-    assert lab.inside("node", "ip route") == routes
+    assert lab.network_of("node") == routes

@@ -63,7 +63,7 @@ async def real(tmp_path: Path, busybox: str) -> AsyncIterator[NodeCluster]:
             for pod in list(cluster.pods.all()):
                 await cluster.delete(pod.metadata.name or "", 1)
             await cluster.until(lambda: not cluster.pods.all())
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while cluster.agent.pods_held:  # noqa: ASYNC110 (nothing tells)
                     await asyncio.sleep(0.01)
         assert_nothing_left(tmp_path / "node")

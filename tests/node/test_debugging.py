@@ -14,7 +14,7 @@ from knarr.node.runtime import pause
 from knarr.node.runtime.sim import SimRuntime
 from knarr.simulate.clock import VirtualClock, run
 from tests.node.cluster import NodeCluster, hollow_config
-from tests.node.test_real_pods import RUN, out, script, started
+from tests.node.test_real_pods import RUN, out, script, soon, started
 
 real_containers = pytest.mark.e2e
 
@@ -88,8 +88,11 @@ async def test_an_ephemeral_container_sees_the_processes_of_its_target_alone(rea
         result = await real.runtime.exec_sync(id_, ["ps", "-o", "args"], 10)
         return {line for line in result.output.decode().splitlines() if line.startswith("sleep")}
 
-    assert await processes("beside") == {"sleep 3333"}
-    assert await processes("inside") == {"sleep 1111", "sleep 4444"}
+    async def all_run() -> bool:
+        beside, inside = await processes("beside"), await processes("inside")
+        return (beside, inside) == ({"sleep 3333"}, {"sleep 1111", "sleep 4444"})
+
+    await soon(all_run)  # a container counts as running just before it becomes its command
     session = await real.backend.exec(pod, "inside", ["echo", "here"], tty=False, stdin=False)
     assert b"".join([data async for _, data in session.output()]) == b"here\n"
     await session.close()
@@ -103,8 +106,12 @@ async def test_containers_that_share_their_processes_see_each_other_and_nothing_
     main = script("sleep 1111 & sleep 2222", **trusted)
     other = script("sleep 3333", name="other")
     await started(real, "web", main, other, shareProcessNamespace=True, terminationGracePeriodSeconds=1)
-    seen = (await out(real, "web", "ps", "-o", "args", container="other")).splitlines()
-    assert {"sleep 1111", "sleep 2222", "sleep 3333"} <= set(seen)
+
+    async def all_run() -> bool:
+        seen = await out(real, "web", "ps", "-o", "args", container="other")
+        return {"sleep 1111", "sleep 2222", "sleep 3333"} <= set(seen.splitlines())
+
+    await soon(all_run)
     first = await out(real, "web", "cat", "/proc/1/comm")
     assert first.startswith("python")
     # Whoever may look into the first process finds an empty root, with nothing above it.
@@ -116,9 +123,19 @@ async def test_containers_that_share_their_processes_see_each_other_and_nothing_
 
 @real_containers
 async def test_a_container_that_ends_takes_only_its_own_of_the_shared_processes_along(real: NodeCluster) -> None:
-    main = script("sleep 1111 & sleep 1 & wait $!; exit 3")
+    main = script("sleep 1111 & until [ -e /dev/shm/go ]; do sleep 0.1; done; exit 3")
     other = script("sleep 3333", name="other")
-    await real.pod("web", main, other, shareProcessNamespace=True, restartPolicy="Never")
+    pod = await real.pod("web", main, other, shareProcessNamespace=True, restartPolicy="Never")
+
+    async def seen() -> set[str]:
+        return set((await out(real, "web", "ps", "-o", "args", container="other")).splitlines())
+
+    async def all_run() -> bool:
+        return {"sleep 1111", "sleep 3333"} <= await seen()
+
+    await real.until(lambda: real.ready("web"))
+    await soon(all_run)
+    await out(real, "web", "touch", "/dev/shm/go", container="other")
 
     def code() -> int | None:
         state = real.status("web").state
@@ -127,12 +144,10 @@ async def test_a_container_that_ends_takes_only_its_own_of_the_shared_processes_
         return state.terminated.exit_code
 
     await real.until(lambda: code() == 3)
-    seen = await out(real, "web", "ps", "-o", "args", container="other")
-    assert "sleep 3333" in seen
-    assert "sleep 1111" not in seen
+    assert {"sleep 1111", "sleep 3333"} & await seen() == {"sleep 3333"}
     await real.delete("web", 1)
     await real.until(lambda: real.get("web") is None)
-    assert not await asyncio.to_thread(_pauses)
+    assert not await asyncio.to_thread(_pauses, pod.metadata.uid)
 
 
 @real_containers
@@ -144,9 +159,11 @@ async def test_a_pod_may_see_the_processes_and_the_ipc_of_the_machine(real: Node
     assert await out(real, "web", "cat", f"/proc/{os.getpid()}/comm")
 
 
-def _pauses() -> list[Path]:
-    """The first processes of pods that there are."""
-    return [path for path in Path("/proc").glob("[0-9]*/cmdline") if pause.__file__.encode() in _read(path)]
+def _pauses(uid: str | None) -> list[Path]:
+    """The first processes of a pod that there are."""
+    assert uid
+    pauses = [path for path in Path("/proc").glob("[0-9]*/cmdline") if pause.__file__.encode() in _read(path)]
+    return [path for path in pauses if uid.encode() in _read(path.parent / "cgroup")]
 
 
 def _read(path: Path) -> bytes:

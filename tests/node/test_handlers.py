@@ -15,6 +15,7 @@ from knarr.api.core.v1 import Container, Probe
 from knarr.clock import SystemClock
 from knarr.node.handlers import HostHandlers, Outcome
 from knarr.node.runtime.sim import SimRuntime
+from tests.ports import closed_port
 
 
 class Server:
@@ -67,7 +68,7 @@ async def handlers() -> AsyncIterator[HostHandlers]:
 
 
 async def ask(
-    handlers: HostHandlers, container: dict[str, Any] | None = None, timeout_s: float = 5, **probe: Any
+    handlers: HostHandlers, container: dict[str, Any] | None = None, timeout_s: float = 30, **probe: Any
 ) -> Outcome:
     made = msgspec.convert({"name": "main", **(container or {})}, Container)
     return await handlers.run(msgspec.convert(probe, Probe), made, "id", "127.0.0.1", timeout_s)
@@ -102,8 +103,8 @@ async def test_http_headers_host_and_named_ports(server: Server, handlers: HostH
 async def test_http_that_takes_too_long_or_is_refused(server: Server, handlers: HostHandlers) -> None:
     slow = await ask(handlers, timeout_s=0.05, httpGet={"path": "/slow", "port": server.port})
     assert slow == Outcome(False, f'Get "http://127.0.0.1:{server.port}/slow": context deadline exceeded')
-    closed = await _free_port()
-    refused = await ask(handlers, httpGet={"path": "/", "port": closed})
+    with closed_port() as closed:
+        refused = await ask(handlers, httpGet={"path": "/", "port": closed})
     where = f"127.0.0.1:{closed}"
     assert refused == Outcome(False, f'Get "http://{where}/": dial tcp {where}: connect: connection refused')
 
@@ -123,17 +124,9 @@ async def test_https_is_not_verified(handlers: HostHandlers, tmp_path_factory: p
 
 async def test_tcp(server: Server, handlers: HostHandlers) -> None:
     assert (await ask(handlers, tcpSocket={"port": server.port})).success
-    closed = await _free_port()
-    refused = await ask(handlers, tcpSocket={"port": closed})
+    with closed_port() as closed:
+        refused = await ask(handlers, tcpSocket={"port": closed})
     assert refused == Outcome(False, f"dial tcp 127.0.0.1:{closed}: connect: connection refused")
-
-
-async def _free_port() -> int:
-    listening = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-    port: int = listening.sockets[0].getsockname()[1]
-    listening.close()
-    await listening.wait_closed()
-    return port
 
 
 async def test_a_redirect_to_another_host_is_success_and_not_followed(server: Server, handlers: HostHandlers) -> None:

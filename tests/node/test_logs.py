@@ -123,7 +123,7 @@ async def test_following_sends_each_line_when_it_is_written_and_ends_with_the_co
         await asyncio.sleep(0)
         with path.open("a") as file:
             file.write(entry(number, text))
-        assert await asyncio.wait_for(following, 5) == f"{text}\n".encode()
+        assert await asyncio.wait_for(following, 30) == f"{text}\n".encode()
     following = asyncio.ensure_future(anext(chunks))
     await asyncio.sleep(0)
     # What it wrote last is sent even when its end is told at the same time.
@@ -131,7 +131,7 @@ async def test_following_sends_each_line_when_it_is_written_and_ends_with_the_co
         file.write(entry(9, "last"))
     over = True
     wake.set()
-    assert await asyncio.wait_for(following, 5) == b"last\n"
+    assert await asyncio.wait_for(following, 30) == b"last\n"
     with pytest.raises(StopAsyncIteration):
         await anext(chunks)
 
@@ -147,7 +147,7 @@ async def test_following_goes_on_in_the_new_file_after_a_rotation(tmp_path: Path
     path.rename(tmp_path / "0.log.old")
     path.write_text(entry(1, "two"))
     wake.set()
-    assert await asyncio.wait_for(following, 5) == b"two\n"
+    assert await asyncio.wait_for(following, 30) == b"two\n"
     await chunks.aclose()  # type: ignore[attr-defined]
 
 
@@ -163,7 +163,7 @@ async def test_two_followers_of_one_log(tmp_path: Path, inotify: Inotify) -> Non
     await asyncio.sleep(0)
     with path.open("a") as file:
         file.write(entry(1, "two"))
-    assert await asyncio.wait_for(following, 5) == b"two\n"
+    assert await asyncio.wait_for(following, 30) == b"two\n"
     await second.aclose()  # type: ignore[attr-defined]
 
 

@@ -23,7 +23,7 @@ from knarr.node.runtime.contract import ContainerState, ContainerUsage
 from knarr.node.runtime.sim import Behaviour, SimRuntime
 from knarr.simulate.clock import VirtualClock, run
 from tests.node.cluster import NodeCluster, hollow_config
-from tests.node.test_real_pods import script, started
+from tests.node.test_real_pods import script, soon, started
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,10 @@ def test_a_machine_uses_something() -> None:
 async def test_a_busy_container_uses_more_than_an_idle_one(real: NodeCluster) -> None:
     busy, idle = script("while :; do :; done"), script("sleep 1000", name="idle")
     await started(real, "web", busy, idle, terminationGracePeriodSeconds=1)
-    await asyncio.sleep(1.5)
-    [pod] = (await real.backend.usage("node-1")).pods
-    assert pod.containers["main"].cpu_nano_cores > 5 * pod.containers["idle"].cpu_nano_cores
-    assert all(each.working_set_bytes > 0 for each in pod.containers.values())
+
+    async def is_told() -> bool:
+        [pod] = (await real.backend.usage("node-1")).pods
+        assert all(each.working_set_bytes > 0 for each in pod.containers.values())
+        return pod.containers["main"].cpu_nano_cores > 5 * pod.containers["idle"].cpu_nano_cores
+
+    await soon(is_told)

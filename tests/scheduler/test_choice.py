@@ -242,10 +242,10 @@ def test_capacity_is_never_exceeded_and_all_of_it_is_used() -> None:
 
 def test_hundreds_of_pods_are_placed_in_a_moment() -> None:
     world = World(*(node(f"n{i}", cpu="32", memory="64Gi") for i in range(100)))
-    began = time.perf_counter()
+    began_s = time.process_time()
     for number in range(500):
         world.place(pod(f"p{number}", cpu="100m", memory="64Mi", labels={"app": "web"}))
-    assert time.perf_counter() - began < 2  # 0.1 s on an idle machine
+    assert time.process_time() - began_s < 2  # 0.1 s here
     assert {len(info.pods) for info in world.cache.nodes} == {5}
 
 

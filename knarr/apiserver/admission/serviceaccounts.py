@@ -25,8 +25,8 @@ from knarr.store.contract import Record, Store, StoreFailure
 MOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 TOKEN_LIFETIME_S = 3607
 """Upstream's: the odd seconds mark tokens that this plugin asked for."""
-DEFAULT_ACCOUNT_WAIT_S = 1.0
-"""About as long as upstream tries again."""
+DEFAULT_ACCOUNT_WAIT_S = 10.0
+"""Upstream tries again for about a second; the loop that makes the account may need longer on a busy machine."""
 MIRROR = "kubernetes.io/config.mirror"
 """On what a node shows of the pods that it runs by itself."""
 ENFORCE_MOUNTABLE = "kubernetes.io/enforce-mountable-secrets"

@@ -31,6 +31,8 @@ DRAIN_MAX_S = 2.0
 KILL_AFTER_S = 2.0
 LOG_LINE_MAX = 2000
 ACCESS_LOG = "access.log"
+LOG_FLUSH_MS = 1000
+"""Envoy's default keeps lines for ten seconds, in which whoever looks for what just happened finds nothing."""
 ADMIN_CLUSTER = "knarr-admin"
 """Its own administration, for the listener that shows metrics."""
 ADMIN_SOCKET, XDS_SOCKET = "admin.sock", "xds.sock"
@@ -105,6 +107,7 @@ def command(envoy: Path, folder: str, *, unprivileged: bool, concurrency: int) -
         *("--config-yaml", json.dumps(bootstrap(folder))),
         *("--concurrency", str(concurrency)),
         *("--drain-time-s", str(CLOSE_DRAIN_S)),
+        *("--file-flush-interval-msec", str(LOG_FLUSH_MS)),
         *("--log-level", "warning", "--log-format", "%L %n: %v"),
         "--disable-hot-restart",
         "--reject-unknown-dynamic-fields",

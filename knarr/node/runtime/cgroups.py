@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
+from collections.abc import Callable
 
 from msgspec import Struct
 
@@ -22,7 +24,9 @@ BEST_EFFORT_SHARES = 2
 _BEST_EFFORT = "besteffort"
 _MONITORS = "monitors"
 _CONTROLLERS_V2 = ("cpu", "memory", "pids", "cpuset", "io")
-_REMOVE_ROUNDS_MAX = 3
+_LOOKS_MAX = 2_500
+_LOOK_MS = 2
+"""What is killed is in its group until it has ended, and that needs a core: so it is looked at for 5 s at most."""
 
 
 class Usage(Struct, frozen=True):
@@ -91,21 +95,21 @@ class ControlGroups:
     def kill(self, group: str) -> None:
         """End all processes of a group, and of those below it."""
         for tree in self._trees():
-            self._kill_below(tree + self.path(group))
+            _look_until(self._is_empty, tree + self.path(group))
 
     def remove(self, pod: str) -> bool:
         """Remove a pod's group and all below it, killing what may still run there; True once it is gone. Idempotent."""
         path = self.path(pod).rstrip("/")
         for tree in self._trees():
-            top = tree + path
-            for _ in range(_REMOVE_ROUNDS_MAX):
-                self._kill_below(top)
-                for folder, _, _ in os.walk(top, topdown=False):
-                    with contextlib.suppress(OSError):
-                        os.rmdir(folder)
-                if not os.path.isdir(top):
-                    break
+            _look_until(self._is_removed, tree + path)
         return not any(os.path.isdir(tree + path) for tree in self._trees())
+
+    def _is_removed(self, top: str) -> bool:
+        self._is_empty(top)
+        for folder, _, _ in os.walk(top, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+        return not os.path.isdir(top)
 
     def adopt_monitor(self, pid: int) -> None:
         """Take a monitor out of the agent's group: a service manager that stops the agent kills that group."""
@@ -169,11 +173,17 @@ class ControlGroups:
             return [entry.path for entry in os.scandir(self._mount_point) if entry.is_dir(follow_symlinks=False)]
         return []
 
-    def _kill_below(self, top: str) -> None:
-        for folder, _, _ in os.walk(top):
-            for pid in (self._read(os.path.join(folder, "cgroup.procs")) or "").split():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
+    def _is_empty(self, top: str) -> bool:
+        """Kills whom it finds."""
+        pids = [
+            pid
+            for folder, _, _ in os.walk(top)
+            for pid in (self._read(os.path.join(folder, "cgroup.procs")) or "").split()
+        ]
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        return not pids
 
     def _folder(self, controller: str, path: str) -> str:
         return os.path.join(self._mount_point, controller, path.lstrip("/"))
@@ -201,6 +211,13 @@ class ControlGroups:
     def _write(self, path: str, value: str) -> None:
         with open(path, "w", encoding="ascii") as file:
             file.write(value)
+
+
+def _look_until(holds: Callable[[str], bool], top: str) -> None:
+    for _ in range(_LOOKS_MAX):
+        if holds(top):
+            return
+        select.poll().poll(_LOOK_MS)
 
 
 def weight(cpu_shares: int) -> int:

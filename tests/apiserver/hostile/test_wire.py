@@ -443,6 +443,7 @@ async def test_row45_headers_that_trickle_in_are_cut_off_however_steadily(
     await asyncio.gather(sending, return_exceptions=True)
     assert sent < 2000
     writer.close()
+    monkeypatch.undo()
     assert (await raw(served, HOST + b"\r\n"))[0] == 200
 
 
@@ -456,7 +457,7 @@ def test_row45_who_trickles_and_never_reads_is_cut_off_all_the_same(
         plain = socket.create_connection(("127.0.0.1", served.port))
         with client_context(served.ca).wrap_socket(plain, server_hostname="127.0.0.1") as opened:
             opened.sendall(HOST + b"x: ")
-            for _ in range(500):
+            for _ in range(3000):
                 opened.sendall(b"y")
                 time.sleep(0.01)
 

@@ -15,7 +15,6 @@ from typing import Any
 import aiohttp
 import pytest
 
-from knarr.apiserver import listener
 from knarr.client.https import client_context
 from tests.apiserver.pipeline.door import CONFIG_MAPS, PODS, config_map, pod
 from tests.apiserver.pipeline.echo_node import EchoNode
@@ -110,7 +109,7 @@ async def test_a_watch_over_a_websocket_is_a_text_message_an_event(
             event = json.loads(message.data)
             assert message.type is aiohttp.WSMsgType.TEXT
             assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", name)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while served.listener._streams:
             await session.get("/livez")
     async with session.ws_connect(CONFIG_MAPS, params={"watch": "true", "timeoutSeconds": "1"}) as socket:
@@ -141,7 +140,19 @@ async def test_what_a_warning_repeats_can_break_no_header(session: aiohttp.Clien
 async def test_a_watch_whose_client_does_not_read_is_closed_and_others_miss_nothing(
     served: Served, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener, "STALLED_MAX_S", 1.0)  # longer than a busy machine keeps the other client
+    waiting: set[asyncio.Timeout] = set()
+
+    @asynccontextmanager
+    async def until_told(delay_s: float | None) -> AsyncIterator[None]:
+        """The time that a client has is over when the test says so."""
+        async with asyncio.timeout(None) as limit:
+            waiting.add(limit)
+            try:
+                yield
+            finally:
+                waiting.discard(limit)
+
+    monkeypatch.setattr(served.listener._clock, "timeout", until_told)
     folder, path = served.folder, f"{CONFIG_MAPS}?watch=true"
     context = client_context(served.ca, str(folder / "admin.crt"), str(folder / "admin.key"))
 
@@ -172,7 +183,11 @@ async def test_a_watch_whose_client_does_not_read_is_closed_and_others_miss_noth
             names += [json.loads(each)["object"]["metadata"]["name"] for each in whole]
         await filling
         assert names == [f"a{number}" for number in range(20)]
-        ended, going_on = await asyncio.wait(streams, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        async with asyncio.timeout(30):
+            while len(waiting) != 1:  # noqa: ASYNC110 (nothing tells)
+                await asyncio.sleep(0)
+        waiting.pop().reschedule(asyncio.get_running_loop().time())
+        ended, going_on = await asyncio.wait(streams, timeout=30, return_when=asyncio.FIRST_COMPLETED)
         assert (len(ended), len(going_on)) == (1, 1)
         assert isinstance(ended.pop().exception(), ConnectionResetError)
     stalled.close()
@@ -203,7 +218,7 @@ async def test_a_watch_streams_and_a_client_that_leaves_is_forgotten(
     assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "a")
     assert len(served.listener._streams) == 1
     response.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while served.listener._streams:
             await session.get("/livez")
 
@@ -289,7 +304,7 @@ async def test_exec_ends_when_the_client_goes(served: Served, session: aiohttp.C
     async with command(session, "v5.channel.k8s.io", command="cat", stdin="true") as socket:
         await socket.send_bytes(b"\x00hello")
         assert (await socket.receive()).data == b"\x01hello"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await node.sessions[0].closed.wait()
 
 

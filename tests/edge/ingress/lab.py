@@ -32,6 +32,7 @@ from knarr.edge.ingress.names import Resolve, by_host
 from knarr.edge.ingress.report import Reports
 from knarr.store.memory import MemoryStore
 from tests.edge.ingress.objects import OURS, service, slice_of
+from tests.ports import free_ports
 
 
 def own_address() -> str:
@@ -42,7 +43,7 @@ def own_address() -> str:
 
 
 HERE = own_address()
-WAIT_S_MAX = 30.0
+WAIT_S_MAX = 60.0
 ADDRESS = "192.0.2.80"
 """What the status tells."""
 
@@ -217,16 +218,6 @@ class Lab:
         await self.session.close()
         for each in self._backends:
             await each.close()
-
-
-def free_ports(count: int) -> tuple[int, ...]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = tuple(each.getsockname()[1] for each in sockets)
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @asynccontextmanager

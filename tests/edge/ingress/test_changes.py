@@ -21,11 +21,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from knarr.api.core.v1 import LoadBalancerIngress, LoadBalancerStatus, Service, ServiceStatus
 from knarr.api.discovery.v1 import EndpointSlice
 from knarr.api.networking.v1 import Ingress, IngressLoadBalancerStatus, IngressStatus
+from knarr.edge.ingress import edge as edge_module
 from knarr.edge.ingress import picture as picture_module
 from knarr.edge.ingress.certificates import KeyPair
 from knarr.edge.ingress.child import binary
-from tests.edge.ingress.lab import ADDRESS, HERE, Lab, free_ports, lab
+from tests.edge.ingress.lab import ADDRESS, HERE, WAIT_S_MAX, Lab, lab
 from tests.edge.ingress.objects import ingress, service, slice_of, tls_secret
+from tests.ports import free_ports
 
 PATHS = [("shop.example", "Prefix", "/", "web")]
 CHANGE_MS_MAX = 100.0
@@ -248,7 +250,7 @@ async def test_envoy_ends_with_the_process_that_started_it(tmp_path: Path) -> No
     process.kill()
     await process.wait()
 
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(WAIT_S_MAX):
         while not has_ended(pid):  # noqa: ASYNC110 - nobody tells of it
             await asyncio.sleep(0.02)
 
@@ -333,8 +335,11 @@ async def test_envoy_that_dies_comes_back_and_serves() -> None:
         import signal
 
         os.kill(pid, signal.SIGKILL)
-        await edge.until(lambda: _serves(edge, "shop.example"))
-        assert edge.edge.envoy_pid not in (None, pid)
+
+        async def serves_anew() -> bool:
+            return edge.edge.envoy_pid not in (None, pid) and await _serves(edge, "shop.example")
+
+        await edge.until(serves_anew)
 
 
 async def test_nothing_is_left_of_it_and_requests_under_way_finish() -> None:
@@ -380,7 +385,10 @@ async def test_a_port_that_leads_to_a_load_balancers_service_is_told_and_had_onc
         await edge.until(serves)
 
 
-async def test_a_port_that_is_taken_is_told_and_the_other_serves_and_it_is_taken_once_it_is_free() -> None:
+async def test_a_port_that_is_taken_is_told_and_the_other_serves_and_it_is_taken_once_it_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(edge_module, "PORT_RETRY_S", 0.2)
     http, https, metrics = free_ports(3)
     holder = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", http)
     async with lab(ports=(http, https, metrics)) as edge:

@@ -19,8 +19,9 @@ from knarr.edge.ingress import edge as edge_module
 from knarr.edge.ingress.envoy import Serving
 from knarr.edge.ingress.model import Endpoint
 from knarr.edge.ingress.ports import every_address
-from tests.edge.ingress.lab import ADDRESS, Lab, free_ports, lab
+from tests.edge.ingress.lab import ADDRESS, WAIT_S_MAX, Lab, lab
 from tests.edge.ingress.objects import ingress, tls_secret
+from tests.ports import free_ports
 
 PATHS = [("shop.example", "Prefix", "/", "web")]
 HAS_IPV6 = every_address() == "::"
@@ -172,7 +173,7 @@ async def test_an_endpoint_that_becomes_a_nodes_agent_is_none_any_more() -> None
 
 
 async def test_an_envoy_that_dies_is_not_away_until_it_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edge_module, "AWAY_S_MAX", 1.0)
+    monkeypatch.setattr(edge_module, "AWAY_S_MAX", WAIT_S_MAX)
     async with lab() as edge:
         await edge.backend("web")
         await edge.create(ingress("shop", PATHS))
@@ -191,6 +192,8 @@ async def test_an_envoy_that_dies_is_not_away_until_it_stays_away(monkeypatch: p
 
         await edge.until(is_back)
         assert edge.edge.served_ports == both
+
+        monkeypatch.setattr(edge_module, "AWAY_S_MAX", 1.0)
 
         def gone() -> Path:
             raise OSError("no Envoy any more")
@@ -218,7 +221,7 @@ async def test_the_access_log_is_put_aside_and_no_line_of_it_is_lost(monkeypatch
         def written() -> list[Path]:
             return sorted(folder.glob("access.log*"))
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WAIT_S_MAX):
             while len(written()) < 4:
                 await asyncio.gather(*(edge.get("shop.example", f"/{asked + n}") for n in range(20)))
                 asked += 20

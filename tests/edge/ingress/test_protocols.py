@@ -14,7 +14,7 @@ from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Server
 
-from tests.edge.ingress.lab import HERE, Lab, lab
+from tests.edge.ingress.lab import HERE, WAIT_S_MAX, Lab, lab
 from tests.edge.ingress.objects import ingress, service, slice_of, tls_secret
 
 METHOD = "/greeter.Greeter/"
@@ -119,7 +119,7 @@ async def test_websocket(tls: bool, annotations: dict[str, str]) -> None:
         async with edge.session.ws_connect(url) as talk:
             for text in ("one", "two"):
                 await talk.send_str(text)
-                assert await talk.receive_str(timeout=5) == f"web: {text}"
+                assert await talk.receive_str(timeout=WAIT_S_MAX) == f"web: {text}"
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")

@@ -25,8 +25,9 @@ from knarr.network.dns.pages import dns_pages
 from tests.network.feed import Feed
 from tests.network.lab import Lab
 from tests.network.proxy.objects import endpoint, endpoint_slice, service
+from tests.ports import closed_port, free_ports
 
-REPLY_TIMEOUT_S = 10.0
+REPLY_TIMEOUT_S = 30.0
 
 
 async def ask(
@@ -259,11 +260,9 @@ async def test_names_of_others_are_refused_without_resolvers(rig: Rig) -> None:
 
 
 async def test_unreachable_resolvers_are_a_server_failure(rig: Rig) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        nobody = taken.getsockname()
-    async with rig.serving(forward=[nobody]) as address:
-        assert (await ask(address, "www.example.org")).header.rcode == dnslib.RCODE.SERVFAIL
+    with closed_port(socket.SOCK_DGRAM) as closed:
+        async with rig.serving(forward=[("127.0.0.1", closed)]) as address:
+            assert (await ask(address, "www.example.org")).header.rcode == dnslib.RCODE.SERVFAIL
 
 
 async def test_external_names_come_with_their_addresses(rig: Rig) -> None:
@@ -382,10 +381,7 @@ async def test_a_free_port_is_free_for_connections_too(rig: Rig, monkeypatch: py
 async def test_a_taken_port_is_an_error_and_leaves_nothing_bound(rig: Rig) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
-        free = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        free.bind(("127.0.0.1", 0))
-        address = free.getsockname()
-        free.close()
+        address = ("127.0.0.1", *free_ports(1))
         server = DnsServer(rig.informers, SystemClock(), listen=[address, taken.getsockname()])
         with pytest.raises(OSError):
             await server.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import pytest
 
 from knarr.api.core.v1 import Node, Service
 from knarr.api.networking.v1 import ServiceCIDR
-from knarr.cli import kubeconfig
+from knarr.cli import kubeconfig, machine
+from knarr.cli.exit_codes import FAILED, USAGE
 from knarr.cli.main import main
 from knarr.cli.proxy import TABLE, ProxyFlags, clean_up, serve
 from knarr.client.client import Client
 from tests.apiserver.pipeline.served import serve as served_api
-from tests.network.lab import Lab, until
+from tests.network.lab import REPLY_TIMEOUT_S, Lab, until
 from tests.network.proxy.objects import NODE, endpoint, endpoint_slice, node, service
 
 FOLLOWED = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name"
@@ -73,6 +75,25 @@ def test_ranges_that_are_none_are_refused(capsys: pytest.CaptureFixture[str]) ->
         assert capsys.readouterr().err.startswith(f"knarr: {option}: must be ranges")
 
 
+@pytest.mark.parametrize("option", ["--healthz-port", "--metrics-port"])
+def test_ports_that_are_none_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for port in ("0", "-1", "65536"):
+        assert main(["proxy", option, port]) == USAGE
+        assert capsys.readouterr().err == f"knarr: {option}: must be 1 to 65535, not {port}\n"
+
+
+def test_who_cant_have_rules_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(machine, "installed", lambda program: False)
+    assert main(["proxy", "--mode", "nftables"]) == FAILED
+    assert capsys.readouterr().err == "knarr: nft is not installed (Debian: apt-get install nftables)\n"
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    assert main(["proxy"]) == FAILED
+    assert capsys.readouterr().err == "knarr: service rules need root\n"
+
+
 async def test_what_kube_proxy_asks_for_is_served(tmp_path: Path) -> None:
     """Its lists and watches, with its selectors (metadata of what it leaves to others never reaches it)."""
     async with served_api(tmp_path / "server") as served:
@@ -100,7 +121,7 @@ async def test_what_kube_proxy_asks_for_is_served(tmp_path: Path) -> None:
         changed = await client.get(Service, "other", "default")
         changed.metadata.labels.pop("service.kubernetes.io/service-proxy-name")
         await client.update(changed)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(REPLY_TIMEOUT_S):
             while "ADDED other" not in seen:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         watching.cancel()

@@ -18,7 +18,7 @@ from knarr.network.proxy.liveliness import HEALTH_TIMEOUT_S, ProxyHealth
 from knarr.network.proxy.service_proxy import ServiceProxy
 from knarr.simulate.clock import VirtualClock, run
 from tests.network.feed import Feed
-from tests.network.lab import NODE_ADDRESS, Lab, until
+from tests.network.lab import NODE_ADDRESS, REPLY_TIMEOUT_S, Lab, until
 from tests.network.proxy.objects import ELSEWHERE, NODE, balanced, endpoint, endpoint_slice, node, service
 
 CHECK_PORT = 32123
@@ -75,7 +75,7 @@ class Rig:
         """Status, head and body."""
         made = self.lab.socket(caller)
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(REPLY_TIMEOUT_S):
             await loop.sock_connect(made, (address, port))
             await loop.sock_sendall(made, f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
             received = b""
@@ -84,9 +84,9 @@ class Rig:
         head, _, body = received.decode().partition("\r\n\r\n")
         return int(head.split()[1]), head.lower(), body
 
-    async def answers(self, path: str, port: int, status: int) -> bool:
+    async def answers(self, path: str, port: int, status: int, *where: str) -> bool:
         try:
-            return (await self.get(path, port))[0] == status
+            return (await self.get(path, port, *where))[0] == status
         except ConnectionError:
             return False
 
@@ -177,6 +177,7 @@ async def test_figures_have_upstreams_names(rig: Rig) -> None:
     changed = endpoint_slice(endpoint("10.244.9.9", node=ELSEWHERE))
     changed.metadata.annotations["endpoints.kubernetes.io/last-change-trigger-time"] = "2020-01-01T00:00:00Z"
     await rig.show(service(internal_traffic_policy="Local"), changed)
+    await until(lambda: rig.answers("/metrics", METRICS_PORT, 200, "node", "127.0.0.1"))
     _, _, text = await rig.get("/metrics", METRICS_PORT, "node", "127.0.0.1")
     for line in (
         'kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family="IPv4",traffic_policy="internal"} 1.0',

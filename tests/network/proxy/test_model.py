@@ -176,7 +176,7 @@ def test_chains_are_named_as_upstream_names_them() -> None:
 
 
 def flow(destination: str, port: int, answered_by: str, answered_port: int) -> TrackedConnection:
-    return TrackedConnection(17, "10.0.9.9", destination, port, answered_by, answered_port, b"")
+    return TrackedConnection(17, destination, port, answered_by, answered_port, b"")
 
 
 def test_flows_that_no_endpoint_answers_are_stale() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -15,7 +16,15 @@ from knarr.api.core.v1 import DaemonEndpoint, NodeDaemonEndpoints, Service
 from knarr.client.informer import Informers
 from knarr.network.proxy.service_proxy import ServiceProxy
 from tests.network.feed import Feed
-from tests.network.lab import CLIENT_ADDRESS, CLUSTER_CIDR, EXTERNAL_ADDRESS, NODE_ADDRESS, Lab, until
+from tests.network.lab import (
+    CLIENT_ADDRESS,
+    CLUSTER_CIDR,
+    EXTERNAL_ADDRESS,
+    NODE_ADDRESS,
+    REPLY_TIMEOUT_S,
+    Lab,
+    until,
+)
 from tests.network.proxy.objects import ELSEWHERE, NODE, balanced, endpoint, endpoint_slice, node, service
 
 pytestmark = pytest.mark.e2e
@@ -216,9 +225,7 @@ async def test_without_endpoints_connections_are_refused_at_once(rig: Rig) -> No
         ("node", NODE_ADDRESS, NODE_PORT),
         ("client", EXTERNAL_ADDRESS, 80),
     ]:
-        with pytest.raises(ConnectionRefusedError):
-            async with asyncio.timeout(0.9):  # less than what a repeated SYN would take
-                await rig.lab.connect(caller, address, port)
+        assert await rig.lab.is_refused(caller, address, port), (caller, address)
     await rig.show(rig.endpoints("a"))
     assert await rig.answers(3) == {"a": 3}
     assert await rig.answers(3, "client", EXTERNAL_ADDRESS) == {"a": 3}
@@ -338,7 +345,7 @@ async def test_udp_flows_move_on_when_their_endpoint_goes(rig: Rig) -> None:
 
     async def ask(made: socket.socket, target: tuple[str, int]) -> str:
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(REPLY_TIMEOUT_S):
             await loop.sock_sendto(made, b"who", target)
             return (await loop.sock_recv(made, 100)).decode()
 
@@ -386,7 +393,9 @@ async def test_removed_rules_are_healed(rig: Rig) -> None:
     intact = ours()
 
     async def is_healed() -> bool:
-        return ours() == intact and await works()
+        with suppress(subprocess.CalledProcessError):  # nft gives up on rules that go while it lists them
+            return ours() == intact and await works()
+        return False
 
     for damage in damages[rig.mode]:
         rig.lab.inside("node", damage)

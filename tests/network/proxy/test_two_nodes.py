@@ -14,7 +14,7 @@ from knarr.api.core.v1 import Node, Service
 from knarr.client.informer import Informers
 from knarr.network.proxy.service_proxy import ServiceProxy
 from tests.network.feed import Feed
-from tests.network.lab import Machines, family_of
+from tests.network.lab import REPLY_TIMEOUT_S, Machines, family_of
 from tests.network.proxy.objects import balanced, endpoint, endpoint_slice, node, service
 
 pytestmark = pytest.mark.e2e
@@ -97,15 +97,6 @@ class Rig:
 
     async def answers(self, count: int, caller: str, address: str, port: int = PORT) -> Counter[str]:
         return Counter([(await self.machines.ask(caller, address, port))[0] for _ in range(count)])
-
-    async def is_refused(self, caller: str, address: str, port: int = PORT) -> bool:
-        """At once: a repeated SYN would come after a second."""
-        try:
-            async with asyncio.timeout(0.9):
-                (await self.machines.connect(caller, address, port)).close()
-        except ConnectionRefusedError:
-            return True
-        return False
 
 
 @pytest.fixture(params=["nftables", "iptables"])
@@ -240,7 +231,7 @@ async def test_without_endpoints_every_address_refuses_at_once(rig: Rig) -> None
         ("client", rig.address("node-2"), NODE_PORT),
         ("client", rig.balancer, PORT),
     ]:
-        assert await rig.is_refused(caller, address, port), (caller, address)
+        assert await rig.machines.is_refused(caller, address, port), (caller, address)
 
 
 async def test_internal_traffic_policy_local_stays_on_the_node(rig: Rig) -> None:
@@ -252,19 +243,18 @@ async def test_internal_traffic_policy_local_stays_on_the_node(rig: Rig) -> None
 
 
 async def test_session_affinity_keeps_a_client_until_it_was_silent_for_the_timeout(rig: Rig) -> None:
-    await rig.show(
-        rig.service(
-            session_affinity="ClientIP",
-            session_affinity_config={"clientIP": {"timeoutSeconds": 2}},
-        ),
-        *rig.slices("a", "b", "c"),
-    )
+    def remembering(timeout_s: int) -> Service:
+        config = {"clientIP": {"timeoutSeconds": timeout_s}}
+        return rig.service(session_affinity="ClientIP", session_affinity_config=config)
+
+    await rig.show(remembering(600), *rig.slices("a", "b", "c"))
     (kept,) = await rig.answers(8, "caller", rig.service_ip)
     seen = {kept}
-    async with asyncio.timeout(30):
+    await rig.show(remembering(1))
+    async with asyncio.timeout(REPLY_TIMEOUT_S):
         while len(seen) < 2:  # the turn comes to another one once the client is forgotten
-            await asyncio.sleep(2.5)
-            seen |= set(await rig.answers(3, "caller", rig.service_ip))
+            seen |= set(await rig.answers(1, "caller", rig.service_ip))
+            await asyncio.sleep(1.2)
 
 
 async def test_udp_flows_follow_the_endpoints_and_tcp_connections_stay(rig: Rig) -> None:
@@ -288,7 +278,7 @@ async def test_udp_flows_follow_the_endpoints_and_tcp_connections_stay(rig: Rig)
 
     async def ask(made: socket.socket, address: str, port: int) -> str:
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(REPLY_TIMEOUT_S):
             await loop.sock_sendto(made, b"who", (address, port))
             return (await loop.sock_recv(made, 100)).decode()
 
@@ -308,7 +298,7 @@ async def test_udp_flows_follow_the_endpoints_and_tcp_connections_stay(rig: Rig)
     made = rig.machines.socket("caller", socket.SOCK_DGRAM, family_of(rig.service_ip))
     made.connect((rig.service_ip, PORT))  # so that it is told of ICMP errors
     made.send(b"nobody is there")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(REPLY_TIMEOUT_S):
         with pytest.raises(ConnectionRefusedError):
             await asyncio.get_running_loop().sock_recv(made, 100)
     await rig.show(*rig.slices("a", port=5300, **udp))

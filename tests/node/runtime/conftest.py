@@ -21,6 +21,7 @@ from knarr.node.runtime.sim import LABEL, SimRuntime
 from tests import images
 
 IMAGE = "knarr.test/busybox:v1"
+WAIT_S_MAX = 60.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -196,7 +197,7 @@ async def start(runtime: Runtime, sandbox_id: str, config: ContainerConfig) -> s
 
 async def exit_of(runtime: Runtime, container_id: str) -> Any:
     """Wait until the runtime tells that the container has ended."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT_S_MAX):
         async for ended in runtime.exits():
             if ended == container_id:
                 return await runtime.container(container_id)

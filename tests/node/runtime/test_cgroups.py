@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -67,6 +70,46 @@ def test_usage_of_version_2(version_2: ControlGroups, tmp_path: Path) -> None:
     (group / "memory.events").write_text("low 0\noom 1\noom_kill 1\n")
     assert version_2.usage("p/c") == Usage(7000, 0, 5000, 2000)
     assert version_2.oom_kills("p/c") == 1
+
+
+def test_a_group_goes_once_what_was_killed_in_it_has_ended(
+    version_2: ControlGroups, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That takes a moment, and longer while the machine is busy."""
+    group = tmp_path / "knarr/p/c"
+    group.mkdir(parents=True)
+    rmdir, tries = os.rmdir, 0
+
+    def busy(path: str) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 20:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        rmdir(path)
+
+    monkeypatch.setattr(os, "rmdir", busy)
+    version_2.remove("p")
+    assert not (tmp_path / "knarr/p").exists()
+
+
+def test_who_is_told_that_a_group_is_killed_finds_nobody_in_it(
+    version_2: ControlGroups, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = tmp_path / "knarr/p"
+    group.mkdir(parents=True)
+    (group / "cgroup.procs").write_text("4711\n")
+    looks = 0
+
+    def kill(pid: int, number: int) -> None:
+        nonlocal looks
+        looks += 1
+        assert (pid, number) == (4711, signal.SIGKILL)
+        if looks == 5:
+            (group / "cgroup.procs").write_text("")
+
+    monkeypatch.setattr(os, "kill", kill)
+    version_2.kill("p")
+    assert looks == 5
 
 
 @pytest.mark.parametrize(("shares", "expected"), [(0, 1), (2, 1), (1024, 39), (262144, 10000), (10**9, 10000)])

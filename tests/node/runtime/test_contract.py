@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from knarr.node.runtime.contract import ContainerState, ImageNotPresent, PullFailure, RuntimeFailure
-from tests.node.runtime.conftest import IMAGE, Node, ends_with, exit_of, runs, start
+from tests.node.runtime.conftest import IMAGE, WAIT_S_MAX, Node, ends_with, exit_of, runs, start
 
 
 async def test_a_sandbox_is_ready_until_it_is_stopped(node: Node) -> None:
@@ -127,9 +127,9 @@ async def test_a_name_that_is_no_image_name_is_refused(node: Node) -> None:
 async def test_commands_run_in_running_containers_only(node: Node) -> None:
     sandbox = await node.runtime.run_sandbox(node.sandbox())
     container = await start(node.runtime, sandbox.id, runs())
-    assert (await node.runtime.exec_sync(container, ["true"], 10)).exit_code == 0
+    assert (await node.runtime.exec_sync(container, ["true"], WAIT_S_MAX)).exit_code == 0
     assert await node.runtime.usage(container) is not None
     await node.runtime.stop_container(container, 20)
     with pytest.raises(RuntimeFailure, match="not running"):
-        await node.runtime.exec_sync(container, ["true"], 10)
+        await node.runtime.exec_sync(container, ["true"], WAIT_S_MAX)
     assert await node.runtime.usage(container) is None

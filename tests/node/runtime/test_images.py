@@ -10,7 +10,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import tarfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from knarr.clock import SystemClock
 from knarr.node.runtime.contract import Credentials, PullFailure, RuntimeFailure
 from knarr.node.runtime.images import ImageStore, chain_ids, pull_error
 from tests import images
+from tests.ports import closed_port, free_ports
 
 pytestmark = pytest.mark.e2e  # layers are unpacked with their owners, which needs root
 
@@ -265,12 +265,6 @@ async def run(*line: str) -> None:
     assert await process.wait() == 0
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
     async for made in serving(tmp_path):
@@ -292,7 +286,7 @@ async def serving(tmp_path: Path, **settings: Any) -> AsyncIterator[Registry]:
         pytest.skip("needs docker-registry")
     directory = tmp_path / "registry"
     directory.mkdir()
-    port = free_port()
+    (port,) = free_ports(1)
     document = {
         "version": 0.1,
         "log": {"level": "error"},
@@ -390,8 +384,8 @@ async def test_an_image_that_the_registry_does_not_have(store: ImageStore, tmp_p
 
 
 async def test_a_registry_that_is_not_there(store: ImageStore) -> None:
-    with pytest.raises(PullFailure, match="connection refused") as failure:
-        await store.pull(f"127.0.0.1:{free_port()}/shop", None)
+    with closed_port() as port, pytest.raises(PullFailure, match="connection refused") as failure:
+        await store.pull(f"127.0.0.1:{port}/shop", None)
     assert failure.value.reason == "ErrImagePull"
 
 
