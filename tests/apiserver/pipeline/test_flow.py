@@ -149,6 +149,20 @@ async def test_requests_are_counted_under_upstreams_names(door: Door) -> None:
     assert found["process_resident_memory_bytes"] > 1e6
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", f"{CONFIG_MAPS}/a/invented"),
+        ("GET", "/apis/invented/v1/things"),
+        ("GET", "/apis/apps/v1/invented"),
+        ("INVENTED", CONFIG_MAPS),
+    ],
+)
+async def test_names_that_anybody_invents_are_no_series(door: Door, method: str, path: str) -> None:
+    await door.server.handle_from_outside(outside(method, path))
+    assert not [name for name in await metrics(door) if "invented" in name.lower()]
+
+
 async def test_what_happens_on_the_way_of_a_request_is_counted(door: Door) -> None:
     await let_jane_in(door)
     jane, nobody = User("jane", ("system:authenticated",)), User("nobody", ("system:authenticated",))
