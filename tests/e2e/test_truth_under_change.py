@@ -44,7 +44,8 @@ def application(image: str, text: str, lifecycle: dict[str, Any], annotations: d
         "image": image,
         "command": [str(Path(sys.base_prefix) / "bin" / Path(sys.executable).name), "/server/polite_server.py", text],
         "ports": [{"name": "http", "containerPort": 8080}],
-        "readinessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1},
+        # Who is slow since the machine is busy is ready all the same: else all are unready at once, and nobody serves.
+        "readinessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1, "timeoutSeconds": 20},
         "lifecycle": lifecycle,
         "volumeMounts": [
             {"name": "server", "mountPath": "/server"},
