@@ -195,19 +195,26 @@ def deployments() -> Iterator[Figure]:
         until("all nodes ready", lambda: ready_nodes(connection) == SIM_NODES)
         prepare(measured)
         path = f"/apis/apps/v1/namespaces/{subjects.NAMESPACE}/deployments"
-        began_s = time.monotonic()
-        connection.send("POST", path, deployment())
-        until("500 available", lambda: rolled_out(connection.get(f"{path}/large")))
+
+        def took(method: str, path_asked: str, body: dict[str, Any], content_type: str = "application/json") -> str:
+            """Until all are as the request wants them."""
+            began_s, processor_s = time.monotonic(), measured.processor_s()
+            connection.send(method, path_asked, body, content_type=content_type)
+            until(f"{REPLICAS} available", lambda: rolled_out(connection.get(f"{path}/large")))
+            took_s, used_s = time.monotonic() - began_s, measured.processor_s() - processor_s
+            return f"{took_s:.2f} s; {used_s:.2f} s of processor time"
+
         yield Figure(
             f"Deployment with {REPLICAS} replicas on {SIM_NODES} hollow nodes: all available",
-            f"{time.monotonic() - began_s:.2f} s",
+            took("POST", path, deployment()),
             "< 2 s",
         )
         template = {"spec": {"template": {"metadata": {"annotations": {"version": "2"}}}}}
-        began_s = time.monotonic()
-        connection.send("PATCH", f"{path}/large", template, content_type="application/merge-patch+json")
-        until("rolled out", lambda: rolled_out(connection.get(f"{path}/large")))
-        yield Figure("… its rolling update (25 % surge, 25 % unavailable)", f"{time.monotonic() - began_s:.2f} s")
+        yield Figure(
+            "… its rolling update (25 % surge, 25 % unavailable)",
+            took("PATCH", f"{path}/large", template, content_type="application/merge-patch+json"),
+            "< 3 s",
+        )
         yield Figure(
             f"memory with {SIM_NODES} hollow nodes in the process, {REPLICAS} pods",
             f"{measured.memory_bytes() / 1e6:,.0f} MB",

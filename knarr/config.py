@@ -13,7 +13,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, get_args, get_type_hints
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -288,7 +288,7 @@ def problems_of(config: Config) -> Iterator[str]:
     yield from _resolver_problems(config)
     yield from _node_port_problems(config.node_port_range)
     for each in config.node_port_addresses:
-        if each != "primary" and not _is_range(each):
+        if each != "primary" and not _parses(each, ipaddress.ip_network):
             yield f"nodeportAddresses: must be primary or ranges such as 192.168.0.0/16, not {each!r}"
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", config.bridge_name) or len(config.bridge_name) > INTERFACE_NAME_LENGTH_MAX:
         yield (
@@ -431,29 +431,6 @@ def joined_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-class Flag(msgspec.Struct, frozen=True):
-    """A setting as it stands on the command line."""
-
-    name: str
-    """Of the field in Python."""
-    option: str
-    kind: type[int] | type[str]
-    choices: tuple[str, ...]
-    description: str
-
-
-def flags() -> list[Flag]:
-    """Every setting as a flag, in the order of the fields."""
-    rows = []
-    for name, hint in get_type_hints(Config, include_extras=True).items():
-        kind, *extras = get_args(hint)
-        choices = tuple(str(choice) for choice in get_args(kind))
-        description = next(extra.description for extra in extras if isinstance(extra, Meta)) or ""
-        option = "--" + name.replace("_", "-")
-        rows.append(Flag(name, option, int if kind is int else str, choices, description))
-    return rows
-
-
 def read_yaml(path: str) -> dict[str, object]:
     """A file of settings. Raises ConfigError."""
     import yaml  # only a start with --config pays for it
@@ -466,7 +443,7 @@ def read_yaml(path: str) -> dict[str, object]:
         raise ConfigError([f"{path}: larger than {CONFIG_FILE_BYTES_MAX} bytes"])
     try:
         document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
         raise ConfigError([f"{path}: not YAML: {error}"]) from None
     if document is None:
         return {}
@@ -498,20 +475,16 @@ def _canonical(text: str, parse: Callable[[str], object]) -> str:
         return text
 
 
+def _parses(text: str, parse: Callable[[str], object]) -> bool:
+    try:
+        parse(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_range(text: str) -> bool:
-    try:
-        ipaddress.ip_network(text)
-    except ValueError:
-        return False
-    return True
+    return _parses(text, ipaddress.ip_address)
 
 
 def _is_dns_name(text: str) -> bool:

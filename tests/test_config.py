@@ -9,6 +9,7 @@ import pytest
 
 from knarr import config
 from knarr.cli import machine
+from knarr.cli.flags import flags
 from knarr.config import Config, ConfigError
 
 DOCUMENT = Path(__file__).parent.parent / "docs/configuration.md"
@@ -142,6 +143,8 @@ def test_empty_file_means_defaults(tmp_path: Path) -> None:
         ("runtime: docker\n", "runtime: Invalid enum value 'docker'"),
         ("- a\n", "must be a mapping of settings"),
         ("a: [\n", "not YAML"),
+        ("listen: 2026-13-45\n", "not YAML"),
+        ("[" * 20_000, "not YAML"),
     ],
 )
 def test_file_that_is_wrong_is_refused_with_the_field(tmp_path: Path, text: str, problem: str) -> None:
@@ -218,8 +221,8 @@ def test_addresses_are_joined_with_their_port_as_in_a_url(host: str, expected: s
 
 def test_every_setting_is_a_flag_and_is_documented() -> None:
     fields = msgspec.structs.fields(Config)
-    flags = config.flags()
-    assert [flag.name for flag in flags] == [field.name for field in fields]
+    given = flags()
+    assert [flag.name for flag in given] == [field.name for field in fields]
     text = DOCUMENT.read_text()
-    for field, flag in zip(fields, flags, strict=True):
+    for field, flag in zip(fields, given, strict=True):
         assert f"| `{field.encode_name}` | `{flag.option}` |" in text

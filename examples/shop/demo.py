@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,7 @@ from observe import (
     failures,
     is_ending,
     is_ready,
+    one_answer,
     percentile,
     ready_addresses,
     summary,
@@ -59,6 +61,9 @@ URL = f"http://127.0.0.1:{NODE_PORT}/"
 REQUESTS_PER_S = 30.0
 EVEN_WITHIN = 0.15
 SPREAD_REQUESTS = 300
+ASKED_AT_ONCE = 8
+PULL_GIVEN_UP_S_MAX = 90.0
+"""By then no registry has answered a machine without a way out."""
 PROXY_SETTLES_S = 0.3
 """From an endpoint's leave, as seen in the API, to the rules that know it."""
 BRIDGE = "knarr-demo"
@@ -299,8 +304,13 @@ def stuck_rollout_is_undone(demo: Demo) -> None:
             progressing["reason"] == "ProgressDeadlineExceeded",
             f"after {passed_s:.1f} s (progressDeadlineSeconds is 10): Progressing=False, {progressing['reason']}",
         )
-        stuck = [pod for pod in demo.world.all("Pod", app="backend") if not is_ready(pod) and not is_ending(pod)]
-        expect(len(stuck) == 1 and "Image" in summary(stuck[0]), f"the new pod: {summary(stuck[0])[:150]}")
+
+        def stuck() -> Any:
+            there = [pod for pod in demo.world.all("Pod", app="backend") if not is_ready(pod) and not is_ending(pod)]
+            return len(there) == 1 and "Image" in summary(there[0]) and there[0]
+
+        pod = demo.world.until("the new pod tells of its image", stuck, PULL_GIVEN_UP_S_MAX)
+        said(f"the new pod: {summary(pod)[:150]}")
         if demo.real:
             expect(len(demo.endpoints("backend")) == 3, "the 3 pods of the old version serve on")
         undone_s = time.monotonic()
@@ -526,13 +536,9 @@ def maybe_load(demo: Demo) -> Iterator[Load | None]:
 
 
 def ask(count: int) -> list[Answer]:
-    """`count` requests, quickly."""
-    running = Load(URL, 100.0)
-    until_s = time.monotonic() + 30
-    while len(running.between(0.0)) < count and time.monotonic() < until_s:
-        time.sleep(0.02)
-    running.close()
-    return running.between(0.0)[:count]
+    """`count` requests, as fast as this machine answers a few at once."""
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+        return list(pool.map(lambda _: one_answer(URL), range(count)))
 
 
 def first_process(pod_uid: str) -> int:

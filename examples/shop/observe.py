@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from knarr.cli.connection import ApiFailure, Connection
 from knarr.cli.kubeconfig import Access
 
 Object = dict[str, Any]
+TIMEOUT_S = 5.0
 
 
 class CheckFailed(Exception):
@@ -177,6 +179,18 @@ class Answer:
     took_ms: float
     error: str | None
     body: str
+
+
+def one_answer(url: str) -> Answer:
+    """What a GET on a connection of its own gets."""
+    began_s = time.monotonic()
+    error, body = None, ""
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as found:
+            body = found.read().decode().strip()
+    except (OSError, http.client.HTTPException, ValueError) as failure:
+        error = f"{type(failure).__name__}: {failure}"
+    return Answer(began_s, (time.monotonic() - began_s) * 1000, error, body)
 
 
 class Load:

@@ -93,6 +93,10 @@ class Strategy(Generic[T]):
     field_names: Sequence[str] = ()
     """The names of those fields."""
 
+    divided_by: str = ""
+    """The one of them by which objects are divided among those who watch them, as pods are among nodes: who watches
+    one place's is not woken by the others'."""
+
     def graceful_period_s(self, obj: T, asked: int | None) -> int | None:
         """None: gone at once. A number: marked for deletion, gone when somebody deletes with 0 (pods)."""
         return None

@@ -93,10 +93,10 @@ def read_authentication_config(path: Path) -> list[IssuerSettings]:
         raise AuthenticationConfigError([f"{path}: larger than {FILE_BYTES_MAX} bytes"])
     try:
         found = msgspec.convert(yaml.safe_load(content), _Configuration)
-    except yaml.YAMLError as error:
-        raise AuthenticationConfigError([f"{path}: not YAML: {error}"]) from None
     except msgspec.ValidationError as error:
         raise AuthenticationConfigError([f"{path}: {error}"]) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
+        raise AuthenticationConfigError([f"{path}: not YAML: {error}"]) from None
     if problems := [f"{path}: {problem}" for problem in _problems(found)]:
         raise AuthenticationConfigError(problems)
     return [_settings(each) for each in found.jwt]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from knarr.api.decode import convert, decode, duplicate_fields, plain_json, plain_yaml
+from knarr.api.decode import NESTING_MAX, convert, decode, decoder, duplicate_fields, plain_json, plain_yaml
 from knarr.api.errors import BadRequest, Cause, Invalid, UnsupportedMediaType, invalid, not_supported, required
 from knarr.api.meta import v1 as meta
 from knarr.apiserver import protobuf
@@ -110,9 +111,8 @@ class Patch(msgspec.Struct, frozen=True):
     apply: Callable[[Any], Any]
     faults: list[str]
     """Unknown and duplicate fields of the patch itself."""
-    printed: str = ""
-    """How messages show it; empty: they show the patched object."""
-    strategic: bool = False
+    strategic: dict[str, Any] | None = None
+    """The patch itself, when it is a strategic merge patch: messages show it; others show the patched object."""
 
     def __call__(self, data: Any) -> tuple[Any, list[str]]:
         """The object that the patch makes of plain data, and warnings. Raises Invalid, Unprocessable, BadRequest."""
@@ -122,10 +122,10 @@ class Patch(msgspec.Struct, frozen=True):
         zero = self.kind()
         version, name = patched.get("apiVersion") or zero.api_version, patched.get("kind") or zero.kind
         # A strategic merge patch changes fields of the kind that the URL names: what it says it is does not count.
-        if not self.strategic and (fault := _other_kind(self.kind, version, name)):
+        if self.strategic is None and (fault := _other_kind(self.kind, version, name)):
             raise self._invalid(patched, fault)
         try:
-            obj, unknown = convert(self.kind, patched | {"apiVersion": zero.api_version, "kind": zero.kind})
+            obj, unknown = _typed(self.kind, patched | {"apiVersion": zero.api_version, "kind": zero.kind})
         except BadRequest as error:
             # What a patch makes of an object is the object's fault: 422, where a body would be a 400.
             raise self._invalid(
@@ -137,8 +137,18 @@ class Patch(msgspec.Struct, frozen=True):
         return obj, faults
 
     def _invalid(self, patched: Any, fault: str) -> Invalid:
-        text = self.printed or msgspec.json.encode(patched).decode()
+        strategic = self.strategic
+        text = go_value(strategic) if strategic is not None else msgspec.json.encode(patched).decode()
         return Invalid.of("", "", "", [invalid("patch", text, fault)])
+
+
+def _typed(kind: type[Any], data: dict[str, Any]) -> tuple[Any, list[str]]:
+    """The object that JSON data says, and its unknown fields; one that has none is read in one go."""
+    with suppress(msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        text = msgspec.json.encode(data)
+        if text.count(b"{") + text.count(b"[") <= NESTING_MAX:
+            return decoder(kind).decode(text), []
+    return convert(kind, data)
 
 
 def patch_of(call: Call, kind: type[Any]) -> Patch:
@@ -158,7 +168,7 @@ def patch_of(call: Call, kind: type[Any]) -> Patch:
         )
     if media == MERGE_PATCH:
         return Patch(kind, validation, lambda data: merge_patch(data, patch), faults)
-    return Patch(kind, validation, lambda data: strategic_merge_patch(kind, data, patch), faults, go_value(patch), True)
+    return Patch(kind, validation, lambda data: strategic_merge_patch(kind, data, patch), faults, patch)
 
 
 def delete_options_of(call: Call) -> DeleteOptions:

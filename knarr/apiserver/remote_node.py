@@ -30,6 +30,7 @@ from knarr.client.channels import (
     STDIN,
     carry,
 )
+from knarr.client.https import kept_alive
 from knarr.client.nodes import USAGE_PATH, LogOptions, NodePage, NodeUsage, Streams
 from knarr.client.transport import Socket
 
@@ -51,7 +52,7 @@ class NodeConnections:
     @property
     def session(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = aiohttp.TCPConnector(ssl=self.context, limit=0)
+            connector = aiohttp.TCPConnector(ssl=self.context, limit=0, socket_factory=kept_alive)
             self._session = aiohttp.ClientSession(connector=connector)
         return self._session
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from operator import attrgetter
 
 import msgspec
 
@@ -12,6 +14,7 @@ from knarr.api.errors import BadRequest, shown
 from knarr.api.resources import Resource
 from knarr.api.selectors import FieldSelector, Operator, Selector, parse_field_selector, parse_selector
 from knarr.apiserver.calls import presented
+from knarr.store.contract import Part
 
 NAMES = ("metadata.name", "metadata.namespace", "spec.nodeName", "involvedObject.name", "involvedObject.uid")
 NAME = re.compile(r"[-a-z0-9.]+")
@@ -43,6 +46,10 @@ class Selection(msgspec.Struct, frozen=True):
     fields: FieldSelector
     needles: tuple[bytes, ...] = ()
     """What the bytes of every selected object contain: most others are told apart without being decoded."""
+    part: Part | None = None
+    """Where all of it is, when the kind's objects are divided among those who watch them."""
+    only_part: Part | None = None
+    """The same, when nothing else decides."""
 
     @classmethod
     def of(cls, resource: Resource, kept: Resource, namespace: str, name: str, query: Mapping[str, str]) -> Selection:
@@ -60,7 +67,12 @@ class Selection(msgspec.Struct, frozen=True):
             raise BadRequest("fieldSelector metadata.name doesn't match requested name")
         name = name or fields.exact("metadata.name") or ""
         namespace = namespace or fields.exact("metadata.namespace") or ""
-        return cls(resource, kept, namespace, name, labels, fields, (*_of_labels(labels), *_of_fields(fields)))
+        field = kept.strategy.divided_by
+        place = fields.exact(field) if field else None
+        part = Part(_reader(field), place) if place is not None else None
+        alone = not (name or labels.requirements) and len(fields.requirements) == 1
+        needles = (*_of_labels(labels), *_of_fields(fields))
+        return cls(resource, kept, namespace, name, labels, fields, needles, part, part if alone else None)
 
     @property
     def prefix(self) -> str:
@@ -87,6 +99,9 @@ class Selection(msgspec.Struct, frozen=True):
             return True
         if any(needle not in value for needle in self.needles):
             return False
+        if self.only_part is not None:
+            part = self.only_part
+            return _cached(memo, (part.place_of, side), lambda: part.place_of(value)) == part.place
         metadata = _cached(memo, ("metadata", side), lambda: _decode_metadata(value).metadata)
         assert isinstance(metadata, _Metadata)
         if self.name and metadata.name != self.name:
@@ -104,6 +119,17 @@ class Selection(msgspec.Struct, frozen=True):
         return common | dict(
             self.resource.strategy.fields(decoder(self.resource.type).decode(presented(self.resource, value)))
         )
+
+
+@cache
+def _reader(field: str) -> Callable[[bytes], str]:
+    """Reads one text (spec.nodeName) of an object, and steps over all else; empty where it isn't there."""
+    *way, last = field.split(".")
+    type_ = msgspec.defstruct("Object", [(last, str | None, None)])
+    for name in reversed(way):
+        type_ = msgspec.defstruct("Object", [(name, type_, msgspec.field(default_factory=type_))])
+    decode, value_of = msgspec.json.Decoder(type_).decode, attrgetter(field)
+    return lambda value: value_of(decode(value)) or ""
 
 
 def _unknown(field: str, resource: Resource) -> str:

@@ -106,7 +106,7 @@ class Watcher:
             wanted = listed.revision
         wanted = wanted or self._store.revision
         try:
-            watch = self._store.watch(self._selection.prefix, after=wanted)
+            watch = self._store.watch(self._selection.prefix, after=wanted, part=self._selection.part)
         except Compacted as gone:
             expired = Expired(f"too old resource version: {wanted} ({gone.oldest})")
             return _single(_line("ERROR", msgspec.json.encode(expired.status())))

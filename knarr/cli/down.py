@@ -35,10 +35,12 @@ def down(parsed: argparse.Namespace) -> int:
     """Answers the exit code: 0 when nothing is left that was to go."""
     folder = Path(parsed.data_dir or default_data_dir())
     purged = parsed.purge or not folder.is_dir()  # who deleted it by hand has purged it
-    if not stop_lost(folder):
+    lost = process_of(folder)
+    if lost is not None and not stop_lost(folder, lost):
         return FAILED
     if not folder.is_dir() and not record_of(folder).exists():
-        print(f"knarr: nothing to stop: {folder} does not exist", file=sys.stderr)
+        if lost is None:
+            print(f"knarr: nothing to stop: {folder} does not exist", file=sys.stderr)
         return OK
     if not stop(folder, keep=parsed.keep):
         return FAILED
@@ -60,11 +62,8 @@ def down(parsed: argparse.Namespace) -> int:
     return FAILED if left else OK
 
 
-def stop_lost(folder: Path) -> bool:
-    """End the process whose folder was deleted under it; True when there is none any more."""
-    pid = process_of(folder)
-    if pid is None:
-        return True
+def stop_lost(folder: Path, pid: int) -> bool:
+    """End the process whose folder was deleted under it; True when it has ended."""
     print(f"knarr: {folder} was deleted while process {pid} runs on it; the process is told to end", file=sys.stderr)
     for number, wait_s in ((signal.SIGTERM, ORDERLY_END_S_MAX), (signal.SIGKILL, KILLED_END_S_MAX)):
         _kill(pid, number)

@@ -169,7 +169,7 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise KubeconfigError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise KubeconfigError(f"{path}: not YAML: {error}") from None
     if config is None:
         return {}

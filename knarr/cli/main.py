@@ -121,7 +121,7 @@ def _add_up(parser: argparse.ArgumentParser, *, filled: bool) -> None:
     parser.add_argument("--detach", action="store_true", help="put it in the background once it is ready")
     if not filled:
         return
-    from knarr.config import flags
+    from knarr.cli.flags import flags
 
     for flag in flags():
         parser.add_argument(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ipaddress
+import os
 import signal
 import sys
 from pathlib import Path
@@ -49,6 +50,9 @@ def proxy(parsed: argparse.Namespace) -> int:
     if problem := _problem_of(flags):
         print(f"knarr: {problem}", file=sys.stderr)
         return USAGE
+    if lacking := _lacking(flags.mode):
+        print(f"knarr: {lacking}", file=sys.stderr)
+        return FAILED
     from knarr.cli.life import write_logs
     from knarr.network.commands import CommandFailed
 
@@ -63,6 +67,14 @@ def proxy(parsed: argparse.Namespace) -> int:
         print(f"knarr: {error}", file=sys.stderr)
         return FAILED
     return OK
+
+
+def _lacking(mode: str) -> str | None:
+    """Why this machine or this user can't have such rules."""
+    if os.geteuid() != 0:
+        return "service rules need root"
+    program, package = ("nft", "nftables") if mode == "nftables" else ("iptables-restore", "iptables")
+    return None if machine.installed(program) else f"{program} is not installed (Debian: apt-get install {package})"
 
 
 async def _until_told(flags: ProxyFlags, access: kubeconfig.Access) -> None:

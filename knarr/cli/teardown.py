@@ -7,6 +7,7 @@ records of runtime and network, and <data-dir>/running.json, in which the proces
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -56,12 +57,18 @@ def write_record(running: Running) -> None:
 
 
 def read_record(folder: Path) -> Running | None:
-    """None where no cluster ever came to run."""
+    """None where no cluster ever came to run. Raises OSError when what is there can't be read."""
+    damaged: OSError | None = None
     for path in (folder / RECORD_NAME, lost.record_of(folder)):
         try:
             return msgspec.json.decode(path.read_bytes(), type=Running)
         except FileNotFoundError:
             continue
+        except msgspec.DecodeError as error:
+            why = f"can't be read ({error}); the next `knarr up` writes it anew"
+            damaged = damaged or OSError(errno.EBADMSG, why, str(path))
+    if damaged:
+        raise damaged
     return None
 
 

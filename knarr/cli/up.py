@@ -17,9 +17,10 @@ from pathlib import Path
 from threading import Thread
 
 from knarr.cli.exit_codes import FAILED, OK, USAGE
+from knarr.cli.flags import flags
 from knarr.cli.lock import DataFolderHeld, DataFolderLock
 from knarr.cli.progress import PipeProgress, Progress, TerminalProgress, process_start_s
-from knarr.config import NOT_EXCLUDED, Config, ConfigError, flags, load
+from knarr.config import NOT_EXCLUDED, Config, ConfigError, load
 
 COLLECTION_THRESHOLDS = (100_000, 50, 1000)
 """When Python looks for cycles: seldom, and mostly among young objects. The API's own objects are trees; with the

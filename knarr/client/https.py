@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import io
 import re
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import aiohttp
 from yarl import URL
@@ -25,6 +27,8 @@ CONNECTIONS_MAX = 0
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_SILENCE_MAX_S = 70.0
 """A request that is no stream must be answered within this: upstream's servers end theirs after 60 s."""
+KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 15, 5, 3
+"""A watch only listens: of a server that is gone without a word (power, a cable) it learns by these, within 30 s."""
 STREAM_BUFFER_BYTES = 1 << 20
 PIECES_FROM_BYTES = 1 << 19
 
@@ -71,11 +75,22 @@ class HTTPSTransport:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = aiohttp.TCPConnector(ssl=self._context, limit=CONNECTIONS_MAX)
+            connector = aiohttp.TCPConnector(ssl=self._context, limit=CONNECTIONS_MAX, socket_factory=kept_alive)
             self._session = aiohttp.ClientSession(
                 connector=connector, read_bufsize=STREAM_BUFFER_BYTES, skip_auto_headers=("content-type", "user-agent")
             )
         return self._session
+
+
+def kept_alive(where: tuple[Any, ...]) -> socket.socket:
+    """A socket whose kernel asks now and then whether the other end is still there."""
+    family, kind, protocol, *_ = where
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+    return made
 
 
 def client_context(ca: str, certificate: str = "", key: str = "") -> ssl.SSLContext:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import msgspec
 
@@ -132,7 +131,7 @@ class PortWatch:
 
     def _programs(self, wanted: Sequence[PortKey]) -> dict[PortKey, dict[str, str]]:
         protocols = {protocol for _, protocol in wanted} & PROTOCOLS.keys()
-        with kernel.entered(self._namespace) if self._namespace else nullcontext():
+        with kernel.entered(self._namespace):
             netlink = kernel.Netlink(NETLINK_SOCK_DIAG)
         with netlink:
             ports = set(wanted)

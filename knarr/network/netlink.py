@@ -124,8 +124,11 @@ class Netlink:
 
 
 @contextmanager
-def entered(network_namespace: str) -> Iterator[None]:
-    """Have the calling thread in another network namespace. Sockets made inside stay there afterwards."""
+def entered(network_namespace: str | None) -> Iterator[None]:
+    """Have the calling thread in another network namespace (None: where it is). Sockets made inside stay there."""
+    if network_namespace is None:
+        yield
+        return
     with open("/proc/thread-self/ns/net") as before:
         enter(network_namespace)
         try:

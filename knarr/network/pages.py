@@ -64,7 +64,7 @@ class Pages:
         self._runner, self.addresses = None, []
 
     def _bind(self, address: str, port: int) -> socket.socket:
-        with kernel.entered(self._namespace or "/proc/thread-self/ns/net"):
+        with kernel.entered(self._namespace):
             if not address:
                 return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
             family = socket.AF_INET6 if ":" in address else socket.AF_INET

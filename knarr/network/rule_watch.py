@@ -11,7 +11,6 @@ import errno
 import socket
 import struct
 from collections.abc import Collection, Iterator
-from contextlib import nullcontext
 
 from knarr.network import netlink as kernel
 from knarr.network.netlink import NETLINK_NETFILTER, attributes
@@ -97,7 +96,7 @@ class RuleWatch:
 
     def _opened(self) -> tuple[socket.socket, kernel.Netlink]:
         """Sockets stay in the network namespace that they are made in."""
-        with kernel.entered(self._namespace) if self._namespace else nullcontext():
+        with kernel.entered(self._namespace):
             netfilter = kernel.Netlink(NETLINK_NETFILTER)
             monitor = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
         monitor.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, BUFFER_BYTES)

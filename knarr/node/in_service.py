@@ -137,11 +137,6 @@ class InService:
             self._exit = begun
         return self._leaving(traffic, pod, self._exit, now_s)
 
-    @property
-    def is_leaving(self) -> bool:
-        """It waits, or has waited, for its end."""
-        return self._exit is not None
-
     def spent_s(self) -> float:
         """Of the grace period, with waiting."""
         if self._exit is None or self._traffic is None:

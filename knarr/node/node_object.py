@@ -14,6 +14,7 @@ import platform
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -374,7 +375,9 @@ def pressures(root: Path) -> tuple[bool, bool, bool]:
     )
 
 
+@cache
 def system_info(runtime_version: str) -> NodeSystemInfo:
+    """What stays as it is while this process runs."""
     release = dict(line.split("=", 1) for line in _text("/etc/os-release").splitlines() if "=" in line)
     return NodeSystemInfo(
         architecture=architecture(),

@@ -65,16 +65,17 @@ class PodEnding:
 
     @property
     def is_due(self) -> bool:
-        return self._is_deleted or self.why is not None or self._this.is_terminal or self.ended
+        return self.is_deleted or self.why is not None or self._this.is_terminal or self.ended
 
     @property
-    def _is_deleted(self) -> bool:
+    def is_deleted(self) -> bool:
+        """It is to leave the node, and the API."""
         return self.gone or self._this.pod.metadata.deletion_timestamp is not None
 
     @property
     def still_serves(self) -> bool:
         """Whether it is to end by being deleted, with anything that runs: only then it matters who still comes."""
-        deleted = self._is_deleted and not self.gone and self.why is None
+        deleted = self.is_deleted and not self.gone and self.why is None
         return deleted and bool(self._runs.running()) and not self._this.is_terminal
 
     def check_deadline(self, now_s: float) -> float | None:
@@ -110,7 +111,7 @@ class PodEnding:
             self._grace_s = given_s
             left_s = max(given_s - self._service.spent_s(), min(given_s, GRACE_MIN_S))
             self._this.spawn(self._shorten(given_s) if begun else self._end(left_s))
-        if self.ended and self._is_deleted and self._removing is None:
+        if self.ended and self.is_deleted and self._removing is None:
             self._removing = self._this.spawn(self._remove())
         return None
 

@@ -18,6 +18,10 @@ from knarr.node.status import OWN_CONDITIONS, Observed, pod_status
 from knarr.node.status_writer import StatusWriter
 from knarr.node.this_pod import ThisPod
 
+QUIET_S = 0.5
+"""What a pod says while it begins, or ends by being deleted, is written so much later: most run, or have ended, before
+that, which is told at once."""
+
 
 class PodReport:
     """The status of one pod."""
@@ -57,10 +61,9 @@ class PodReport:
         if self._service.condition is not None:
             status.conditions = [*status.conditions, self._service.condition]
         this.status = status
-        quiet = not runs and not self._containers.waiting and not ending.is_due
-        # Most have left, and ended, before anybody could have read that they wait.
-        quiet = quiet or (self._service.is_leaving and ending.still_serves)
-        self._writer.write(status, urgent=not quiet)
+        begins = not runs and not self._containers.waiting and not ending.is_due
+        quiet = begins or (ending.is_deleted and not ending.ended)
+        self._writer.write(status, within_s=QUIET_S if quiet else 0.0)
         return again_s
 
     def _status(self, *, terminal: bool) -> PodStatus:

@@ -21,7 +21,9 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from knarr.api.core.v1 import Pod, PodStatus
+from knarr.api.core.v1 import Pod, PodCondition, PodStatus
+from knarr.api.meta.v1 import ObjectMeta
+from knarr.api.types import replace
 from knarr.node.back_off import Retry
 from knarr.node.in_service import InService
 from knarr.node.node_services import NodeServices
@@ -35,7 +37,7 @@ from knarr.node.pod_runs import PodRuns
 from knarr.node.pod_sandbox import PodSandbox
 from knarr.node.pod_volumes import PodVolumes
 from knarr.node.runtime import contract
-from knarr.node.status import Ending
+from knarr.node.status import OWN_CONDITIONS, Ending
 from knarr.node.status_writer import StatusWriter
 from knarr.node.this_pod import ThisPod
 
@@ -90,7 +92,8 @@ class PodWorker:
             self._volumes.stale()
         if before.spec != pod.spec:
             self._node.references.hold(pod)
-        self.wake()
+        if not is_told_by_us(before, pod):
+            self.wake()
 
     def vanish(self) -> None:
         """The pod is no longer in the API."""
@@ -222,6 +225,17 @@ class PodWorker:
         retry_s = self._retry.at_s if self._retry.at_s > now_s else None
         due_s = _soonest(*steps.wait_until_s.values(), deadline_s, resize_s, retry_s, renewal_s)
         return max(due_s - now_s, 0.01) if due_s is not None else None
+
+
+def is_told_by_us(before: Pod, after: Pod) -> bool:
+    """Whether a change of a pod in the API is of nothing but what its node says of it."""
+    return before.spec == after.spec and _others(before) == _others(after)
+
+
+def _others(pod: Pod) -> tuple[ObjectMeta, list[PodCondition]]:
+    conditions = pod.status.conditions if pod.status is not None else []
+    theirs = [each for each in conditions if each.type not in OWN_CONDITIONS]
+    return replace(pod.metadata, resource_version=None, managed_fields=[]), theirs
 
 
 def _soonest(*times_s: float | None) -> float | None:

@@ -1,13 +1,16 @@
 """Brings a pod's status to the API server: one write at a time, always the newest, until it is there.
 
 A write is a patch of what changed, so it never collides with those who write other parts of the pod. While the server
-can't be reached the pod runs on, and the newest status is written when it is back.
+can't be reached the pod runs on, and the newest status is written when it is back. What can wait a moment shares a
+write with what comes meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
+from math import inf
 from typing import Any
 
 import msgspec
@@ -23,8 +26,6 @@ log = logging.getLogger(__name__)
 
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 10.0
-FIRST_STATUS_DELAY_S = 0.1
-"""A pod that has just been given to the node has nothing to say; most are running before this is over."""
 _REPLACED_WHOLE = ("podIPs", "hostIPs")
 """Lists that a strategic merge patch would add to."""
 
@@ -43,22 +44,19 @@ class StatusWriter:
         self._revision = version_of(pod)
         """Of the newest write: what the cache shows from before is no news."""
         self._wanted: dict[str, Any] | None = None
-        self._urgent = asyncio.Event()
+        self._due_s = inf
+        """When it is to be written."""
         self._changed = asyncio.Event()
         self._settled = asyncio.Event()
         self.gone = False
         """The API server no longer has this pod."""
 
-    def write(self, status: PodStatus, *, urgent: bool) -> None:
-        """Have `status` written. What isn't urgent may wait a moment for more to come."""
+    def write(self, status: PodStatus, *, within_s: float) -> None:
+        """Have `status` written, `within_s` seconds at the latest: more may come until then."""
         wanted = self._newest = plain(status)
         if not patch_of(self._written, wanted) and self._wanted is None:
             return
-        self._wanted = wanted
-        self._settled.clear()
-        self._changed.set()
-        if urgent:
-            self._urgent.set()
+        self._want(wanted, within_s)
 
     def found(self, pod: Pod) -> None:
         """The pod as the cache shows it: others' conditions are theirs, ours are set right when others changed them.
@@ -71,15 +69,24 @@ class StatusWriter:
         theirs = [each for kind, each in shown.items() if kind not in OWN_CONDITIONS]
         ours = [each for each in self._written.get("conditions", ()) if each["type"] in OWN_CONDITIONS]
         meddled = [each for each in ours if shown.get(each["type"], {}).get("status") != each["status"]]
-        self._written["conditions"] = [*(shown.get(each["type"], each) for each in ours), *theirs]
+        known = [*(shown.get(each["type"], each) for each in ours), *theirs]
+        self._written = {**self._written, "conditions": known}
         if meddled and self._newest is not None and patch_of(self._written, self._newest):
-            self._wanted = self._newest
-            self._settled.clear()
-            self._changed.set()
-            self._urgent.set()
+            self._want(self._newest, 0.0)
+
+    def _want(self, status: dict[str, Any], within_s: float) -> None:
+        self._wanted = status
+        self._settled.clear()
+        self._hasten(within_s)
+
+    def _hasten(self, within_s: float) -> None:
+        self._due_s = min(self._due_s, self._clock.monotonic_s() + within_s)
+        self._changed.set()
 
     async def settled(self) -> None:
-        """Wait until the newest status is written, or the pod is gone."""
+        """Have the newest status written now, and wait until it is, or the pod is gone."""
+        if self._wanted is not None:
+            self._hasten(0.0)
         while self._wanted is not None and not self.gone:
             await self._settled.wait()
 
@@ -92,14 +99,7 @@ class StatusWriter:
         """Write until cancelled."""
         delay_s = RETRY_MIN_S
         while True:
-            await self._changed.wait()
-            if not self._urgent.is_set():
-                try:
-                    async with self._clock.timeout(FIRST_STATUS_DELAY_S):
-                        await self._urgent.wait()
-                except TimeoutError:
-                    pass
-            self._changed.clear()
+            await self._due()
             wanted = self._wanted
             if wanted is None:
                 continue
@@ -113,7 +113,7 @@ class StatusWriter:
                     self.give_up()
                     return
                 log.warning("status of pod %s/%s: %s; trying again", self._namespace, self._name, error)
-                self._changed.set()
+                self._hasten(0.0)
                 await self._clock.sleep(delay_s * (0.5 + self._clock.random.random()))
                 delay_s = min(delay_s * 2, RETRY_MAX_S)
                 continue
@@ -122,6 +122,15 @@ class StatusWriter:
             if self._wanted is wanted:
                 self._wanted = None
                 self._settled.set()
+
+    async def _due(self) -> None:
+        """Wait until there is something to be written, and its time has come."""
+        while (rest_s := self._due_s - self._clock.monotonic_s()) > 0:
+            self._changed.clear()
+            with suppress(TimeoutError):
+                async with self._clock.timeout(rest_s if rest_s < inf else None):
+                    await self._changed.wait()
+        self._due_s = inf
 
     async def _write(self, wanted: dict[str, Any]) -> None:
         changes = patch_of(self._written, wanted)

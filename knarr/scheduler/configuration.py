@@ -178,7 +178,7 @@ def read_scheduler_config(path: Path, kinds: Kinds = ALL) -> list[Profile]:
         raise SchedulerConfigError([f"{path}: larger than {FILE_BYTES_MAX} bytes"])
     try:
         return profiles_of(yaml.safe_load(content), kinds)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
         raise SchedulerConfigError([f"{path}: not YAML: {error}"]) from None
     except SchedulerConfigError as error:
         raise SchedulerConfigError([f"{path}: {problem}" for problem in error.problems]) from None

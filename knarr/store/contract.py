@@ -17,7 +17,7 @@ Promises:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -106,6 +106,14 @@ class Event(Struct, eq=False):
     memo: dict[object, object]
 
 
+class Part(Struct, frozen=True):
+    """One place's part of a resource whose objects are divided among those who watch them, as pods are among nodes."""
+
+    place_of: Callable[[bytes], str]
+    """Where an object is, by its value. All parts of a division have the same function."""
+    place: str
+
+
 class Watch(Protocol):
     """A running watch: batches of events, in an async context manager."""
 
@@ -148,10 +156,11 @@ class Store(Protocol):
         A write to a key whose last write is still on its way to the disk waits for it, then looks at its precondition.
         """
 
-    def watch(self, prefix: str, *, after: int) -> Watch:
+    def watch(self, prefix: str, *, after: int, part: Part | None = None) -> Watch:
         """Events of a prefix with a revision above `after`, from history, then as they happen.
 
-        Raises Compacted, FutureRevision at once.
+        Of those that begin and end outside of `part`, some may be left out: a thousand nodes must not all look at
+        each pod. Raises Compacted, FutureRevision at once.
         """
 
     async def wait_for(self, revision: int, timeout_s: float) -> bool:

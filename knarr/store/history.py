@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 
 from msgspec import Struct
@@ -22,6 +22,7 @@ from knarr.store.contract import (
     Kind,
     Mismatch,
     Overrun,
+    Part,
     Range,
     Record,
     StoreFailure,
@@ -66,6 +67,8 @@ class History:
         """The revision of the write that an event replaced."""
         self._watches: dict[str, dict[LiveWatch, None]] = {}
         """By resource, in the order of their coming: a run must be the same each time that it is played."""
+        self._parts: dict[str, dict[Callable[[bytes], str], dict[str, dict[LiveWatch, None]]]] = {}
+        """Those of one place only, by resource, division and place."""
         self._waiting: list[tuple[int, asyncio.Future[bool]]] = []
         self._closed = False
 
@@ -102,7 +105,7 @@ class History:
         self.revision = revision
         for write in writes:
             event = self._change(revision, write)
-            for watch in tuple(self._watches.get(_resource_of(write.key), ())):
+            for watch in self._concerned(event):
                 watch.offer(event)
         self._wake()
         if len(self._events) >= EVENTS_KEPT_MAX + EVENTS_SLACK:
@@ -143,11 +146,11 @@ class History:
         self.oldest = max(self.oldest, revision)
         return dead
 
-    def watch(self, prefix: str, after: int) -> LiveWatch:
+    def watch(self, prefix: str, after: int, part: Part | None = None) -> LiveWatch:
         self._check_window(after)
         if self._closed:
             raise StoreFailure("the store is closed")
-        watch = LiveWatch(self, prefix)
+        watch = LiveWatch(self, prefix, part)
         start = bisect_right(self._events, after, key=_revision_of)
         watch.backlog.extend(event for event in self._events[start:] if event.key.startswith(prefix))
         watch.handed_out = after
@@ -167,9 +170,11 @@ class History:
     def close(self) -> None:
         """End every watch and every wait."""
         self._closed = True
-        for watches in self._watches.values():
-            for watch in tuple(watches):
-                watch.fail(StoreFailure("the store is closed"))
+        divided = (
+            watches for divisions in self._parts.values() for at in divisions.values() for watches in at.values()
+        )
+        for watch in [watch for watches in (*self._watches.values(), *divided) for watch in watches]:
+            watch.fail(StoreFailure("the store is closed"))
         for _, future in self._waiting:
             if not future.done():
                 future.set_result(False)
@@ -238,18 +243,42 @@ class History:
                 future.set_result(True)
         self._waiting = [(wanted, future) for wanted, future in self._waiting if not future.done()]
 
+    def _concerned(self, event: Event) -> list[LiveWatch]:
+        """The watches that an event of their resource may be about."""
+        resource = _resource_of(event.key)
+        found = list(self._watches.get(resource, ()))
+        for place_of, places in self._parts.get(resource, {}).items():
+            values = (event.value,) if event.previous is None else (event.previous, event.value)
+            for place in dict.fromkeys(map(place_of, values)):
+                found += places.get(place, ())
+        return found
+
     def _join(self, watch: LiveWatch) -> None:
-        self._watches.setdefault(_resource_of(watch.prefix), {})[watch] = None
+        resource, part = _resource_of(watch.prefix), watch.part
+        if part is None:
+            self._watches.setdefault(resource, {})[watch] = None
+        else:
+            places = self._parts.setdefault(resource, {}).setdefault(part.place_of, {})
+            places.setdefault(part.place, {})[watch] = None
 
     def _leave(self, watch: LiveWatch) -> None:
-        self._watches.get(_resource_of(watch.prefix), {}).pop(watch, None)
+        resource, part = _resource_of(watch.prefix), watch.part
+        if part is None:
+            self._watches.get(resource, {}).pop(watch, None)
+            return
+        places = self._parts[resource][part.place_of]
+        if watch in places.get(part.place, ()):
+            del places[part.place][watch]
+            if not places[part.place]:
+                del places[part.place]
 
 
 class LiveWatch:
     """One running watch (see contract.Watch)."""
 
-    def __init__(self, history: History, prefix: str) -> None:
+    def __init__(self, history: History, prefix: str, part: Part | None = None) -> None:
         self.prefix = prefix
+        self.part = part
         self.backlog: deque[Event] = deque()
         self.handed_out = 0
         self._history = history
@@ -296,7 +325,7 @@ class LiveWatch:
         return batch
 
     def offer(self, event: Event) -> None:
-        """A new event of this watch's resource."""
+        """A new event of this watch's resource, and of its part."""
         if not event.key.startswith(self.prefix) or self._failure:
             return
         if len(self.backlog) >= WATCH_BACKLOG_MAX:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from knarr.store.contract import Range, Record, Watch
+from knarr.store.contract import Part, Range, Record, Watch
 from knarr.store.history import History
 
 
@@ -28,8 +28,8 @@ class LocalStore:
     async def range(self, prefix: str, *, revision: int = 0, after: str = "", limit: int = 0) -> Range:
         return self.history.range(prefix, revision=revision, after=after, limit=limit)
 
-    def watch(self, prefix: str, *, after: int) -> Watch:
-        return self.history.watch(prefix, after)
+    def watch(self, prefix: str, *, after: int, part: Part | None = None) -> Watch:
+        return self.history.watch(prefix, after, part)
 
     async def wait_for(self, revision: int, timeout_s: float) -> bool:
         return await self.history.wait_for(revision, timeout_s)

@@ -193,6 +193,7 @@ def test_the_configuration_is_upstreams(tmp_path: Path) -> None:
         ("kind: Auth", "kind: Other", "must be an AuthenticationConfiguration"),
         ("    url:", "    certificateAuthority: x\n    url:", "no certificates in PEM"),
         ("jwt:", "jwt: [", "not YAML"),
+        ("kind: AuthenticationConfiguration", "kind: 2026-13-45", "not YAML"),
     ],
 )
 def test_a_configuration_that_cannot_be_used_is_refused(tmp_path: Path, old: str, new: str, problem: str) -> None:

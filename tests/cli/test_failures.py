@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from knarr import pki
-from knarr.cli import kubeconfig
+from knarr.cli import kubeconfig, lost, teardown
 from knarr.cli.connection import Connection, Kind
 from knarr.cli.failures import described
 from knarr.cli.kubeconfig import Access, KubeconfigError
@@ -107,3 +107,22 @@ def test_a_node_s_own_file_that_is_damaged_is_named(tmp_path: Path, capsys: pyte
 def test_a_manifest_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["apply", "-f", str(tmp_path / "none.yaml")]) == 2
     assert capsys.readouterr().err == f"knarr: {tmp_path / 'none.yaml'}: No such file or directory\n"
+
+
+def test_a_record_of_what_runs_that_is_damaged_is_named_where_no_copy_of_it_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(lost, "RECORDS", tmp_path / "copies")
+    data = tmp_path / "data"
+    data.mkdir()
+    record = teardown.Running(str(data), node=None, kubeconfig="", server="")
+    teardown.write_record(record)
+    (data / "running.json").write_text("{")
+    assert teardown.read_record(data) == record
+    lost.record_of(data).unlink()
+    assert main(["down", "--purge", "--data-dir", str(data)]) == 1
+    said = (
+        f"knarr: {data / 'running.json'}: can't be read (Input data was truncated); the next `knarr up` writes it anew"
+    )
+    assert capsys.readouterr().err == said + "\n"
+    assert data.exists()

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from knarr.cli.lost import holds
+import pytest
+
+from knarr.cli.lost import holds, record_of
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -31,7 +33,8 @@ def test_a_purged_cluster_is_gone_from_the_default_kubeconfig_too(tmp_path: Path
     assert not data.exists()
 
 
-def test_a_running_cluster_whose_folder_was_deleted_ends_with_a_word(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recorded", [True, False], ids=["with a record", "whose record nobody could write"])
+def test_a_running_cluster_whose_folder_was_deleted_ends_with_a_word(tmp_path: Path, recorded: bool) -> None:
     data, environment = tmp_path / "data", {**os.environ, "HOME": str(tmp_path)}
     environment.pop("KUBECONFIG", None)
 
@@ -44,6 +47,8 @@ def test_a_running_cluster_whose_folder_was_deleted_ends_with_a_word(tmp_path: P
     knarr("up", "--detach", "--runtime", "sim", "--listen", "127.0.0.1:0")
     pid = int(json.loads(knarr("status", "-o", "json").stdout)["pid"])
     shutil.rmtree(data)
+    if not recorded:
+        record_of(data).unlink(missing_ok=True)
     said = f"knarr: {data} was deleted while process {pid} runs on it; the process is told to end\n"
     assert knarr("down", "--purge").stderr == said
     assert not holds(data, pid)

@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import suppress
 from ipaddress import ip_address
 from itertools import pairwise
 from pathlib import Path
@@ -52,7 +53,8 @@ class Lan(Apart):
             except OSError:
                 continue  # it ended meanwhile
         for pid in mine:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # of one that ended meanwhile
+                os.kill(pid, signal.SIGKILL)
 
     def addresses_of_second(self, place: int) -> list[str]:
         """An IPv4 and an IPv6 address that `second` is elected for, where both machines can answer; others by place."""
@@ -117,10 +119,11 @@ class UnderWay(Struct, eq=False):
 
 
 class Client(threading.Thread):
-    """Asks an address again and again, each time by a new connection, until `stop`; none waits for another.
+    """Asks an address again and again, each time by a new connection, until `stop`.
 
     A connection is made at once or counts as none: that of a second SYN says nothing of when the first was sent. An
-    answer is made by processes, on a machine that may be busy.
+    answer is made by processes, on a machine that may be busy; so it is waited for, but not by the next request for
+    long: the machine may be gone. (Few of them at once, for busybox' httpd takes nine.)
     """
 
     def __init__(self, lan: Lan, address: str) -> None:
@@ -135,12 +138,16 @@ class Client(threading.Thread):
     def run(self) -> None:
         kernel.enter(self._namespace)
         while not self._stopping.is_set() or self._under_way:
-            if not self._stopping.is_set():
+            if not self._stopping.is_set() and not self._is_answering():
                 made = begun(self.address, 80)
                 self._under_way[made.fileno()] = UnderWay(time.monotonic(), made)
                 self._poll.register(made, select.POLLOUT)
             time.sleep(ASK_INTERVAL_S)
             self._look()
+
+    def _is_answering(self) -> bool:
+        now_s = time.monotonic()
+        return any(one.is_connected and now_s - one.at_s < CONNECT_S_MAX for one in self._under_way.values())
 
     def _look(self) -> None:
         now_s = time.monotonic()  # before the look: what it doesn't see has not come until now

@@ -1,8 +1,8 @@
 """The server of the tests under load: HTTP/1.1 with kept connections, and an end as every good server has one.
 
-On SIGTERM it stops accepting, answers what is under way and what comes on connections that it has, tells there that it
-closes, and ends when all are closed. It only needs Python's standard library: it runs in containers that have nothing
-but the machine's own Python.
+On SIGTERM it stops accepting, answers what is under way and what comes on connections that it has (also those that the
+kernel has taken and it has not seen yet), tells there that it closes, and ends when all are closed. It only needs
+Python's standard library: it runs in containers that have nothing but the machine's own Python.
 
     python polite_server.py TEXT
 """
@@ -15,8 +15,10 @@ import sys
 from typing import cast
 
 PORT = 8080
-PATIENCE_S = 3.0
+PATIENCE_S = 15.0
 """For connections on which a request is under way."""
+ROUNDS = 10
+"""Of the loop: in the first it accepts all that is there, and a few later it has their first requests."""
 
 
 class Exchange(asyncio.Protocol):
@@ -29,10 +31,13 @@ class Exchange(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.buffer = b""
+        self.is_idle = False
+        """Between two requests."""
         Exchange.open.add(self)
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
+        self.is_idle = False
         while b"\r\n\r\n" in self.buffer:
             head, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
             closes = Exchange.ending or b"connection: close" in head.lower()
@@ -40,6 +45,7 @@ class Exchange(asyncio.Protocol):
             if closes:
                 self.transport.close()
                 return
+        self.is_idle = not self.buffer
 
     def connection_lost(self, error: Exception | None) -> None:
         Exchange.open.discard(self)
@@ -56,10 +62,12 @@ async def main(text: str) -> None:
     loop.add_signal_handler(signal.SIGTERM, told.set)
     server = await loop.create_server(Exchange, None, PORT, backlog=1024)
     await told.wait()
+    for _ in range(ROUNDS):
+        await asyncio.sleep(0)
     server.close()
     Exchange.ending = True
     for exchange in list(Exchange.open):
-        if not exchange.buffer:
+        if exchange.is_idle:
             exchange.transport.close()
     for _ in range(int(PATIENCE_S / 0.01)):
         if not Exchange.open:

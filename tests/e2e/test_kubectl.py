@@ -114,9 +114,12 @@ def test_logs_by_tail_previous_since_and_follow(shop: Cluster) -> None:
     command = ["kubectl", "--kubeconfig", str(shop.kubeconfig), "logs", "-f", "follow"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
         assert following.stdout
-        assert following.stdout.readline() == "1\n"
-        shop.kubectl("exec", "follow", "--", "touch", "/go")
-        assert following.stdout.read() == "2\n3\n"
+        try:
+            assert following.stdout.readline() == "1\n"
+            shop.kubectl("exec", "follow", "--", "sh", "-c", ": >/go")
+            assert following.stdout.read() == "2\n3\n"
+        finally:
+            following.kill()
     shop.kubectl("wait", "pod/follow", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
     shop.kubectl("delete", "pod", "follow", "--now")
 

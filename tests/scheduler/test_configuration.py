@@ -138,6 +138,9 @@ def test_the_problems_of_a_file_are_told_at_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         profiles(Config(scheduler_config=str(file)))
     assert refused.value.problems == [f"schedulerConfig: {file}: No such file or directory"]
+    file.write_text("kind: 2026-13-45")
+    with pytest.raises(ConfigError, match="not YAML"):
+        profiles(Config(scheduler_config=str(file)))
     file.write_text("kind: [")
     with pytest.raises(ConfigError, match="not YAML"):
         profiles(Config(scheduler_config=str(file)))

@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 from knarr.store import history
-from knarr.store.contract import Compacted, FutureRevision, Kind, Mismatch, Overrun, Record, Store, StoreFailure, Write
+from knarr.store.contract import (
+    Compacted,
+    FutureRevision,
+    Kind,
+    Mismatch,
+    Overrun,
+    Part,
+    Record,
+    Store,
+    StoreFailure,
+    Write,
+)
 from knarr.store.memory import MemoryStore
 from knarr.store.sqlite import SQLiteStore
 
@@ -195,8 +206,34 @@ async def test_wait_for_a_revision(store: Store) -> None:
     assert await waiting
 
 
-async def test_closing_ends_watches(store: Store) -> None:
-    async with store.watch("pods/", after=0) as watch:
+def floor(value: bytes) -> str:
+    return value[-4:-3].decode()
+
+
+async def test_a_watch_of_a_part_is_told_of_what_begins_or_ends_there_and_of_nothing_else(store: Store) -> None:
+    async with store.watch("pods/", after=0, part=Part(floor, "2")) as watch:
+        for text in ("1", "2", "3", "1"):
+            await put(store, "pods/default/a", text)
+        await put(store, "pods/default/b", "1")
+        await put(store, "pods/default/c", "2")
+        await store.commit(Write("pods/default/c", None))
+        told = [(event.kind, event.key, event.revision) for event in watch.take()]
+        assert told == [
+            (Kind.MODIFIED, "pods/default/a", 2),
+            (Kind.MODIFIED, "pods/default/a", 3),
+            (Kind.ADDED, "pods/default/c", 6),
+            (Kind.DELETED, "pods/default/c", 7),
+        ]
+        await put(store, "pods/default/b", "3")
+        assert watch.take() == ()
+        assert watch.revision == store.revision
+    await put(store, "pods/default/d", "2")
+    assert watch.take() == ()
+
+
+@pytest.mark.parametrize("part", [None, Part(floor, "2")])
+async def test_closing_ends_watches(store: Store, part: Part | None) -> None:
+    async with store.watch("pods/", after=0, part=part) as watch:
         waiting = asyncio.create_task(watch.next())  # type: ignore[arg-type]
         await asyncio.sleep(0)
         await store.close()

@@ -38,6 +38,7 @@ class PodStrategy(Strategy[Pod]):
         "status.podIP",
         "status.nominatedNodeName",
     )
+    divided_by = "spec.nodeName"
 
     def default(self, obj: Pod) -> None:
         if obj.spec is None:

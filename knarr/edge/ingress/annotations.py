@@ -301,6 +301,7 @@ READERS: dict[str, Reader] = {
     "temporal-redirect": _redirect(302),
     "temporal-redirect-code": _redirect_code,
     "app-root": _app_root,
+    "from-to-www-redirect": _flag("www_redirect"),
     "proxy-body-size": _size,
     "proxy-read-timeout": _idle,
     "proxy-send-timeout": _idle,

@@ -119,6 +119,8 @@ class Options(Struct, frozen=True):
     force_ssl_redirect: bool = False
     redirect: Redirect | None = None
     app_root: str = ""
+    www_redirect: bool = False
+    """The same name with `www.`, or without, leads here."""
     body_bytes_max: int = 0
     """0: no limit."""
     idle_timeout_s: float = IDLE_TIMEOUT_S

@@ -39,6 +39,7 @@ from knarr.edge.ingress.model import (
     PathKind,
     Picture,
     Problem,
+    Redirect,
     Route,
     Routing,
 )
@@ -48,6 +49,7 @@ REGEX_CHARACTERS = frozenset("()[]{}*+?|^$\\")
 IN_A_PATH = re.compile(r"/[^?#\x00-\x20\x7f]*")
 ALWAYS_PLAIN = "/.well-known/acme-challenge"
 """Who proves that a name is its own is asked over HTTP (RFC 8555 §8.3), so paths from here on are never redirected."""
+MOVED_FOR_GOOD = 308
 EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -81,6 +83,9 @@ def picture(objects: Objects, refuse: Refuse, *, https: bool = True, now_s: floa
             merging.add_canary(one)
     for one in main:
         merging.add_certificates(one)
+    for one in main:
+        if one.options.www_redirect:
+            merging.add_other_names(one)
     hosts = merging.hosts_in_order(https)
     backends = {backend.name: backend for backend in merging.backends}
     endpoints = {
@@ -151,6 +156,8 @@ class _Merging:
         self.tls_hosts: dict[str, str] = {}
         """Host → the Secret that has it (namespace/name), empty for none that can be used."""
         self.certificates: dict[str, Certificate] = {}
+        self.names: dict[str, tuple[str, ...]] = {}
+        """Those that a certificate is for, by its Secret."""
 
     def tell(self, ingress: str, reason: str, message: str) -> None:
         problem = Problem(ingress, reason, message)
@@ -296,7 +303,25 @@ class _Merging:
         if pair.ends_s < self.now_s:
             self.tell(one.key, "CertificateExpired", f"the certificate of Secret {key} is no longer valid")
         self.certificates[key] = Certificate(key, secret.data[CERTIFICATE], secret.data[KEY])
+        self.names[key] = pair.names
         return True, pair.names
+
+    def add_other_names(self, one: _One) -> None:
+        """With `www.` or without: sent to the name that has the rules, unless somebody serves it."""
+        names = dict.fromkeys(_host_name(rule.host) for rule in one.spec.rules)
+        for name in names:
+            other = name.removeprefix("www.") if name.startswith("www.") else f"www.{name}"
+            if name == ANY_HOST or name.startswith("*.") or other in names:
+                continue
+            if other in self.hosts:
+                self.tell(one.key, "Conflict", f"{other} has rules of its own, and is not sent to {name}")
+                continue
+            redirect = Redirect(f"$scheme://{name}$request_uri", MOVED_FOR_GOOD)
+            options = Options(redirect=redirect, ssl_redirect=False)
+            self.hosts[other] = _HostParts(default=Route(one.key, PathKind.PREFIX, "", None, options))
+            key = self.tls_hosts.get(name)
+            if key and covers(self.names[key], other):
+                self.tls_hosts.setdefault(other, key)
 
     def certificates_in_order(self) -> tuple[Certificate, ...]:
         """Those that are shown to somebody."""

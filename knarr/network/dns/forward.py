@@ -185,10 +185,7 @@ class Forwarder:
 
     def _socket(self, resolver: Resolver, kind: socket.SocketKind) -> socket.socket:
         family = socket.AF_INET6 if ":" in resolver[0] else socket.AF_INET
-        if self._namespace:
-            with kernel.entered(self._namespace):
-                made = socket.socket(family, kind)
-        else:
+        with kernel.entered(self._namespace):
             made = socket.socket(family, kind)
         made.setblocking(False)
         return made

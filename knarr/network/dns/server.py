@@ -143,7 +143,7 @@ class DnsServer:
 
     def _bind_once(self, address: str, port: int) -> tuple[socket.socket, socket.socket]:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        with kernel.entered(self._namespace or "/proc/thread-self/ns/net"):
+        with kernel.entered(self._namespace):
             datagrams = socket.socket(family, socket.SOCK_DGRAM)
             stream = socket.socket(family, socket.SOCK_STREAM)
         try:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 from msgspec import Struct, field
@@ -139,7 +138,7 @@ class Nftables:
         """Blocks."""
         try:
             if self._elements is None:
-                with kernel.entered(self._namespace) if self._namespace else nullcontext():
+                with kernel.entered(self._namespace):
                     self._elements = Elements()
             self._elements.change(changes)
         except OSError as failure:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import nullcontext
 
 from knarr.network import netlink as kernel
 from knarr.network import settings
@@ -52,7 +51,7 @@ def route_loopback(allowed: bool, table: str, network_namespace: str | None = No
     """A packet to 127.0.0.1 that is led to another node's pod comes back to that address from outside, which the kernel
     refuses by itself. While it is allowed, the rules (of `table`) keep out whatever is no answer (CVE-2020-8558), so
     they go last. Afterwards it is as it was found. Blocks."""
-    with kernel.entered(network_namespace) if network_namespace else nullcontext():
+    with kernel.entered(network_namespace):
         if allowed:
             settings.need("ipv4/conf/all/route_localnet", "1", table)
         else:

@@ -223,6 +223,25 @@ async def test_a_watch_of_one_name_sees_only_that(door: Door) -> None:
         assert await events.take(1) == [("ADDED", "a")]
 
 
+async def test_a_node_watches_pods_that_become_its_own(door: Door) -> None:
+    start = str(door.store.revision)
+    async with (
+        door.watch("/api/v1/pods", resourceVersion=start, fieldSelector="spec.nodeName=here") as here,
+        door.watch("/api/v1/pods", resourceVersion=start, fieldSelector="spec.nodeName=") as nowhere,
+    ):
+        for name, node in (("a", "there"), ("b", None), ("c", "here")):
+            given = pod(name)
+            given["spec"]["nodeName"] = node
+            await door.done("POST", PODS, given)
+        assert await nowhere.take(1) == [("ADDED", "b")]
+        target = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "b"}, "target": {"name": "here"}}
+        await door.done("POST", f"{PODS}/b/binding", target)
+        for name in ("a", "b", "c"):
+            await door.done("DELETE", f"{PODS}/{name}", {"gracePeriodSeconds": 0})
+        assert await nowhere.take(1) == [("DELETED", "b")]
+        assert await here.take(4) == [("ADDED", "c"), ("ADDED", "b"), ("DELETED", "b"), ("DELETED", "c")]
+
+
 async def test_a_watch_of_all_namespaces_and_of_one(door: Door) -> None:
     await door.done("POST", "/api/v1/namespaces", namespace("other"))
     start = str(door.store.revision)

@@ -14,7 +14,7 @@ from knarr.api.discovery.v1 import EndpointConditions, EndpointSlice
 from knarr.api.meta.v1 import ObjectMeta
 from knarr.api.networking.v1 import Ingress, IngressBackend, IngressClass, IngressClassSpec
 from knarr.edge.ingress.backends import is_unreachable
-from knarr.edge.ingress.model import Host, PathKind, Picture, Protocol, Route
+from knarr.edge.ingress.model import Host, PathKind, Picture, Protocol, Redirect, Route
 from knarr.edge.ingress.picture import Objects, picture
 from tests.edge.ingress.objects import OURS, ingress, service, slice_of, tls_secret
 
@@ -257,6 +257,40 @@ def test_how_a_backend_is_spoken_to(app_protocol: str | None, annotation: str, e
         services=[service("web", app_protocol=app_protocol)],
     )
     assert [each.protocol for each in found.routing.backends.values()] == [expected]
+
+
+@pytest.mark.parametrize(("name", "other"), [("a.example", "www.a.example"), ("www.a.example", "a.example")])
+def test_a_name_with_www_or_without_is_sent_to_the_one_that_has_the_rules(name: str, other: str) -> None:
+    main = ingress(
+        "one",
+        [(name, "Prefix", "/shop", "web"), ("*.b.example", "Prefix", "/", "web"), ("", "Prefix", "/", "web")],
+        annotations={"from-to-www-redirect": "true"},
+        tls=[("cert", [name])],
+    )
+    found = drawn(main, secrets=[tls_secret("cert", name, other)])
+    assert sorted(each.name for each in found.routing.hosts) == sorted(["*", "*.b.example", name, other])
+    (route,) = host(found, other).routes
+    assert route.options.redirect == Redirect(f"$scheme://{name}$request_uri", 308)
+    assert (route.kind, route.path, route.to_https) == (PathKind.PREFIX, "", False)
+    (certificate,) = found.routing.certificates
+    assert certificate.hosts == tuple(sorted([name, other]))
+    assert found.problems == ()
+
+    of_one_name = drawn(main, secrets=[tls_secret("cert", name)])
+    assert of_one_name.routing.certificates[0].hosts == (name,)
+
+    theirs = ingress("theirs", [(other, "Prefix", "/", "web")])
+    served = drawn(main, theirs, secrets=[tls_secret("cert", name)])
+    assert [each.options.redirect for each in host(served, other).routes] == [None]
+    (problem,) = served.problems
+    assert problem.message == f"{other} has rules of its own, and is not sent to {name}"
+
+    both = ingress(
+        "one",
+        [(each, "Prefix", "/", "web") for each in (name, other)],
+        annotations={"from-to-www-redirect": "true"},
+    )
+    assert drawn(both).problems == ()
 
 
 # TLS

@@ -190,6 +190,16 @@ async def test_redirects(edge: Lab, annotations: dict[str, str], status: int, lo
     assert answer.headers["location"].removeprefix(f"http://shop.example:{edge.http_port}") == location
 
 
+async def test_the_name_with_www_is_sent_to_the_one_without(edge: Lab) -> None:
+    await edge.backend("web")
+    annotations = {"from-to-www-redirect": "true"}
+    await edge.create(ingress("shop", [("shop.example", "Prefix", "/", "web")], annotations=annotations))
+    await edge.applied()
+    answer = await edge.get("www.shop.example", "/deep?q=%20")
+    assert (answer.status, answer.headers["location"]) == (308, "http://shop.example/deep?q=%20")
+    assert (await edge.get("shop.example")).status == 200
+
+
 async def _chunks(size: int) -> AsyncIterator[bytes]:
     for _ in range(0, size, 1000):
         yield b"x" * 1000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import pytest
 
 from knarr.api.core.v1 import Node, Service
 from knarr.api.networking.v1 import ServiceCIDR
-from knarr.cli import kubeconfig
-from knarr.cli.exit_codes import USAGE
+from knarr.cli import kubeconfig, machine
+from knarr.cli.exit_codes import FAILED, USAGE
 from knarr.cli.main import main
 from knarr.cli.proxy import TABLE, ProxyFlags, clean_up, serve
 from knarr.client.client import Client
@@ -79,6 +80,18 @@ def test_ports_that_are_none_are_refused(option: str, capsys: pytest.CaptureFixt
     for port in ("0", "-1", "65536"):
         assert main(["proxy", option, port]) == USAGE
         assert capsys.readouterr().err == f"knarr: {option}: must be 1 to 65535, not {port}\n"
+
+
+def test_who_cant_have_rules_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(machine, "installed", lambda program: False)
+    assert main(["proxy", "--mode", "nftables"]) == FAILED
+    assert capsys.readouterr().err == "knarr: nft is not installed (Debian: apt-get install nftables)\n"
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    assert main(["proxy"]) == FAILED
+    assert capsys.readouterr().err == "knarr: service rules need root\n"
 
 
 async def test_what_kube_proxy_asks_for_is_served(tmp_path: Path) -> None:
