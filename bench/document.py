@@ -81,7 +81,8 @@ What is done to keep it low:
 * What RBAC decided is remembered by user, groups, verb, resource and namespace until a role or a binding changes. Which
   admission plugins act on a kind is looked up once; what they decide by, they read from memory.
 * A body is decoded once into its type. Amounts (`16Mi`) are parsed once; pods of a template say the same ones. Their
-  ports, environment, requirements and projected volumes are found faultless once, the fields of their spec told once.
+  spec without its volumes (that of the token has another name in each pod) and what is in the volumes are found
+  faultless once, the fields of their spec and labels told once, by their JSON.
 * Commits that wait together are one statement and one fsync.
 * An event is encoded once for all watches of the same form; a list joins stored bytes.
 * A list by label among more than 500 objects of a kind asks an index of labels, made when it is first wanted.

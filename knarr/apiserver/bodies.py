@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -44,13 +45,20 @@ def object_of(call: Call, kind: type[Any], also: tuple[str, ...] = ()) -> tuple[
 
 def _other_kind(kind: type[Any], version: Any, name: Any) -> str:
     """What is wrong with an object that says what it is; empty when it is of the kind that is meant."""
-    zero = kind()
-    if (version, name) == (zero.api_version, zero.kind):
+    wanted = _named(cast(Any, kind))
+    if (version, name) == wanted:
         return ""
     return (
         f"the API version in the data ({version}, Kind={name}) does not match the expected "
-        f"API version ({zero.api_version}, Kind={zero.kind})"
+        f"API version ({wanted[0]}, Kind={wanted[1]})"
     )
+
+
+@functools.cache
+def _named(kind: Any) -> tuple[str, str]:
+    """The version and kind that an object says that it is of, without its saying so."""
+    zero = kind()
+    return zero.api_version, zero.kind
 
 
 def _offered(media: str, forms: tuple[str, ...]) -> str:

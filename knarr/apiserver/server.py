@@ -284,9 +284,11 @@ class APIServer:
         yield Figure("gauge", "apiserver_storage_size_bytes", text, ("storage_cluster_id",), values)
 
     def _count(self, request: Request, path: ResourcePath | None, answer: Answer, seconds: float | None) -> None:
-        """Count an answer, but what is about no kind that is served: names that anybody may invent are no series."""
-        if path is not None and self.registry.by_plural(path.group, path.version, path.plural) is None:
-            path = None
+        """Count an answer. What is not served is not named: names that anybody invents are no series."""
+        if path is not None:
+            resource = self.registry.by_plural(path.group, path.version, path.plural)
+            if resource is None or path.subresource not in ("", *resource.subresources):
+                path = None
         series = series_of(request, path)
         self.metrics.answered(series, answer.status, seconds)
         if answer.stream is not None and seconds is None:

@@ -43,7 +43,9 @@ def _merge_object(kind: Any, data: dict[str, Any], patch: dict[str, Any]) -> Any
     for name, value in patch.items():
         if name in (DIRECTIVE, RETAIN):
             continue
-        if name.startswith(ORDER):
+        if not (value is None or isinstance(value, (dict, list)) or name.startswith("$")):
+            merged[name] = value
+        elif name.startswith(ORDER):
             field = name.removeprefix(ORDER)
             if field not in patch and isinstance(merged.get(field), list):
                 merged[field] = _in_order(*_of_field(kind, fields, field), merged[field], [], value)
@@ -190,6 +192,8 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _index(values: list[Any], value: Any) -> int:
+    if type(value) is str:  # nearly all merge keys are
+        return values.index(value) if value in values else -1
     return next((place for place, each in enumerate(values) if _same(each, value)), -1)
 
 
@@ -201,14 +205,18 @@ def _without_directives(value: Any) -> Any:
     """What of a patch is a value: for what isn't there yet."""
     if isinstance(value, dict):
         return {
-            name: _without_directives(part)
+            name: _without_directives(part) if isinstance(part, (dict, list)) else part
             for name, part in value.items()
-            if name not in (DIRECTIVE, RETAIN) and not name.startswith((DELETE_PRIMITIVE, ORDER)) and part is not None
+            if part is not None and not (name.startswith("$") and _is_directive(name))
         }
     if isinstance(value, list):
         kept = [item for item in value if not (isinstance(item, dict) and item.get(DIRECTIVE) in ("delete", "replace"))]
         return [_without_directives(item) for item in kept]
     return value
+
+
+def _is_directive(name: str) -> bool:
+    return name in (DIRECTIVE, RETAIN) or name.startswith((DELETE_PRIMITIVE, ORDER))
 
 
 def _no_key(item: dict[str, Any], key: str) -> BadRequest:

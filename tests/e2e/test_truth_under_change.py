@@ -24,6 +24,8 @@ from tests.e2e.constant_load import constant_load
 
 SERVER = (Path(__file__).parent / "polite_server.py").read_text()
 RATE = 1000
+QUIET_RATE = 200
+"""Where a time is measured: the load must not be what it takes."""
 REPLICAS = 4
 NODE_PORT, PORT, INGRESS_PORT = 30480, 8480, 8481
 HOST = "web.example.com"
@@ -135,9 +137,9 @@ class Application:
         }
 
     @contextmanager
-    def under_load(self) -> Iterator[dict[str, Any]]:
+    def under_load(self, rate: float = RATE) -> Iterator[dict[str, Any]]:
         """What is done inside meets constant load; afterwards the result is in the dictionary."""
-        with constant_load(RATE, self.ways()) as result:
+        with constant_load(rate, self.ways()) as result:
             yield result
         shown = {name: {**told, "failures": told["failures"][:3]} for name, told in result["targets"].items()}
         print(json.dumps({**result, "targets": shown}, indent=1))
@@ -196,7 +198,7 @@ def test_when_a_process_is_killed_failures_end_within_a_second(web: Application)
     web.start()
     [pod, *_] = web.pods()
     container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("knarr://")
-    with web.under_load() as result:
+    with web.under_load(QUIET_RATE) as result:
         process = process_of(web.cluster, container)
         killed_s = time.monotonic()
         os.kill(process, signal.SIGKILL)

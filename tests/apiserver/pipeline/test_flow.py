@@ -106,6 +106,31 @@ async def test_a_request_without_a_limit_of_its_own_ends_after_a_minute(monkeypa
         await forever
 
 
+async def test_what_is_cancelled_has_not_taken_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "LOOK_EVERY_S", 0.01)
+    limits = Flow(Metrics(), MemoryStore(), SystemClock())
+    left = asyncio.ensure_future(limits.within(60.0, asyncio.Event().wait()))
+    await asyncio.sleep(0)
+    left.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await left
+
+
+async def test_whoever_ran_into_a_limit_can_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "LOOK_EVERY_S", 0.0)
+    clock = SystemClock()
+    moments_s = iter([100.0])  # when the request comes; an hour later it is looked at
+    monkeypatch.setattr(clock, "monotonic_s", lambda: next(moments_s, 3700.0))
+    limits = Flow(Metrics(), MemoryStore(), clock)
+
+    async def impatient() -> str:
+        with pytest.raises(TimeoutError):
+            await limits.within(60.0, asyncio.Event().wait())
+        return await limits.within(60.0, asyncio.sleep(0, "after it"))
+
+    assert await asyncio.ensure_future(impatient()) == "after it"
+
+
 async def test_a_timeout_that_is_no_duration_is_a_bad_request(door: Door) -> None:
     answer = await door.server.handle_from_outside(outside("GET", CONFIG_MAPS, timeout="soon"))
     assert answer.status == 400
@@ -147,6 +172,20 @@ async def test_requests_are_counted_under_upstreams_names(door: Door) -> None:
     assert found['apiserver_storage_objects{resource="clusterroles.rbac.authorization.k8s.io"}'] > 10
     assert found['apiserver_resource_objects{group="",resource="configmaps"}'] == 1
     assert found["process_resident_memory_bytes"] > 1e6
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", f"{CONFIG_MAPS}/a/invented"),
+        ("GET", "/apis/invented/v1/things"),
+        ("GET", "/apis/apps/v1/invented"),
+        ("INVENTED", CONFIG_MAPS),
+    ],
+)
+async def test_names_that_anybody_invents_are_no_series(door: Door, method: str, path: str) -> None:
+    await door.server.handle_from_outside(outside(method, path))
+    assert not [name for name in await metrics(door) if "invented" in name.lower()]
 
 
 async def test_what_happens_on_the_way_of_a_request_is_counted(door: Door) -> None:
