@@ -17,7 +17,8 @@ from tests.edge.fake import Faults
 from tests.ports import free_ports
 
 REGION = "eu-west-1"
-START_MAX_S = 300.0
+START_MAX_S = ANSWER_MAX_S = 300.0
+"""It shares its cores with other tests."""
 
 
 @contextmanager
@@ -46,7 +47,8 @@ class Account:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        urllib.request.urlopen(urllib.request.Request(f"{url}/moto-api/reset", method="POST"), timeout=10).close()
+        reset = urllib.request.Request(f"{url}/moto-api/reset", method="POST")
+        urllib.request.urlopen(reset, timeout=ANSWER_MAX_S).close()
         self.faults = Faults()
         self.session = boto3.session.Session(
             aws_access_key_id="AKIAIOSFODNN7EXAMPLE",

@@ -175,7 +175,7 @@ async def test_a_service_gets_a_network_load_balancer_and_nobody_reads_the_crede
             status = (await loops.client.get(Service, "web", "default")).status
             return status and status.load_balancer and status.load_balancer.ingress
 
-        (ingress,) = await loops.until(reached, within_s=30)
+        (ingress,) = await loops.until(reached)
         assert ingress.hostname.endswith(".amazonaws.com")
         assert ingress.ip is None
         bench.account.faults.error = lambda: RuntimeError(f"{KEY_ID} {KEY}")
@@ -186,13 +186,13 @@ async def test_a_service_gets_a_network_load_balancer_and_nobody_reads_the_crede
             events = (await loops.client.list(Event, "default")).items
             return [event for event in events if event.reason == "SyncLoadBalancerFailed"]
 
-        told = await loops.until(failed, within_s=30)
+        told = await loops.until(failed)
         assert "RuntimeError: *** ***" in (told[0].message or "")
 
         async def gone() -> bool:
             return not (await loops.client.list(Service, "default")).items
 
-        await loops.until(gone, within_s=30)
+        await loops.until(gone)
         assert bench.snapshot()["balancers"] == []
 
     def make(loops: Loops) -> list[LoadBalancers]:
