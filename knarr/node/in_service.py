@@ -30,6 +30,9 @@ Tell = Callable[[str, str, str], None]
 """An event of the pod: its kind, reason and message."""
 LOOK_S = 1.0
 """A pod that waits tells so often for whom; the first time after so long, for most waits are over by then."""
+ON_THE_WAY_S = 0.1
+"""So long a connection that was led here just before all confirmed may still be on its way: on a busy machine, packets
+wait for a processor like everybody else."""
 UNSEEN_S_MAX = 1.0
 """How long a pod that was deleted just when it became ready may take to show up in an EndpointSlice."""
 
@@ -47,6 +50,8 @@ class Wait(Struct):
     grace_s: float = 0.0
     revision: int = 0
     """That all data planes must show; 0 while no slice says it."""
+    confirmed_s: float | None = None
+    """When all of them did."""
 
 
 class InService:
@@ -155,7 +160,7 @@ class InService:
             wait.revision = standing.revision
             traffic.standing(pod, wait.revision)
         missing = traffic.data_planes.lagging(wait.revision) if wait.revision else ["the EndpointSlices"]
-        if not traffic.data_planes.any():
+        if not traffic.data_planes.any() or wait.confirmed_s is not None:
             missing = []
         if missing and rest_s > 0:
             if wait.bound_s - rest_s >= LOOK_S:
@@ -163,6 +168,11 @@ class InService:
             else:
                 self._show(pod, "True", DRAINING, "perhaps still led to by some data plane")
             return _again_s(rest_s, traffic.data_planes.next_death_s())
+        if not missing and self.condition is not None:
+            wait.confirmed_s = wait.confirmed_s or now_s
+            on_the_way_s = min(wait.confirmed_s + ON_THE_WAY_S - now_s, rest_s)
+            if on_the_way_s > 0:
+                return on_the_way_s
         if missing:
             text = f"not confirmed within {wait.bound_s:g} s by {', '.join(missing)}"
             self._show(pod, "False", NOT_ACKNOWLEDGED, text)

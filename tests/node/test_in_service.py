@@ -26,7 +26,7 @@ from knarr.client.transport import Answer, Request
 from knarr.clock import micro_time
 from knarr.controllers.endpointslice import EndpointSlices
 from knarr.node.data_planes import revision_of
-from knarr.node.in_service import drain_bound_s
+from knarr.node.in_service import ON_THE_WAY_S, drain_bound_s
 from knarr.node.runtime.sim import SimRuntime
 from knarr.node.traffic import Traffic
 from knarr.simulate.clock import VirtualClock, run
@@ -209,6 +209,19 @@ async def test_a_pod_is_told_to_end_only_when_no_data_plane_leads_to_it_any_more
     await rig.until(lambda: rig.get("web") is None, within_s=1.0)
     assert rig.states()[-1][1:] == ("False", "Drained")
     assert await rig.reasons() == ["Drained"]
+
+
+@simulated("data-plane.one")
+async def test_a_connection_that_was_on_its_way_when_all_confirmed_still_meets_a_pod_that_serves(rig: Rig) -> None:
+    await rig.service()
+    await rig.web()
+    await rig.serving()
+    rig.silent.add("data-plane.one")
+    ends = asyncio.ensure_future(rig.ends_after_s())
+    await rig.clock.sleep(2.0)
+    [slice_] = (await rig.client.list(EndpointSlice, "default")).items
+    await rig.acknowledge("data-plane.one", version_of(slice_))
+    assert 2.0 + ON_THE_WAY_S <= await ends < 2.5
 
 
 @simulated("data-plane.one", "data-plane.two")
