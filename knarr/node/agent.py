@@ -22,7 +22,7 @@ from knarr.api.errors import APIError, NotFound
 from knarr.api.quantity import milli, whole
 from knarr.client.client import Client
 from knarr.client.events import EventRecorder
-from knarr.client.informer import Informer, Informers
+from knarr.client.informer import Informer, Informers, version_of
 from knarr.clock import Clock, utc
 from knarr.node import admission, log_rotation, pod_files, room
 from knarr.node.claimed_volumes import ClaimedVolumes
@@ -216,7 +216,7 @@ class NodeAgent:
             await self._say_disrupted(each.pod)
             await each.give_way(PREEMPTED)
         del self._awaiting_room[pod.metadata.uid or ""]
-        self._begin_now(self._pods.get(f"{pod.metadata.namespace}/{pod.metadata.name}") or pod)
+        self._begin_now(pod)
 
     async def _say_disrupted(self, pod: Pod) -> None:
         """KEP-3329: controllers tell this end from a failure of the pod's own."""
@@ -257,12 +257,10 @@ class NodeAgent:
         self._rejecting.discard(uid)
 
     def _begin_now(self, pod: Pod) -> None:
-        """With what took its time, unless it is gone by now."""
-        metadata, uid = pod.metadata, pod.metadata.uid or ""
-        self._rejecting.discard(uid)
-        there = self._pods.get(f"{metadata.namespace}/{metadata.name}")
-        if there is not None and there.metadata.uid == uid:
-            self._begin(PodWorker(pod, self._node))
+        """With what took its time, as it is by now, unless it is gone."""
+        there = self._pods.get(f"{pod.metadata.namespace}/{pod.metadata.name}")
+        if there is not None and there.metadata.uid == pod.metadata.uid:
+            self._begin(PodWorker(max(there, pod, key=version_of), self._node))
 
     def _begin(self, worker: PodWorker) -> None:
         assert self._group is not None

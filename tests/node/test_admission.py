@@ -156,6 +156,28 @@ def test_others_end_for_a_critical_pod(tmp_path: Path) -> None:
     simulate(scenario, tmp_path)
 
 
+def test_one_that_takes_the_name_of_a_critical_pod_that_waited_is_begun_once(tmp_path: Path) -> None:
+    async def scenario(cluster: NodeCluster) -> None:
+        for name, value in SYSTEM.items():
+            await cluster.client.create(PriorityClass(metadata=ObjectMeta(name=name), value=value))
+        half = whole(cluster.agent._object.capacity["memory"]) // 2
+        await cluster.create(bulky("large", memory=str(half)))
+        await cluster.until(lambda: cluster.phase("large") == "Running")
+        amounts = {"resources": {"requests": {"memory": str(half + half // 8)}}}
+        await cluster.create(pod("critical", amounts, priorityClassName="system-node-critical"))
+        await cluster.until(lambda: cluster.agent._awaiting_room)
+        await cluster.delete("critical", 0)
+        another = await cluster.create(bulky("critical", memory="1Mi"))
+        uid = another.metadata.uid or ""
+        await cluster.until(lambda: uid in cluster.agent._workers)
+        begun = cluster.agent._workers[uid]
+        assert cluster.agent._awaiting_room
+        await cluster.until(lambda: not cluster.agent._awaiting_room)
+        assert cluster.agent._workers[uid] is begun
+
+    simulate(scenario, tmp_path)
+
+
 def test_a_pod_that_does_not_fit_fails_and_can_be_deleted(tmp_path: Path) -> None:
     async def scenario(cluster: NodeCluster) -> None:
         await cluster.create(port(8080, name="first"))
